@@ -1,0 +1,1 @@
+"""Federated tuning of dense low-rank prompts against a frozen CLIP."""

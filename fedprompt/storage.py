@@ -1,0 +1,51 @@
+"""Write files so that a crash, a full disk or a read-only folder never harms the old one (F23)."""
+
+import contextlib
+import os
+import tempfile
+from pathlib import Path
+
+from fedprompt.errors import StorageError
+
+
+def write_atomic(path: Path, data: bytes) -> None:
+    """Replace ``path`` by ``data`` whole or not at all: temporary file, fsync, rename, fsync.
+
+    Raises
+    ------
+    StorageError
+        The folder cannot be written or the disk is full; the old file stays as it was.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    except OSError as error:
+        raise StorageError(_explain(path, error)) from error
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(temporary).chmod(0o644)
+        Path(temporary).replace(path)
+        sync_folder(path.parent)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            Path(temporary).unlink()
+        raise StorageError(_explain(path, error)) from error
+
+
+def sync_folder(folder: Path) -> None:
+    """Make a rename inside ``folder`` survive a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _explain(path: Path, error: OSError) -> str:
+    return (
+        f"{path} could not be written: {error.strerror}; nothing was changed. "
+        "Free some space or give another --output folder."
+    )
