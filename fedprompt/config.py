@@ -1,0 +1,145 @@
+"""Read a run's configuration: flat ``section.key`` scalars, as Flower carries them to every node.
+
+A TOML file has one table per owner (``[data]``, ``[prompt]`` ...); ``--set data.alpha=0.1``
+overrides one key. Each owner validates its own section and refuses keys it does not know.
+"""
+
+import difflib
+import importlib
+import math
+import tomllib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from fedprompt.errors import ConfigError
+
+Scalar = str | int | float | bool
+Flat = dict[str, Scalar]
+
+# section -> its owner's model; strings, because the library imports no application
+SECTIONS = {
+    "backbone": "fedprompt.backbone.config:BackboneConfig",
+    "data": "fedprompt.data.config:DataConfig",
+    "prompt": "fedprompt.prompts.config:PromptConfig",
+    "fit": "client.config:FitConfig",
+    "server": "server.config:ServerConfig",
+}
+
+
+class Section(BaseModel):
+    """Hold one owner's settings: flat scalars, frozen, unknown keys refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+AnySection = TypeVar("AnySection", bound=Section)
+
+
+def load(path: Path | None, overrides: Sequence[str] = ()) -> Flat:
+    """Return the flat configuration of a TOML file and ``section.key=value`` overrides.
+
+    Raises
+    ------
+    ConfigError
+        The file is missing or broken, a section is unknown, or an override has no ``=``.
+    """
+    flat = _flatten(_read(path)) if path else {}
+    for text in overrides:
+        key, equals, value = text.partition("=")
+        if not equals:
+            raise ConfigError(f"--set {text!r}: found no '='; write --set section.key=value")
+        flat[key.strip()] = _scalar(value.strip())
+    check(flat)
+    return flat
+
+
+def check(flat: Mapping[str, Scalar]) -> None:
+    """Validate every section now, so that a typo stops a run before it starts.
+
+    Raises
+    ------
+    ConfigError
+        A section or key is unknown, or a value is refused by its owner.
+    """
+    for key in flat:
+        name = key.partition(".")[0]
+        if name not in SECTIONS or "." not in key:
+            raise ConfigError(
+                f"{key!r} belongs to no section; keys are section.key, sections are "
+                f"{', '.join(SECTIONS)}"
+            )
+    for name, reference in SECTIONS.items():
+        module, _, attribute = reference.partition(":")
+        section(flat, name, getattr(importlib.import_module(module), attribute))
+
+
+def defaults() -> Flat:
+    """Return every key of every section with its default value."""
+    flat: Flat = {}
+    for name, reference in SECTIONS.items():
+        module, _, attribute = reference.partition(":")
+        model = getattr(importlib.import_module(module), attribute)()
+        flat |= {f"{name}.{key}": value for key, value in model.model_dump().items()}
+    return flat
+
+
+def section(flat: Mapping[str, Scalar], name: str, model: type[AnySection]) -> AnySection:
+    """Return one owner's validated section.
+
+    Raises
+    ------
+    ConfigError
+        Names the field, what was found and what is allowed (F33).
+    """
+    prefix = f"{name}."
+    values = {k.removeprefix(prefix): v for k, v in flat.items() if k.startswith(prefix)}
+    try:
+        return model(**values)
+    except ValidationError as error:
+        raise ConfigError(_explain(name, model, error)) from None
+
+
+def _explain(name: str, model: type[Section], error: ValidationError) -> str:
+    first = error.errors()[0]
+    field = ".".join(str(part) for part in first["loc"]) or "(section)"
+    allowed = list(model.model_fields)
+    if first["type"] == "extra_forbidden":
+        near = difflib.get_close_matches(field, allowed, n=1)
+        hint = f"did you mean {name}.{near[0]}? " if near else ""
+        return f"{name}.{field} is not a setting: {hint}allowed are {', '.join(allowed)}"
+    return f"{name}.{field} = {first.get('input')!r}: {first['msg']}"
+
+
+def _read(path: Path) -> dict[str, object]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{path} could not be read: {error.strerror}; give --config") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not TOML: {error}") from None
+
+
+def _flatten(tree: Mapping[str, object]) -> Flat:
+    flat: Flat = {}
+    for name, table in tree.items():
+        if not isinstance(table, Mapping):
+            raise ConfigError(f"{name!r} stands outside a section; write it under [section]")
+        for key, value in table.items():
+            if not isinstance(value, Scalar):
+                raise ConfigError(f"{name}.{key}: found {type(value).__name__}, expected a scalar")
+            flat[f"{name}.{key}"] = value
+    return flat
+
+
+def _scalar(text: str) -> Scalar:
+    """Read a value as TOML does; a bare word is a string."""
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ConfigError(f"{text!r} is not a finite number")
+    return value if isinstance(value, Scalar) else text
