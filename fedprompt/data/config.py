@@ -1,0 +1,48 @@
+"""State where images come from, how many are taken and how they are divided among sites."""
+
+from typing import Literal
+
+from pydantic import Field, field_validator
+
+from fedprompt.config import Section
+from fedprompt.data.decode import MAX_PIXELS, PILLOW_MAX_PIXELS
+
+
+class DataConfig(Section):
+    """Settings of the ``[data]`` section."""
+
+    # "fashion-mnist"; a folder of images; a .csv, .jsonl or split_zhou_*.json manifest; a folder
+    # written by datasets' save_to_disk; or "hf:owner/name[:configuration]" on the hub
+    source: str = "fashion-mnist"
+    root: str = ""  # folder that a manifest's paths start at and stay in; "" = the manifest's own
+    image_column: str = ""  # of a Hugging Face dataset; "" = its only image column
+    label_column: str = ""  # of a Hugging Face dataset; "" = its only class column
+    # class names with commas between, or a .txt (one a line) or .json file (a list, or
+    # {"label in the data": "name in the prompt"}); "" = as the data has them
+    class_names: str = ""
+    template: str = "a photo of a {}."  # "{}" is replaced by a class name
+    shots: int = Field(0, ge=0)  # images of each class taken from the training split; 0 = all
+    limit: int = Field(0, ge=0)  # images taken from the training split, classes kept in share
+    test_limit: int = Field(0, ge=0)  # the same of the test split
+    test_share: float = Field(0.2, ge=0, lt=1)  # of a source that has no test split of its own
+    holdout: float = Field(0.2, ge=0, lt=1)  # share of a site's images kept for its evaluation
+    # iid, dirichlet, inner-dirichlet, pathological, shard, size, linear, square, exponential
+    partitioner: str = "dirichlet"
+    alpha: float = Field(0.3, ge=0.001, le=1e6)  # Dirichlet concentration: small is uneven
+    classes_per_client: int = Field(2, ge=1)  # of the pathological partitioner
+    shards_per_client: int = Field(2, ge=1)  # of the shard partitioner
+    min_images: int = Field(0, ge=0)  # least images a site may get from the Dirichlet partitioner
+    clients: int = Field(10, ge=1)  # sites of a simulation
+    max_pixels: int = Field(MAX_PIXELS, ge=1, le=PILLOW_MAX_PIXELS)  # of one image, at most
+    unreadable_share: float = Field(0.05, ge=0, lt=1)  # images skipped at most before refusing
+    leakage: Literal["refuse", "drop", "allow"] = "refuse"  # of test images also found in training
+    seed: int = Field(0, ge=0, lt=2**32)
+
+    @field_validator("template")
+    @classmethod
+    def _one_place_for_the_name(cls, template: str) -> str:
+        if template.count("{}") != 1 or set("{}") & set(template.replace("{}", "")):
+            raise ValueError(
+                'expected text with "{}" once and no other braces, such as "a photo of a {}."'
+            )
+        return template
