@@ -6,6 +6,7 @@ from pydantic import Field, field_validator
 
 from fedprompt.config import Section
 from fedprompt.data.decode import MAX_PIXELS, PILLOW_MAX_PIXELS
+from fedprompt.data.partition import NAMES as PARTITIONERS
 
 
 class DataConfig(Section):
@@ -37,6 +38,13 @@ class DataConfig(Section):
     unreadable_share: float = Field(0.05, ge=0, lt=1)  # images skipped at most before refusing
     leakage: Literal["refuse", "drop", "allow"] = "refuse"  # of test images also found in training
     seed: int = Field(0, ge=0, lt=2**32)
+
+    @field_validator("partitioner")
+    @classmethod
+    def _known_partitioner(cls, name: str) -> str:
+        if name not in PARTITIONERS:
+            raise ValueError(f"expected one of {', '.join(PARTITIONERS)}")
+        return name
 
     @field_validator("template")
     @classmethod

@@ -1,0 +1,162 @@
+"""Read Hugging Face datasets: written by `save_to_disk`, or from the hub as ``hf:owner/name``.
+
+Nothing is decoded here: images are kept as the bytes they were saved with, so that the one decode
+rule applies. From the hub, ``hf:owner/name:configuration`` names one of several configurations.
+"""
+
+import socket
+import urllib.parse
+import urllib.request
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fedprompt.data.splits import TEST_NAMES, TRAIN_NAMES, VALIDATION_NAMES, Split, Splits
+from fedprompt.errors import DataError
+
+PREFIX = "hf:"
+_SAVED = ("dataset_dict.json", "dataset_info.json")
+
+
+@dataclass(frozen=True, eq=False)
+class _Rows:
+    """Give the encoded images of one Arrow table."""
+
+    table: Any
+    column: str
+    origin: str
+
+    def content(self, index: int) -> bytes:
+        image = self.table[index][self.column]
+        content, path = image["bytes"], image["path"]
+        if content is not None:
+            return bytes(content)
+        try:
+            return Path(path).read_bytes()
+        except (OSError, TypeError) as error:
+            raise DataError(f"{self.name(index)} has no bytes and no file: {path}") from error
+
+    def name(self, index: int) -> str:
+        return f"{self.origin}[{index}]"
+
+
+def is_saved_dataset(folder: Path) -> bool:
+    """Say whether `datasets.save_to_disk` wrote this folder."""
+    return any((folder / name).is_file() for name in _SAVED)
+
+
+def read_saved(folder: Path, image_column: str = "", label_column: str = "") -> Splits:
+    """Return the images of a dataset on disk, without any network.
+
+    Raises
+    ------
+    DataError
+        The folder is broken or its columns are not an image and a class.
+    """
+    import datasets
+
+    try:
+        loaded = datasets.load_from_disk(str(folder))
+    except Exception as error:  # pyarrow and datasets raise nearly any type on broken files
+        raise DataError(f"{folder} is no readable Hugging Face dataset: {error}") from error
+    return _splits(loaded, image_column, label_column, str(folder))
+
+
+def read_hub(reference: str, image_column: str = "", label_column: str = "") -> Splits:
+    """Return the images of ``hf:owner/name[:configuration]``, downloaded once by `datasets`.
+
+    Raises
+    ------
+    DataError
+        The hub cannot be reached, has no such dataset, or its columns do not fit.
+    """
+    import datasets
+
+    name, _, configuration = reference.removeprefix(PREFIX).partition(":")
+    _check_reachable(reference)
+    try:
+        loaded = datasets.load_dataset(name, configuration or None)
+    except Exception as error:  # a dozen types, from the network to a broken file
+        raise DataError(
+            f"{reference} could not be fetched from the Hugging Face hub: {error}; check the name "
+            "and the network, or give the folder of a dataset saved with save_to_disk"
+        ) from error
+    return _splits(loaded, image_column, label_column, reference)
+
+
+def _check_reachable(reference: str) -> None:
+    """Say at once that there is no internet; the hub's client tries for half a minute."""
+    from huggingface_hub import constants
+
+    if constants.HF_HUB_OFFLINE or urllib.request.getproxies():
+        return
+    address = urllib.parse.urlsplit(constants.ENDPOINT)
+    port = address.port or (443 if address.scheme == "https" else 80)
+    try:
+        socket.create_connection((address.hostname or "", port), timeout=10).close()
+    except OSError as error:
+        raise DataError(
+            f"{reference}: {address.hostname} cannot be reached ({error}); connect to the "
+            "internet, set HF_HUB_OFFLINE=1 to use what was downloaded before, or give the folder of a "
+            "dataset saved with save_to_disk"
+        ) from error
+
+
+def _splits(loaded: Any, image_column: str, label_column: str, origin: str) -> Splits:
+    tables: Mapping[str, Any] = loaded if isinstance(loaded, dict) else {"train": loaded}
+    train = next((tables[name] for name in TRAIN_NAMES if name in tables), None)
+    if train is None:
+        raise DataError(f"{origin} has the splits {', '.join(tables)}; expected train")
+    test = next((tables[n] for n in (*TEST_NAMES, *VALIDATION_NAMES) if n in tables), None)
+    image = image_column or _only_column(train, "Image", ("image", "img"), origin)
+    label = label_column or _only_column(train, "ClassLabel", ("label", "labels"), origin)
+    for name in (image, label):
+        if name not in train.features:
+            raise DataError(f"{origin} has no column {name!r}; has {', '.join(train.features)}")
+    names = getattr(train.features[label], "names", None)
+    classes = tuple(names or sorted({str(value) for value in train[label][:]}))
+    return Splits(
+        classes,
+        names is not None,
+        _split(train, image, label, classes, f"{origin}/train"),
+        None if test is None else _split(test, image, label, classes, f"{origin}/test"),
+    )
+
+
+def _only_column(table: Any, feature: str, usual: tuple[str, ...], origin: str) -> str:
+    typed = [name for name, kind in table.features.items() if type(kind).__name__ == feature]
+    named = [name for name in usual if name in table.features]
+    found = typed if len(typed) == 1 else [n for n in named if n in typed or not typed][:1]
+    if not found:
+        raise DataError(
+            f"{origin} has the columns {', '.join(table.features)}, none of them clearly the "
+            f"{feature} column; set data.image_column and data.label_column"
+        )
+    return str(found[0])
+
+
+def _split(table: Any, image: str, label: str, classes: tuple[str, ...], origin: str) -> Split:
+    import datasets
+
+    try:
+        table = table.select_columns([image, label])
+        table = table.cast_column(image, datasets.Image(decode=False))
+        values = table[label][:]
+        if hasattr(table.features[label], "names"):
+            labels = np.array(values, dtype=np.int64)
+        else:
+            number_of = {name: number for number, name in enumerate(classes)}
+            labels = np.array([number_of[str(value)] for value in values], dtype=np.int64)
+    except Exception as error:  # pyarrow's own errors for columns of another kind
+        raise DataError(
+            f"{origin}: columns {image!r} and {label!r} are no images and classes: {error}"
+        ) from error
+    if labels.size and not 0 <= labels.min() <= labels.max() < len(classes):
+        raise DataError(
+            f"{origin}: labels run from {labels.min()} to {labels.max()}; expected 0 to "
+            f"{len(classes) - 1} (-1 means that this split hides its labels)"
+        )
+    return Split(labels, _Rows(table, image, origin))

@@ -1,0 +1,146 @@
+"""Divide a training set among simulated sites with flwr-datasets' partitioners, by name.
+
+flwr-datasets drops rows without a word in two cases: classes that the pathological partitioner
+gave to nobody, and what is left over after equal shards. Here every row arrives exactly once: a
+dropped row goes to the site that holds most of its class, and where no site holds the class the
+partition is refused.
+"""
+
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from fedprompt.errors import DataError
+
+Indices = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Wanted:
+    rows: int
+    count: int
+    seed: int
+    alpha: float
+    classes_per_client: int
+    shards_per_client: int
+    min_images: int
+
+    def equal_sizes(self) -> list[int]:
+        return [len(part) for part in np.array_split(np.arange(self.rows), self.count)]
+
+
+# name -> its partitioner; `flwr` is the module flwr_datasets.partitioner
+_PARTITIONERS: dict[str, Callable[[Any, _Wanted], Any]] = {
+    "iid": lambda flwr, w: flwr.IidPartitioner(w.count),
+    "dirichlet": lambda flwr, w: flwr.DirichletPartitioner(
+        w.count, "label", w.alpha, min_partition_size=w.min_images, seed=w.seed
+    ),
+    "inner-dirichlet": lambda flwr, w: flwr.InnerDirichletPartitioner(
+        w.equal_sizes(), "label", w.alpha, seed=w.seed
+    ),
+    "pathological": lambda flwr, w: flwr.PathologicalPartitioner(
+        w.count, "label", w.classes_per_client, "first-deterministic", seed=w.seed
+    ),
+    "shard": lambda flwr, w: flwr.ShardPartitioner(
+        w.count, "label", w.shards_per_client, seed=w.seed
+    ),
+    "size": lambda flwr, w: flwr.SizePartitioner(w.equal_sizes()),
+    "linear": lambda flwr, w: flwr.LinearPartitioner(w.count),
+    "square": lambda flwr, w: flwr.SquarePartitioner(w.count),
+    "exponential": lambda flwr, w: flwr.ExponentialPartitioner(w.count),
+}
+NAMES = tuple(_PARTITIONERS)
+
+
+def partition(
+    labels: Indices,
+    name: str,
+    count: int,
+    seed: int,
+    *,
+    alpha: float = 0.3,
+    classes_per_client: int = 2,
+    shards_per_client: int = 2,
+    min_images: int = 0,
+) -> list[Indices]:
+    """Divide rows among ``count`` sites; a site may get none.
+
+    Rows are shuffled first, because some partitioners cut the list as it stands.
+
+    Parameters
+    ----------
+    labels
+        int64 [images].
+    name
+        One of `NAMES`.
+    alpha, min_images
+        Concentration, and least images of a site, of the Dirichlet partitioners.
+    classes_per_client, shards_per_client
+        Of the pathological and of the shard partitioner.
+
+    Returns
+    -------
+    int64 indices into ``labels`` for each site, ascending; disjoint and complete.
+
+    Raises
+    ------
+    DataError
+        The name is unknown, the division is impossible, or classes reach no site.
+    """
+    if name not in _PARTITIONERS:
+        raise DataError(f"no partitioner is named {name!r}; expected one of {', '.join(NAMES)}")
+    if count < 1:
+        raise DataError(f"cannot divide images among {count} sites; expected at least 1")
+    wanted = _Wanted(
+        rows=len(labels),
+        count=count,
+        seed=seed,
+        alpha=alpha,
+        classes_per_client=classes_per_client,
+        shards_per_client=shards_per_client,
+        min_images=min_images,
+    )
+    try:
+        parts = _divide(labels, name, wanted)
+    except ValueError as error:
+        raise DataError(
+            f"the {name} partitioner cannot divide {len(labels)} images among {count} sites: "
+            f"{error}"
+        ) from error
+    return _complete(labels, parts, name)
+
+
+def _divide(labels: Indices, name: str, wanted: _Wanted) -> list[Indices]:
+    import datasets
+    import flwr_datasets.partitioner as flwr
+
+    order = np.random.default_rng([wanted.seed, 0]).permutation(len(labels))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of dropped rows, which _complete answers, and of pyarrow
+        partitioner = _PARTITIONERS[name](flwr, wanted)
+        partitioner.dataset = datasets.Dataset.from_dict({"row": order, "label": labels[order]})
+        parts = [partitioner.load_partition(site) for site in range(wanted.count)]
+    return [np.sort(np.asarray(part["row"][:], dtype=np.int64)) for part in parts]
+
+
+def _complete(labels: Indices, parts: list[Indices], name: str) -> list[Indices]:
+    times = np.bincount(np.concatenate(parts), minlength=len(labels))
+    if times.max(initial=0) > 1:
+        raise DataError(f"the {name} partitioner gave {int((times > 1).sum())} images twice")
+    dropped = np.flatnonzero(times == 0)
+    if not dropped.size:
+        return parts
+    holdings = np.stack([np.bincount(labels[part], minlength=labels.max() + 1) for part in parts])
+    orphans = np.setdiff1d(labels[dropped], np.flatnonzero(holdings.any(axis=0)))
+    if orphans.size:
+        raise DataError(
+            f"the {name} partitioner gives {len(orphans)} of {len(np.unique(labels))} classes "
+            f"({int(np.isin(labels, orphans).sum())} images) to no site; take more sites or more "
+            "classes a site (data.classes_per_client)"
+        )
+    holder = holdings.argmax(axis=0)[labels[dropped]]
+    return [np.sort(np.append(part, dropped[holder == i])) for i, part in enumerate(parts)]

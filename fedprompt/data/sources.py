@@ -1,0 +1,38 @@
+"""Choose the reader that a run's ``data.source`` needs."""
+
+from pathlib import Path
+
+from fedprompt.data import hub
+from fedprompt.data.config import DataConfig
+from fedprompt.data.fashion_mnist import NAME as FASHION_MNIST
+from fedprompt.data.fashion_mnist import read_fashion_mnist
+from fedprompt.data.folder import read_folder
+from fedprompt.data.manifest import SUFFIXES as MANIFESTS
+from fedprompt.data.manifest import read_manifest
+from fedprompt.data.splits import Splits
+from fedprompt.errors import DataError
+
+
+def read(config: DataConfig) -> Splits:
+    """Return the splits of the configured source, classes as the data has them.
+
+    Raises
+    ------
+    DataError
+        The source does not exist or is none of the known kinds.
+    """
+    columns = (config.image_column, config.label_column)
+    if config.source == FASHION_MNIST:
+        return read_fashion_mnist()
+    if config.source.startswith(hub.PREFIX):
+        return hub.read_hub(config.source, *columns)
+    path = Path(config.source).expanduser()
+    if path.is_dir():
+        return hub.read_saved(path, *columns) if hub.is_saved_dataset(path) else read_folder(path)
+    if path.is_file() and path.suffix in MANIFESTS:
+        return read_manifest(path, Path(config.root).expanduser() if config.root else None)
+    found = "is no manifest" if path.exists() else "does not exist"
+    raise DataError(
+        f"data.source = {config.source!r} {found}; expected {FASHION_MNIST}, a folder of images, "
+        f"a manifest ({', '.join(MANIFESTS)}), a folder written by save_to_disk or hf:owner/name"
+    )
