@@ -1,0 +1,1 @@
+"""The server: checks every reply, merges prompts, commits each round."""

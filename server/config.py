@@ -1,0 +1,46 @@
+"""How the server runs rounds: one setting a line, its unit in the comment."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from fedprompt.config import Section
+
+
+class ServerConfig(Section):
+    """Hold the settings of section ``[server]``."""
+
+    rounds: int = Field(10, ge=0)
+    strategy: Literal["fedavg", "fedprox", "fedadam", "fedyogi", "fedavgm"] = "fedavg"
+    rule: Literal["product", "shared-basis", "factors"] = "product"
+    dtype: Literal["float32", "float16"] = "float32"  # of the arrays on the wire, both ways
+    seed: int = Field(0, ge=0)  # of sampling and, through the messages, of local training
+    output: str = "runs/latest"  # folder of checkpoints, rounds.jsonl and the artefact
+    resume: bool = False  # continue from the last committed round in `output`
+    overwrite: bool = False  # start afresh in an `output` that holds an earlier run
+
+    # who takes part
+    fraction: float = Field(1.0, gt=0, le=1)  # share of the joined sites asked each round
+    min_sites: int = Field(0, ge=0)  # sites that must join before round one; 0 = data.clients
+    quorum: float = Field(0.5, gt=0, le=1)  # share of the asked sites whose replies must pass
+    retries: int = Field(2, ge=0)  # further tries of a round below quorum
+    deadline: float = Field(600.0, gt=0)  # seconds one exchange with the sites may take
+    join_deadline: float = Field(600.0, gt=0)  # seconds to wait for `min_sites`
+    evaluate_every: int = Field(1, ge=0)  # rounds; 0 = before the first and after the last only
+
+    # the gate
+    clip_factor: float = Field(5.0, ge=0)  # an update's norm over the round's median; 0 = off
+    clip_norm: float = Field(0.0, ge=0)  # largest norm of an update; 0 = off
+
+    # the server's optimiser
+    mu: float = Field(0.01, ge=0)  # proximal weight, fedprox only
+    learning_rate: float = Field(0.01, gt=0)  # fedadam, fedyogi
+    beta_1: float = Field(0.9, ge=0, lt=1)  # fedadam, fedyogi
+    beta_2: float = Field(0.99, ge=0, lt=1)  # fedadam, fedyogi
+    tau: float = Field(1e-3, gt=0)  # adaptivity floor of fedadam and fedyogi
+    momentum: float = Field(0.9, ge=0, lt=1)  # fedavgm
+
+    # simulation
+    workers: int = Field(1, ge=1)  # threads that run sites in `--engine local`
+    client_cpus: float = Field(1.0, gt=0)  # cores a site takes in `--engine ray`
+    client_gpus: float = Field(0.0, ge=0)  # share of a GPU a site takes in `--engine ray`

@@ -1,0 +1,83 @@
+"""Judge what sites report on their own held-out images, and sum it up."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from server.gate import Asked, Reason, Reply, Verdict, check_sender, is_count, is_finite, refuse
+
+
+@dataclass(frozen=True)
+class Score:
+    """Hold one site's result."""
+
+    examples: int
+    correct: int
+    loss: float
+
+    @property
+    def accuracy(self) -> float:
+        """Return the share of correct images."""
+        return self.correct / self.examples
+
+
+def judge_scores(
+    readings: Sequence[tuple[Reply, object]], asked: Mapping[int, Asked]
+) -> tuple[dict[int, Score], list[Verdict]]:
+    """Return the believable scores by site, and the verdicts on all other replies.
+
+    Parameters
+    ----------
+    readings
+        Each reply with the number of correct images it claims.
+    asked
+        What each asked node must answer.
+    """
+    correct = {id(reply): claimed for reply, claimed in readings}
+    passed, verdicts = check_sender([reply for reply, _ in readings], asked)
+    scores = {}
+    for reply in passed:
+        site = asked[reply.node].site
+        verdict, score = _believe(site, reply, correct[id(reply)])
+        if score:
+            scores[site] = score
+        if verdict:
+            verdicts.append(verdict)
+    silent = asked.keys() - {reply.node for reply, _ in readings}
+    verdicts += [
+        refuse(asked[n].site, n, Reason.TIMEOUT, "no reply by the deadline") for n in silent
+    ]
+    return dict(sorted(scores.items())), sorted(verdicts, key=lambda v: (v.site is None, v.site))
+
+
+def summarise(scores: Mapping[int, Score], enrolled: Mapping[int, int]) -> dict[str, Any]:
+    """Return the weighted accuracy, the worst site's and each site's own.
+
+    A site weighs as much as the images it reports, at most as many as it enrolled, so that a
+    false count cannot take the average over.
+    """
+    weights = {site: min(score.examples, enrolled[site]) for site, score in scores.items()}
+    total = sum(weights.values())
+    if not total:
+        return {"sites": {}}
+    return {
+        "accuracy": sum(weights[s] * scores[s].accuracy for s in scores) / total,
+        "worst_client_acc": min(score.accuracy for score in scores.values()),
+        "nll": sum(weights[s] * scores[s].loss for s in scores) / total,
+        "sites": {
+            str(site): {"accuracy": s.accuracy, "nll": s.loss, "examples": s.examples}
+            for site, s in scores.items()
+        },
+    }
+
+
+def _believe(site: int, reply: Reply, correct: object) -> tuple[Verdict | None, Score | None]:
+    count, loss = reply.count, reply.loss
+    if not is_count(count) or not is_count(correct) or correct > count:
+        detail = f"{correct!r} correct of {count!r} images"
+        return refuse(site, reply.node, Reason.BAD_COUNT, detail), None
+    if count == 0:
+        return None, None  # nothing held out: the site has no say, and no fault
+    if not is_finite(loss):
+        return refuse(site, reply.node, Reason.NOT_FINITE, f"the loss is {loss!r}"), None
+    return None, Score(count, correct, float(loss))

@@ -1,0 +1,165 @@
+"""Run sites inside this process behind Flower's Grid: no sockets, no processes, no start-up.
+
+Every message goes through Flower's serialisation both ways, so a site sees exactly what it would
+see over a network. Nodes are handled one message at a time, by ``workers`` threads in a fixed
+order. ``flwr.app`` and ``flwr.serverapp`` are public; the serialiser, ``Run`` and
+``TaskIdentity`` (which every ``Message`` reads) are not, and have no public counterpart.
+"""
+
+import itertools
+import logging
+import threading
+import time
+from collections.abc import Iterable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from types import TracebackType
+
+from flwr.app import Context, Error, Message, RecordDict
+from flwr.app.user_config import UserConfig
+from flwr.clientapp import ClientApp
+from flwr.common.constant import ErrorCode
+from flwr.common.serde import message_from_proto, message_to_proto
+from flwr.proto.message_pb2 import Message as ProtoMessage
+from flwr.serverapp import Grid
+from flwr.supercore.run import Run
+from flwr.supercore.task_identity import TaskIdentity
+
+_log = logging.getLogger(__name__)
+_FIRST_NODE = 1000  # nodes are numbered from here, in the order of their partitions
+_PULL_WAIT = 0.05  # seconds a pull waits for its replies, so that callers need not spin
+
+
+class LocalGrid(Grid):
+    """Hold the sites of a simulation and hand messages to one ClientApp.
+
+    Parameters
+    ----------
+    client
+        The app every site runs.
+    sites
+        How many; site ``i`` gets ``partition-id`` i.
+    run_config
+        What the app finds in its context.
+    workers
+        Threads that run sites at the same time.
+    """
+
+    def __init__(
+        self,
+        client: ClientApp,
+        sites: int,
+        run_config: Mapping[str, str | int | float | bool],
+        workers: int = 1,
+    ) -> None:
+        TaskIdentity.run_id, TaskIdentity.task_id, TaskIdentity.node_id = 1, 1, 1
+        self._client = client
+        self._run = Run.create_empty(1)
+        self._contexts = {
+            _FIRST_NODE + i: Context(
+                1,
+                _FIRST_NODE + i,
+                UserConfig({"partition-id": i, "num-partitions": sites}),
+                RecordDict(),
+                UserConfig(run_config),
+            )
+            for i in range(sites)
+        }
+        self._locks = {node: threading.Lock() for node in self._contexts}
+        self._ids = itertools.count(1)
+        self._threads = ThreadPoolExecutor(workers, thread_name_prefix="site")
+        self._pending: dict[str, Future[bytes]] = {}
+
+    def __enter__(self) -> "LocalGrid":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Let go of the threads without waiting for a site that hangs."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+    def set_run(self, run: Run) -> None:
+        """Set the run this grid operates in."""
+        self._run = run
+
+    @property
+    def run(self) -> Run:
+        """Return the run this grid operates in."""
+        return self._run
+
+    def create_message(
+        self,
+        content: RecordDict,
+        message_type: str,
+        dst_node_id: int,
+        group_id: str,
+        ttl: float | None = None,
+    ) -> Message:
+        """Return a message to a site; part of Flower's interface, as old as its strategies."""
+        return Message(content, dst_node_id, message_type, ttl=ttl, group_id=group_id)
+
+    def get_node_ids(self) -> Iterable[int]:
+        """Return the sites' node ids, by partition."""
+        return list(self._contexts)
+
+    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
+        """Queue messages for their sites and return the ids to pull replies with."""
+        return [self._push(message) for message in messages]
+
+    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
+        """Return the replies that are there, in the order of the ids; wait briefly for all."""
+        futures = {i: self._pending[i] for i in message_ids if i in self._pending}
+        wait(futures.values(), timeout=_PULL_WAIT)
+        ready = [i for i, future in futures.items() if future.done()]
+        return [_from_bytes(self._pending.pop(i).result()) for i in ready]
+
+    def send_and_receive(
+        self, messages: Iterable[Message], *, timeout: float | None = None
+    ) -> Iterable[Message]:
+        """Push messages and pull their replies until all are there or the time is over."""
+        ids = list(self.push_messages(messages))
+        end = time.monotonic() + (timeout if timeout is not None else float("inf"))
+        replies: list[Message] = []
+        while len(replies) < len(ids) and time.monotonic() < end:
+            replies += self.pull_messages(ids)
+        return replies
+
+    def _push(self, message: Message) -> str:
+        name = f"message-{next(self._ids)}"
+        message.metadata.__dict__["_message_id"] = name  # as Flower's grids do; it has no setter
+        data = message_to_proto(message).SerializeToString()
+        self._pending[name] = self._threads.submit(self._deliver, data)
+        return name
+
+    def _deliver(self, data: bytes) -> bytes:
+        message = _from_bytes(data)
+        node = message.metadata.dst_node_id
+        with self._locks[node]:
+            return self._answer(message, self._contexts[node])
+
+    def _answer(self, message: Message, context: Context) -> bytes:
+        """Return the site's reply; what it raises becomes an error reply, as in Flower."""
+        if time.time() > message.metadata.created_at + message.metadata.ttl:
+            return _error(message, ErrorCode.MESSAGE_UNAVAILABLE, "the message expired")
+        try:
+            return _to_bytes(self._client(message, context), message)
+        except Exception as error:  # any fault of a site is that site's, never the server's
+            _log.warning("site %s raised", context.node_config["partition-id"], exc_info=error)
+            reason = f"{type(error)}:<'{error}'>"
+            return _error(message, ErrorCode.CLIENT_APP_RAISED_EXCEPTION, reason)
+
+
+def _error(message: Message, code: int, reason: str) -> bytes:
+    return _to_bytes(Message(Error(code, reason), reply_to=message), message)
+
+
+def _to_bytes(reply: Message, message: Message) -> bytes:
+    reply.metadata.__dict__["_message_id"] = f"reply-to-{message.metadata.message_id}"
+    return bytes(message_to_proto(reply).SerializeToString())
+
+
+def _from_bytes(data: bytes) -> Message:
+    return message_from_proto(ProtoMessage.FromString(data))

@@ -1,0 +1,67 @@
+"""Keep the story of a run: one JSON line a round, in step with the committed checkpoints."""
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from fedprompt.errors import StorageError
+from fedprompt.identity import canonical_json
+from fedprompt.storage import write_atomic
+
+Line = Mapping[str, Any]
+
+
+def append(path: Path, line: Line) -> None:
+    """Add one line and make it last; it counts once its round's checkpoint is in place.
+
+    Raises
+    ------
+    StorageError
+        The disk is full or read-only.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("ab") as file:
+            file.write(canonical_json(line) + b"\n")
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        raise StorageError(f"{path} could not be extended: {error.strerror}") from error
+
+
+def read(path: Path) -> list[dict[str, Any]]:
+    """Return the whole lines of a record; a torn last line is left out."""
+    if not path.exists():
+        return []
+    lines = []
+    for text in path.read_bytes().splitlines():
+        try:
+            line = json.loads(text)
+        except ValueError:
+            break  # the writer was killed here; nothing after it can be trusted
+        lines.append(line)
+    return lines
+
+
+def truncate(path: Path, last_round: int) -> None:
+    """Drop the lines of rounds that were written but never committed."""
+    kept = [line for line in read(path) if line["round"] <= last_round]
+    write_atomic(path, b"".join(canonical_json(line) + b"\n" for line in kept))
+
+
+def summary(line: Line, rounds: int) -> str:
+    """Return one round in one plain line, as it appears in a log."""
+    parts = [f"round {line['round']}/{rounds}"]
+    if "asked" in line:
+        parts.append(f"{len(line['accepted'])} of {len(line['asked'])} sites")
+    for key, name in (("loss", "loss"), ("accuracy", "accuracy"), ("worst_client_acc", "worst")):
+        if line.get(key) is not None:
+            parts.append(f"{name} {line[key]:.4f}")
+    if "bytes_up" in line:
+        parts.append(f"{line['bytes_up']:,} bytes up, {line['bytes_down']:,} down")
+    refused = [v["site"] for v in line.get("verdicts", []) if not v["accepted"]]
+    if refused:
+        parts.append(f"refused sites {refused}")
+    return ", ".join([*parts, f"{line['seconds']:.1f} s"])

@@ -1,0 +1,110 @@
+"""Turn Flower messages into the gate's plain replies, and accepted updates back into messages."""
+
+from collections.abc import Iterable, Mapping
+
+from flwr.app import Array, ArrayRecord, Message, MetricRecord, RecordDict
+from flwr.common.constant import ErrorCode
+
+from fedprompt.wire import ARRAYS, METRICS, Arrays, Shapes, WireError, from_array_record
+from server.exchange import Answer
+from server.gate import Accepted, Reason, Reply
+from server.rules import Dense
+
+TRAIN_METRICS = frozenset({"num-examples", "receipt", "loss"})
+EVALUATE_METRICS = frozenset({"num-examples", "receipt", "loss", "correct"})
+
+_SIZE_CAP = 4  # times the bytes of the arrays sent; a larger message is not looked into (F04)
+_LEAST_CAP = 4096  # bytes; the framing of a small prompt is as large as the prompt itself
+_LOST = frozenset(  # Flower's codes for a node or message that is gone
+    {
+        ErrorCode.MESSAGE_UNAVAILABLE,
+        ErrorCode.REPLY_MESSAGE_UNAVAILABLE,
+        ErrorCode.NODE_UNAVAILABLE,
+    }
+)
+_SHOWN = 200  # characters of a site's error message that are kept
+
+
+def read_train(answer: Answer, current: Arrays, dtype: str, mixed_ranks: bool) -> Reply:
+    """Unpack one reply to a train message; what is wrong with it becomes its refusal."""
+    if refusal := _envelope(answer, TRAIN_METRICS, {ARRAYS, METRICS}, current):
+        return Reply(answer.node, refusal)
+    content = answer.message.content
+    metrics = content.metric_records[METRICS]
+    count, receipt = metrics["num-examples"], metrics["receipt"]
+    if count == 0:  # abstains: whatever the arrays are, they are not read
+        return Reply(answer.node, count=count, receipt=receipt)
+    record = content.array_records[ARRAYS]
+    try:
+        shapes = expected_shapes(record, current, mixed_ranks)
+        arrays = from_array_record(record, shapes, dtype)
+    except WireError as error:
+        return Reply(answer.node, (Reason(error.reason.value), str(error)))
+    return Reply(answer.node, None, arrays, count, receipt, metrics["loss"])
+
+
+def read_evaluate(answer: Answer) -> tuple[Reply, object]:
+    """Unpack one reply to an evaluate message, and its number of correct images."""
+    if refusal := _envelope(answer, EVALUATE_METRICS, {METRICS}, {}):
+        return Reply(answer.node, refusal), None
+    metrics = answer.message.content.metric_records[METRICS]
+    reply = Reply(
+        answer.node,
+        count=metrics["num-examples"],
+        receipt=metrics["receipt"],
+        loss=metrics["loss"],
+    )
+    return reply, metrics["correct"]
+
+
+def expected_shapes(record: ArrayRecord, current: Arrays, mixed_ranks: bool) -> Shapes:
+    """Return the shapes a reply must have: the current ones, or a smaller rank where allowed."""
+    shapes = {name: array.shape for name, array in current.items()}
+    if not mixed_ranks:
+        return shapes
+    for name, (length, rank) in [(n, s) for n, s in shapes.items() if n.endswith(".A")]:
+        other = f"{name[:-2]}.B"
+        found = tuple(record[name].shape) if name in record else ()
+        if other in shapes and len(found) == 2 and 1 <= found[1] <= rank:
+            shapes[name] = (length, found[1])
+            shapes[other] = (found[1], shapes[other][1])
+    return shapes
+
+
+def to_numpy_record(arrays: Dense) -> ArrayRecord:
+    """Pack lifted arrays as Flower's strategies read them; they never leave the server."""
+    return ArrayRecord({name: Array(array) for name, array in arrays.items()})
+
+
+def to_strategy(updates: Iterable[Accepted], answers: Mapping[int, Message]) -> list[Message]:
+    """Return the messages a strategy merges: the sites' own, with checked content only."""
+    messages = []
+    for update in updates:
+        message = answers[update.node]
+        metrics = MetricRecord({"num-examples": update.weight, "loss": update.loss})
+        message.content = RecordDict({ARRAYS: to_numpy_record(update.update), METRICS: metrics})
+        messages.append(message)
+    return messages
+
+
+def _envelope(
+    answer: Answer, metrics: frozenset[str], records: set[str], current: Arrays
+) -> tuple[Reason, str] | None:
+    """Return what is wrong with a message before its values are read."""
+    message = answer.message
+    if message.has_error():
+        reason = Reason.TIMEOUT if message.error.code in _LOST else Reason.ERROR
+        return reason, f"{message.error.reason}"[:_SHOWN]
+    cap = max(_LEAST_CAP, _SIZE_CAP * sum(array.nbytes for array in current.values()))
+    if answer.size > cap:
+        return Reason.OVERSIZED, f"the message has {answer.size} bytes, at most {cap} are read"
+    if message.metadata.src_node_id != answer.node:
+        return Reason.IDENTITY, f"node {message.metadata.src_node_id} answered for {answer.node}"
+    content = message.content
+    if set(content) != records:
+        return Reason.MALFORMED, f"records {sorted(content)[:5]}, expected {sorted(records)}"
+    if METRICS not in content.metric_records or set(content.metric_records[METRICS]) != metrics:
+        return Reason.MALFORMED, f"the metrics are not {sorted(metrics)}"
+    if ARRAYS in records and ARRAYS not in content.array_records:
+        return Reason.MALFORMED, "the arrays are no array record"
+    return None

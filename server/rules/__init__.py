@@ -1,0 +1,12 @@
+"""The three ways to merge low-rank prompts, each a pair of pure functions around any strategy."""
+
+from server.rules import factors, product, shared_basis
+from server.rules.rule import Dense, Projection, Rule
+
+RULES = {
+    "product": product.RULE,
+    "shared-basis": shared_basis.RULE,
+    "factors": factors.RULE,
+}
+
+__all__ = ["RULES", "Dense", "Projection", "Rule"]

@@ -1,0 +1,54 @@
+"""What an aggregation rule is: a way into the space that is averaged, and the way back."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from fedprompt.wire import Arrays
+
+Dense = dict[str, npt.NDArray[np.float64]]  # what a strategy averages, by name
+
+
+@dataclass(frozen=True)
+class Projection:
+    """Hold the arrays that travel and what was lost on the way, in relative Frobenius norm."""
+
+    arrays: Arrays
+    truncation_error: float
+
+
+@dataclass(frozen=True)
+class Rule:
+    """Wrap any Flower strategy: it averages ``lift``-ed arrays, ``project`` brings them back.
+
+    ``project`` gets the current arrays too: their rank is the rank to keep. ``merge_error`` is
+    what averaging itself loses, given the lifted updates and their weights; ``mixed_ranks`` tells
+    whether sites of a smaller rank may take part.
+    """
+
+    lift: Callable[[Arrays], Dense]
+    project: Callable[[Dense, Arrays], Projection]
+    merge_error: Callable[[Sequence[Dense], Sequence[float]], float]
+    mixed_ranks: bool = False
+
+
+def identity_lift(arrays: Arrays) -> Dense:
+    """Return the same arrays in float64, sorted by name."""
+    return {name: arrays[name].astype(np.float64) for name in sorted(arrays)}
+
+
+def identity_project(averaged: Dense, current: Arrays) -> Projection:
+    """Return the averaged arrays in float32, in the order of ``current``; nothing is lost."""
+    return Projection({name: averaged[name].astype(np.float32) for name in current}, 0.0)
+
+
+def no_merge_error(updates: Sequence[Dense], weights: Sequence[float]) -> float:  # noqa: ARG001
+    """Return zero: the lifted arrays are averaged exactly."""
+    return 0.0
+
+
+def pairs(names: Mapping[str, object]) -> list[str]:
+    """Return the sorted matrices ``m`` that come as two factors, ``m.A`` and ``m.B``."""
+    return sorted(name[:-2] for name in names if name.endswith(".A") and f"{name[:-2]}.B" in names)
