@@ -1,0 +1,1 @@
+"""The frozen CLIP and the only door to open_clip."""

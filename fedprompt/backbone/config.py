@@ -1,0 +1,14 @@
+"""Which CLIP to load."""
+
+from typing import Literal
+
+from fedprompt.config import Section
+
+
+class BackboneConfig(Section):
+    """Name a CLIP as open_clip does."""
+
+    name: str = "embedded"  # embedded | embedded-cnn | open_clip name | hf-hub:ID | local-dir:PATH
+    pretrained: str = ""  # open_clip tag or checkpoint file; empty for embedded, hf-hub, local-dir
+    quick_gelu: Literal["auto", "on", "off"] = "auto"  # auto follows the pretrained tag
+    device: str = "auto"  # auto = cuda where there is one, else cpu

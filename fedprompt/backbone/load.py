@@ -1,0 +1,141 @@
+"""Load any open_clip model: by name and tag, from a file, from the hub, or the embedded one."""
+
+import logging
+import warnings
+from pathlib import Path
+from typing import Any
+
+import open_clip
+import torch
+from torch import nn
+
+from fedprompt.backbone.clip import FrozenClip
+from fedprompt.backbone.config import BackboneConfig
+from fedprompt.backbone.embedded import load_embedded
+from fedprompt.data.preprocess import Preprocessing
+from fedprompt.errors import BackboneError, DataError
+
+EMBEDDED = ("embedded", "embedded-cnn")
+_SELF_CONTAINED = ("hf-hub:", "local-dir:")  # these bring their own weights
+
+
+def load_backbone(config: BackboneConfig) -> FrozenClip:
+    """Return the frozen CLIP that a configuration names.
+
+    Raises
+    ------
+    BackboneError
+        The name or tag is unknown, the file does not fit, or the hub cannot be reached.
+    """
+    if config.name in EMBEDDED:
+        model, settings = load_embedded(config.name)
+        tokenizer = open_clip.get_tokenizer("ViT-B-32")  # open_clip's own vocabulary
+    else:
+        _check_pretrained(config)
+        model, tokenizer = _open_clip_model(config)
+        settings = open_clip.get_model_preprocess_cfg(model)
+    clip = FrozenClip(
+        model,
+        tokenizer,
+        preprocessing(settings),
+        name=config.name,
+        pretrained=config.pretrained,
+    )
+    return clip.to(_device(config.device))
+
+
+def preprocessing(settings: dict[str, Any]) -> Preprocessing:
+    """Return open_clip's preprocessing settings as fedprompt's.
+
+    Raises
+    ------
+    BackboneError
+        The input is not square, or the settings are of a kind that is not known here.
+    """
+    size = settings.get("size", 224)
+    sides = {int(side) for side in (size if isinstance(size, tuple | list) else (size,))}
+    if len(sides) != 1:
+        raise BackboneError(f"input size {size} is not square; choose another backbone")
+    try:
+        return Preprocessing(
+            size=sides.pop(),
+            mean=tuple(settings["mean"]),
+            std=tuple(settings["std"]),
+            interpolation=settings.get("interpolation", "bicubic"),
+            resize_mode=settings.get("resize_mode", "shortest"),
+            fill=int(settings.get("fill_color", 0)),
+        )
+    except DataError as error:
+        raise BackboneError(f"this backbone's preprocessing cannot be used: {error}") from None
+
+
+def _check_pretrained(config: BackboneConfig) -> None:
+    """Refuse what open_clip would fill with random weights."""
+    if config.name.startswith(_SELF_CONTAINED):
+        return
+    known = open_clip.list_models()
+    if config.name not in known:
+        raise BackboneError(
+            f"backbone {config.name!r} is unknown; expected {', '.join(EMBEDDED)}, hf-hub:ID, "
+            "local-dir:PATH or a name of open_clip.list_models() such as ViT-B-16"
+        )
+    tags = open_clip.list_pretrained_tags_by_model(config.name)
+    if not config.pretrained:
+        raise BackboneError(
+            f"backbone {config.name} has no weights: set backbone.pretrained to a checkpoint file "
+            f"or one of {', '.join(tags) or '(no tag is known)'}"
+        )
+    if config.pretrained not in tags and not Path(config.pretrained).is_file():
+        raise BackboneError(
+            f"backbone.pretrained = {config.pretrained!r} is neither a file nor a tag of "
+            f"{config.name}; tags are {', '.join(tags)}"
+        )
+
+
+def _open_clip_model(config: BackboneConfig) -> tuple[nn.Module, Any]:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # open_clip's gelu warning is answered by _quick_gelu
+            model = open_clip.create_model(
+                config.name,
+                pretrained=config.pretrained or None,
+                force_quick_gelu=_quick_gelu(config),
+                require_pretrained=True,
+            )
+            return model, open_clip.get_tokenizer(config.name)
+    except Exception as error:  # open_clip raises nearly every type, from KeyError to HTTP errors
+        logging.getLogger(__name__).debug("open_clip failed", exc_info=True)
+        raise BackboneError(
+            f"backbone {config.name} {config.pretrained} could not be loaded: "
+            f"{_first_line(error)}. Without internet give a local checkpoint file in "
+            "backbone.pretrained, a local-dir: folder, or use backbone.name = embedded"
+        ) from error
+
+
+def _quick_gelu(config: BackboneConfig) -> bool:
+    """Say whether to switch QuickGELU on: OpenAI's weights need it, and the tag says so."""
+    if config.quick_gelu != "auto":
+        return config.quick_gelu == "on"
+    if config.name.startswith(_SELF_CONTAINED):
+        return False
+    tag = open_clip.get_pretrained_cfg(config.name, config.pretrained)
+    return bool(tag.get("quick_gelu", False))
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0][:300]}" if lines else type(error).__name__
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise BackboneError(
+            f"backbone.device = {name!r} cannot be used here: {_first_line(error)}; "
+            "expected auto, cpu or cuda"
+        ) from None
+    return device

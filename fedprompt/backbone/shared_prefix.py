@@ -1,0 +1,134 @@
+"""The fast text tower: one prefix for all classes, class suffixes as a tree.
+
+Start token and context are the same for every class and attention is causal, so they are computed
+once and every suffix attends to them (design.md, speed-up 3). No per-class copy of the prefix is
+ever made. Exact: the tests compare features and gradients with the plain tower.
+"""
+
+import torch
+from jaxtyping import Float
+from open_clip.transformer import ResidualAttentionBlock
+from torch import Tensor
+from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
+
+from fedprompt.backbone.suffixes import Pairs, Suffixes, suffix_tree
+from fedprompt.backbone.text_tower import TextTower
+from fedprompt.types import Context, TextFeatures, Tokens
+
+Rows = Float[Tensor, "rows width"]
+Heads = Float[Tensor, "rows heads head_width"]
+
+
+class SharedPrefix:
+    """Encode one list of classes again and again under a changing context.
+
+    Parameters
+    ----------
+    tower
+        A causal tower read at its end-of-text token (see ``fits``).
+    tokens
+        Token ids, one row a class, placeholders at positions 1..length.
+    length
+        Number of context tokens.
+    share
+        Merge suffixes that begin alike (speed-up 4).
+    chunk
+        Classes computed at a time; with more, each chunk is recomputed in the backward pass, so
+        that memory does not grow with the number of classes. 0 = all at once.
+    """
+
+    def __init__(
+        self, tower: TextTower, tokens: Tokens, length: int, *, share: bool = True, chunk: int = 256
+    ) -> None:
+        self.tower, self.length = tower, length
+        self.start = tower.embedding[tokens[:1, 0]]  # such towers open with a start token
+        end = tower.end(tokens)
+        size = chunk or len(tokens)
+        self.trees = [
+            suffix_tree(rows, 1 + length, ends, share=share)
+            for rows, ends in zip(tokens.split(size), end.split(size), strict=True)
+        ]
+
+    @staticmethod
+    def fits(tower: TextTower) -> bool:
+        """Say whether the tower is causal, read at the end and built of plain blocks."""
+        plain = all(type(block) is ResidualAttentionBlock for block in tower.blocks)
+        return plain and tower.reads_at_end()
+
+    def __call__(self, context: Context) -> TextFeatures:
+        """Return the features [classes joint] of every class, not normalised."""
+        if len(self.trees) == 1:
+            return self._encode(self.trees[0], context)
+        return torch.cat(
+            [
+                checkpoint(self._encode, tree, context, use_reentrant=False)  # type: ignore[no-untyped-call]
+                for tree in self.trees
+            ]
+        )
+
+    def _encode(self, tree: Suffixes, context: Context) -> TextFeatures:
+        """Run [prefix; nodes] through the blocks; of the last one only the leaves are read."""
+        tower, prefix = self.tower, 1 + self.length
+        shared = torch.cat([self.start, context]) + tower.positions[:prefix]
+        own = tower.embedding[tree.ids] + tower.positions[prefix + tree.depth]
+        rows = torch.cat([shared, own])
+        for block in tower.blocks[:-1]:
+            query, key, value = _project(block, block.ln_1(rows), slice(0, 3))
+            read = torch.cat(
+                [
+                    _attend_causally(query[:prefix], key[:prefix], value[:prefix]),
+                    _attend_to_path(query[prefix:], key, value, prefix, slice(None), tree.pairs),
+                ]
+            )
+            rows = _close(block, rows, read)
+        block, leaves = tower.blocks[-1], tree.leaves
+        hidden = block.ln_1(rows)
+        key, value = _project(block, hidden, slice(1, 3))
+        (query,) = _project(block, hidden[prefix + leaves], slice(0, 1))
+        read = _attend_to_path(query, key, value, prefix, leaves, tree.leaf_pairs)
+        pooled = tower.owner.ln_final(_close(block, rows[prefix + leaves], read))
+        return tower.read_out(pooled)[tree.leaf_of]
+
+
+def _project(block: ResidualAttentionBlock, hidden: Rows, chosen: slice) -> tuple[Heads, ...]:
+    """Return the ``chosen`` of queries, keys and values."""
+    attention, width = block.attn, hidden.shape[-1]
+    part = slice(chosen.start * width, chosen.stop * width)
+    packed = F.linear(hidden, attention.in_proj_weight[part], attention.in_proj_bias[part])
+    heads = packed.unflatten(-1, (chosen.stop - chosen.start, attention.num_heads, -1))
+    return heads.unbind(1)
+
+
+def _attend_causally(query: Heads, key: Heads, value: Heads) -> Heads:
+    """Attend within the prefix."""
+    query, key, value = (rows.transpose(0, 1) for rows in (query, key, value))
+    return F.scaled_dot_product_attention(query, key, value, is_causal=True).transpose(0, 1)
+
+
+def _attend_to_path(
+    query: Heads, key: Heads, value: Heads, prefix: int, itself: slice | Tensor, pairs: Pairs
+) -> Heads:
+    """Attend to the shared prefix, to the node itself and to its ancestors, in one softmax."""
+    query = query * query.shape[-1] ** -0.5
+    (first_key, key), (first_value, value) = (
+        rows.split([prefix, len(rows) - prefix]) for rows in (key, value)
+    )
+    to_prefix = query.transpose(0, 1) @ first_key.permute(1, 2, 0)  # [heads rows prefix]
+    to_itself = (query * key[itself]).sum(-1)  # [rows heads]
+    near, far = query.index_select(0, pairs.query), key.index_select(0, pairs.ancestor)
+    table = query.new_full((len(query), pairs.slots, query.shape[1]), -torch.inf)
+    to_path = table.index_put((pairs.query, pairs.slot), (near * far).sum(-1))
+    scores = torch.cat([to_prefix, to_itself.T.unsqueeze(-1), to_path.permute(2, 0, 1)], -1)
+    weights = scores.softmax(-1)  # [heads rows prefix + 1 + slots]
+    read = (weights[..., :prefix] @ first_value.transpose(0, 1)).transpose(0, 1)
+    read = read + weights[..., prefix].T.unsqueeze(-1) * value[itself]
+    own = weights[..., prefix + 1 :].permute(1, 2, 0)[pairs.query, pairs.slot].unsqueeze(-1)
+    return read.index_add(0, pairs.query, own * value.index_select(0, pairs.ancestor))
+
+
+def _close(block: ResidualAttentionBlock, rows: Rows, read: Heads) -> Rows:
+    """Close a block: output projection, MLP and both residuals."""
+    rows = rows + block.ls_1(block.attn.out_proj(read.flatten(1)))
+    closed: Tensor = rows + block.ls_2(block.mlp(block.ln_2(rows)))
+    return closed

@@ -1,0 +1,104 @@
+"""The plain text tower: open_clip's own forward, with a context put in place of placeholders."""
+
+import torch
+from jaxtyping import Float
+from open_clip.transformer import text_global_pool
+from torch import Tensor, nn
+
+from fedprompt.backbone.prompts import TextPrompts
+from fedprompt.errors import BackboneError, PromptError
+from fedprompt.types import TextFeatures, Tokens
+
+
+class TextTower:
+    """View open_clip's text tower, whether it lies in ``CLIP`` itself or in ``model.text``.
+
+    Raises
+    ------
+    BackboneError
+        The tower is none that accepts token embeddings (Hugging Face encoders, CoCa).
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        owner = getattr(model, "text", model)
+        if not hasattr(owner, "token_embedding") or getattr(owner, "cls_emb", None) is not None:
+            raise BackboneError(
+                f"the text tower {type(owner).__name__} takes no prompt tokens; expected an "
+                "open_clip text Transformer without a class embedding: choose another backbone"
+            )
+        self.owner = owner
+        self.blocks = list(owner.transformer.resblocks)
+        self.embedding: Tensor = owner.token_embedding.weight
+        self.positions: Tensor = owner.positional_embedding
+        self.causal = owner.attn_mask is not None
+        self.pool: str = getattr(model, "text_pool_type", None) or owner.pool_type
+        self.end_id: int | None = getattr(model, "text_eos_id", None) or owner.eos_id
+        self.width: int = self.embedding.shape[1]
+
+    def embed(
+        self, tokens: Tokens, prompts: TextPrompts | None
+    ) -> Float[Tensor, "classes length width"]:
+        """Return token embeddings with the context in place, positions added."""
+        rows = self.embedding[tokens].to(self.owner.transformer.get_cast_dtype())
+        if prompts is not None:
+            context = prompts.context.to(rows.dtype)
+            start, length = prompts.start, len(context)
+            if start + length + 1 > tokens.shape[1]:
+                raise PromptError(
+                    f"a prompt of {length} tokens leaves no room for a class name in "
+                    f"{tokens.shape[1]} positions; use fewer tokens"
+                )
+            shared = context.expand(len(tokens), -1, -1)
+            rows = torch.cat([rows[:, :start], shared, rows[:, start + length :]], 1)
+        return rows + self.positions[: tokens.shape[1]].to(rows.dtype)
+
+    def encode(
+        self, tokens: Tokens, prompts: TextPrompts | None = None, *, cut: bool = False
+    ) -> TextFeatures:
+        """Return the class features, not normalised.
+
+        Parameters
+        ----------
+        tokens
+            Token ids, one row a class.
+        prompts
+            What enters in place of the placeholder tokens.
+        cut
+            Drop what stands behind the longest end-of-text: exact, because attention is causal
+            and the feature is read there (design.md, speed-up 2).
+        """
+        length = tokens.shape[1]
+        if cut and self.reads_at_end():
+            length = int(self.end(tokens).max()) + 1
+        tokens = tokens[:, :length]
+        rows = self.owner.transformer(self.embed(tokens, prompts), attn_mask=self._mask(tokens))
+        return self.read_out(
+            text_global_pool(self.owner.ln_final(rows), tokens, self.pool, self.end_id)
+        )
+
+    def read_out(self, pooled: Float[Tensor, "classes width"]) -> TextFeatures:
+        """Project pooled and normalised rows into the joint space."""
+        projection = self.owner.text_projection
+        if projection is None:
+            return pooled
+        return projection(pooled) if isinstance(projection, nn.Module) else pooled @ projection
+
+    def reads_at_end(self) -> bool:
+        """Say whether a class depends on nothing behind its end-of-text token."""
+        return self.causal and self.pool in ("argmax", "eos")
+
+    def end(self, tokens: Tokens) -> Tensor:
+        """Return the position [classes] where each class is read."""
+        if self.pool == "eos":
+            return (tokens == self.end_id).int().argmax(-1)
+        return tokens.argmax(-1)
+
+    def _mask(self, tokens: Tokens) -> Tensor | None:
+        length = tokens.shape[1]
+        mask: Tensor | None = self.owner.attn_mask
+        if mask is not None:
+            return mask[:length, :length]
+        if getattr(self.owner, "use_pad_mask", False):
+            built: Tensor = self.owner._build_additive_mask(tokens, length, self.embedding.dtype)
+            return built
+        return None

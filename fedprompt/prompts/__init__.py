@@ -1,0 +1,1 @@
+"""Prompt methods: host x form, one file a host."""

@@ -1,0 +1,131 @@
+"""From a name to a prompt method: one line a method."""
+
+from collections.abc import Callable, Sequence
+
+import torch
+
+from fedprompt.artefact import Artefact
+from fedprompt.backbone.class_encoder import Speedups
+from fedprompt.backbone.clip import FrozenClip
+from fedprompt.errors import ArtefactError
+from fedprompt.prompts.config import PromptConfig
+from fedprompt.prompts.coop import Coop, starting_context
+from fedprompt.prompts.forms import Full, LowRank
+from fedprompt.prompts.template import Template
+
+Prompt = Coop | Template
+
+
+def build_prompt(
+    config: PromptConfig,
+    clip: FrozenClip,
+    classes: Sequence[str],
+    template: str,
+    *,
+    shared_basis: bool = False,
+    speedups: Speedups | None = None,
+) -> Prompt:
+    """Return the prompt method that a configuration names, at its start.
+
+    Parameters
+    ----------
+    config
+        The ``[prompt]`` section.
+    clip
+        The frozen CLIP.
+    classes
+        Ordered class names.
+    template
+        Text with ``{}``; several joined by ``|`` for the template method.
+    shared_basis
+        Freeze A at its seeded start; only B is trained and sent.
+    speedups
+        Of the text tower; all by default.
+
+    Raises
+    ------
+    PromptError
+        Rank, length or start do not fit each other.
+    """
+    make = METHODS[config.method]
+    return make(config, clip, classes, template, shared_basis, speedups).to(clip.device)
+
+
+def from_artefact(artefact: Artefact, clip: FrozenClip, speedups: Speedups | None = None) -> Prompt:
+    """Return the prompt that an artefact holds.
+
+    Raises
+    ------
+    ArtefactError
+        The artefact was tuned for another CLIP or tokenizer; both hashes are shown.
+    """
+    metadata = artefact.metadata
+    _check_hash("backbone", metadata["backbone"]["sha256"], clip.fingerprint)
+    _check_hash("tokenizer", metadata["tokenizer_sha256"], clip.tokenizer_fingerprint)
+    start = artefact.tensors.get("ctx.start")
+    config = PromptConfig(
+        method=metadata["method"],
+        tokens=max(1, metadata["tokens"]),
+        rank=max(1, metadata["rank"]),
+        init="",
+    )
+    shared = "ctx.A" in artefact.tensors and metadata.get("shared_basis", False)
+    prompt = build_prompt(
+        config, clip, metadata["classes"], metadata["template"], shared_basis=shared,
+        speedups=speedups,
+    )
+    if start is not None and isinstance(prompt, Coop) and isinstance(prompt.ctx, LowRank):
+        prompt.ctx.start.copy_(torch.from_numpy(start))
+        if shared:
+            prompt.ctx.A.copy_(torch.from_numpy(artefact.tensors["ctx.A"]))
+    prompt.load_arrays({name: artefact.tensors[name] for name in prompt.arrays()})
+    return prompt
+
+
+def _dip(
+    config: PromptConfig,
+    clip: FrozenClip,
+    classes: Sequence[str],
+    template: str,
+    shared_basis: bool,
+    speedups: Speedups | None,
+) -> Prompt:
+    generator = torch.Generator().manual_seed(config.seed)
+    start = starting_context(clip, config, generator)
+    form = LowRank(start, config.rank, config.dropout, generator, freeze_a=shared_basis)
+    return Coop(clip, classes, template, form, config, speedups)
+
+
+def _coop(
+    config: PromptConfig,
+    clip: FrozenClip,
+    classes: Sequence[str],
+    template: str,
+    shared_basis: bool,  # noqa: ARG001
+    speedups: Speedups | None,
+) -> Prompt:
+    generator = torch.Generator().manual_seed(config.seed)
+    form = Full(starting_context(clip, config, generator))
+    return Coop(clip, classes, template, form, config, speedups)
+
+
+def _template(
+    config: PromptConfig,  # noqa: ARG001
+    clip: FrozenClip,
+    classes: Sequence[str],
+    template: str,
+    shared_basis: bool,  # noqa: ARG001
+    speedups: Speedups | None,  # noqa: ARG001
+) -> Prompt:
+    return Template(clip, classes, template)
+
+
+METHODS: dict[str, Callable[..., Prompt]] = {"dip": _dip, "coop": _coop, "template": _template}
+
+
+def _check_hash(what: str, found: str, expected: str) -> None:
+    if found != expected:
+        raise ArtefactError(
+            f"the prompt was tuned for {what} {found[:16]}…, this is {expected[:16]}…; "
+            "load the backbone that the artefact names"
+        )
