@@ -3,12 +3,21 @@
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 from flwr.app import Message, RecordDict
 from flwr.common.serde import message_to_proto  # not public; counts what the wire carries
 from flwr.serverapp import Grid
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.01, 0.5  # seconds between two looks for replies
+
+
+@runtime_checkable
+class MeasuringGrid(Protocol):
+    """Say how many bytes a reply had, where the grid knows without serialising it again."""
+
+    def size(self, reply: Message) -> int:
+        """Return the bytes of a serialised reply."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +56,7 @@ def exchange(
     Parameters
     ----------
     contents
-        What to send, by node id.
+        What to send, by node id; the same to everyone, as far as its size goes.
     kind
         ``query``, ``train`` or ``evaluate``.
     seconds
@@ -58,7 +67,7 @@ def exchange(
     messages = [
         Message(content, node, kind, ttl=seconds) for node, content in sorted(contents.items())
     ]
-    down = sum(_size(message) for message in messages)
+    down = _size(messages[0]) * len(messages) if messages else 0  # all alike but for the node id
     ids = list(grid.push_messages(messages))
     nodes = {i: m.metadata.dst_node_id for i, m in zip(ids, messages, strict=True) if i}
     answers = _collect(grid, nodes, seconds, on_reply)
@@ -69,10 +78,11 @@ def _collect(
     grid: Grid, nodes: Mapping[str, int], seconds: float, on_reply: Callable[[int], None]
 ) -> list[Answer]:
     waiting, answers, pause = set(nodes), list[Answer](), _FIRST_PAUSE
+    measure = grid.size if isinstance(grid, MeasuringGrid) else _size
     end = time.monotonic() + seconds
     while waiting:
         replies = [(m, m.metadata.reply_to_message_id) for m in grid.pull_messages(list(waiting))]
-        answers += [Answer(nodes[to], m, _size(m)) for m, to in replies if to in nodes]
+        answers += [Answer(nodes[to], m, measure(m)) for m, to in replies if to in nodes]
         waiting -= {to for _, to in replies}
         if replies:
             on_reply(len(nodes) - len(waiting))

@@ -68,6 +68,7 @@ class LocalGrid(Grid):
         self._ids = itertools.count(1)
         self._threads = ThreadPoolExecutor(workers, thread_name_prefix="site")
         self._pending: dict[str, Future[bytes]] = {}
+        self._sizes: dict[str, int] = {}  # of pulled replies, by the message they answer
 
     def __enter__(self) -> "LocalGrid":
         return self
@@ -114,7 +115,16 @@ class LocalGrid(Grid):
         futures = {i: self._pending[i] for i in message_ids if i in self._pending}
         wait(futures.values(), timeout=_PULL_WAIT)
         ready = [i for i, future in futures.items() if future.done()]
-        return [_from_bytes(self._pending.pop(i).result()) for i in ready]
+        replies = []
+        for i in ready:
+            data = self._pending.pop(i).result()
+            self._sizes[i] = len(data)
+            replies.append(_from_bytes(data))
+        return replies
+
+    def size(self, reply: Message) -> int:
+        """Return the bytes of a reply on the wire, once."""
+        return self._sizes.pop(reply.metadata.reply_to_message_id)
 
     def send_and_receive(
         self, messages: Iterable[Message], *, timeout: float | None = None

@@ -217,10 +217,12 @@ def _tell(verdict: Verdict) -> dict[str, Any]:
 
 
 def _report(server_round: int, attempt: int, asked: int, verdicts: list[Verdict]) -> None:
-    told = "; ".join(
-        f"site {v.site}: {', '.join(v.reasons)} ({v.detail})" for v in verdicts if not v.accepted
-    )
-    log.warning("round %d try %d below quorum of %d: %s", server_round, attempt, asked, told)
+    refused = [verdict for verdict in verdicts if not verdict.accepted]
+    told = "; ".join(f"site {v.site}: {', '.join(v.reasons)} ({v.detail})" for v in refused[:10])
+    log.warning(
+        "round %d, try %d: %d of %d replies refused, below quorum: %s%s",
+        server_round, attempt + 1, len(refused), asked, told, " ..." if refused[10:] else "",
+    )  # fmt: skip
 
 
 def _answered(count: int) -> None:

@@ -47,14 +47,20 @@ def plan(
     """
     strategies.rebase(strategy)
     view = ChosenGrid([site.node for site in sites], grid.run)
-    messages = strategy.configure_train(
-        instruction.round, to_numpy_record(lifted), instruction.record(), view
+    messages = list(
+        strategy.configure_train(
+            instruction.round, to_numpy_record(lifted), instruction.record(), view
+        )
     )
     wire = to_array_record(arrays, dtype)
-    return {
-        message.metadata.dst_node_id: RecordDict({ARRAYS: wire, CONFIG: _settings(message)})
-        for message in messages
-    }
+    contents: dict[int, RecordDict] = {}  # by id: strategies mostly tell all sites the same
+    planned = {}
+    for message in messages:
+        key = id(message.content)
+        if key not in contents:
+            contents[key] = RecordDict({ARRAYS: wire, CONFIG: _settings(message)})
+        planned[message.metadata.dst_node_id] = contents[key]
+    return planned
 
 
 def merge(

@@ -1,0 +1,133 @@
+"""A toy site for tests of the server: real ClientApp, no CLIP, every reply can be spoilt."""
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
+from flwr.clientapp import ClientApp
+
+from fedprompt.identity import sha256_arrays
+from fedprompt.wire import Arrays, from_array_record, receipt, to_array_record
+from server.config import ServerConfig
+from server.receipts import identity_digest
+from server.rounds import Task
+
+IDENTITY = {
+    "version": "0.1.0",
+    "backbone": "b" * 64,
+    "tokenizer": "t" * 64,
+    "classes": '["cat","dog"]',
+    "method": "dip",
+}
+ENROLLED = 100
+
+Spoil = Callable[[Message, RecordDict], RecordDict]  # a site's message and honest reply -> reply
+
+
+def start(length: int = 4, rank: int = 1, width: int = 32) -> Arrays:
+    """Return factors as a prompt starts with them: A random, B zero."""
+    rng = np.random.default_rng(7)
+    return {
+        "ctx.A": rng.normal(scale=0.02, size=(length, rank)).astype(np.float32),
+        "ctx.B": np.zeros((rank, width), np.float32),
+    }
+
+
+def task(arrays: Arrays | None = None) -> Task:
+    """Return a task over the toy prompt."""
+    arrays = start() if arrays is None else arrays
+    return Task(arrays, IDENTITY, lambda _: {"information_density": 0.5}, sha256_arrays(arrays))
+
+
+def config(folder: object, **settings: object) -> ServerConfig:
+    """Return server settings with short deadlines."""
+    defaults = {"output": str(folder), "rounds": 3, "deadline": 30.0, "join_deadline": 5.0}
+    return ServerConfig(**(defaults | settings))
+
+
+def client(
+    train: Mapping[int, Spoil] | None = None,
+    evaluate: Mapping[int, Spoil] | None = None,
+    query: Mapping[int, Spoil] | None = None,
+    identity: Mapping[str, str] = IDENTITY,
+) -> ClientApp:
+    """Return a ClientApp whose replies at the given partitions are spoilt."""
+    app = ClientApp()
+
+    @app.query()
+    def _query(message: Message, context: Context) -> Message:
+        partition = int(context.node_config["partition-id"])
+        mine = {**identity, "num-examples": ENROLLED, "partition": partition}
+        content = RecordDict({"identity": ConfigRecord(mine)})
+        return _reply(message, content, partition, query)
+
+    @app.train()
+    def _train(message: Message, context: Context) -> Message:
+        partition = int(context.node_config["partition-id"])
+        settings = message.content["config"]
+        arrays = unpack(message)
+        rng = np.random.default_rng([partition, settings["round"], settings["seed"]])
+        moved = {
+            n: (a + rng.normal(scale=0.1, size=a.shape)).astype(np.float32)
+            for n, a in arrays.items()
+        }
+        content = RecordDict(
+            {
+                "arrays": to_array_record(moved, dtype(message)),
+                "metrics": MetricRecord(
+                    {
+                        "num-examples": ENROLLED - partition % 50,
+                        "receipt": stamp(message, partition, identity),
+                        "loss": 1.0 / settings["round"],
+                    }
+                ),
+            }
+        )
+        return _reply(message, content, partition, train)
+
+    @app.evaluate()
+    def _evaluate(message: Message, context: Context) -> Message:
+        partition = int(context.node_config["partition-id"])
+        metrics = {
+            "num-examples": 20,
+            "receipt": stamp(message, partition, identity),
+            "correct": 10 + partition % 10,
+            "loss": 0.5,
+        }
+        content = RecordDict({"metrics": MetricRecord(metrics)})
+        return _reply(message, content, partition, evaluate)
+
+    return app
+
+
+def stamp(message: Message, partition: int, identity: Mapping[str, str] = IDENTITY) -> int:
+    """Return the receipt an honest site puts on its reply."""
+    settings = message.content["config"]
+    return receipt(settings["run"], settings["round"], partition, identity_digest(identity))
+
+
+def unpack(message: Message) -> Arrays:
+    """Return the arrays of a message, whatever their shapes."""
+    record: ArrayRecord = message.content["arrays"]
+    shapes = {name: tuple(array.shape) for name, array in record.items()}
+    return from_array_record(record, shapes, dtype(message))
+
+
+def dtype(message: Message) -> str:
+    """Return the dtype of a message's arrays."""
+    return str(next(iter(message.content["arrays"].values())).dtype)
+
+
+def repack(message: Message, reply: RecordDict, change: Callable[[Arrays], Arrays]) -> RecordDict:
+    """Return a reply with other arrays."""
+    shapes = {name: tuple(array.shape) for name, array in reply["arrays"].items()}
+    arrays = change(from_array_record(reply["arrays"], shapes, dtype(message)))
+    reply["arrays"] = to_array_record(arrays, dtype(message))
+    return reply
+
+
+def _reply(
+    message: Message, content: RecordDict, partition: int, spoilt: Mapping[int, Spoil] | None
+) -> Message:
+    spoil = (spoilt or {}).get(partition)
+    return Message(spoil(message, content) if spoil else content, reply_to=message)
