@@ -1,0 +1,1 @@
+"""Fold a prompt into one ONNX file, check it, and run it without torch."""

@@ -29,6 +29,16 @@ class Graph:
         self._shared: dict[tuple[int, ...], str] = {}
         self._domains = {""}
 
+    def adopt(self, model: onnx.ModelProto, types: dict[str, Shape]) -> None:
+        """Take over the nodes of a model without functions; ``types`` are its outputs' shapes."""
+        graph = model.graph
+        self._nodes += graph.node
+        self._constants += graph.initializer
+        self._types |= {info.name: info for info in graph.value_info}
+        self._domains |= {node.domain for node in graph.node}
+        for name, shape in types.items():
+            self._types[name] = helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
+
     def constant(self, name: str, values: npt.ArrayLike) -> str:
         """Store float32 values under a name and return it."""
         array = np.ascontiguousarray(values, dtype=np.float32)

@@ -5,7 +5,6 @@ from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-from open_clip.transformer import QuickGELU, ResidualAttentionBlock, VisionTransformer
 from torch import Tensor, nn
 
 Array = npt.NDArray[np.float32]
@@ -65,15 +64,20 @@ class Tower:
         return len(self.first)
 
     @property
+    def joint(self) -> int:
+        """Return the numbers of an image embedding."""
+        return self.width if self.projection is None else self.projection.shape[1]
+
+    @property
     def grid(self) -> int:
         """Return the patches along one side."""
         return self.size // self.patch
 
 
-def is_plain(visual: nn.Module) -> bool:
+def is_plain(visual: Any) -> bool:
     """Say whether the tower is one that `read_tower` knows in every detail."""
     return (
-        type(visual) is VisionTransformer
+        _is(visual, "VisionTransformer")
         and visual.attn_pool is None
         and visual.pool_type in ("tok", "avg")
         and visual.image_size[0] == visual.image_size[1]
@@ -82,20 +86,26 @@ def is_plain(visual: nn.Module) -> bool:
     )
 
 
-def _is_plain_block(block: nn.Module) -> bool:
+def _is_plain_block(block: Any) -> bool:
     return (
-        type(block) is ResidualAttentionBlock
+        _is(block, "ResidualAttentionBlock")
         and not hasattr(block, "ln_1_kv")
         and block.attn.in_proj_weight is not None
         and block.attn.in_proj_bias is not None
         and block.attn.bias_k is None
         and not block.attn.add_zero_attn
-        and type(block.mlp.gelu) in (nn.GELU, QuickGELU)
+        and (type(block.mlp.gelu) is nn.GELU or _is(block.mlp.gelu, "QuickGELU"))
     )
 
 
-def read_tower(visual: VisionTransformer) -> Tower:
-    """Return the tower's tensors as float32 arrays."""
+def _is(module: object, name: str) -> bool:
+    """Recognise a class of open_clip by name: the backbone is the only door to the library."""
+    kind = type(module)
+    return (kind.__module__, kind.__qualname__) == ("open_clip.transformer", name)
+
+
+def read_tower(visual: Any) -> Tower:
+    """Return the tensors, as float32 arrays, of a tower that `is_plain` accepts."""
     blocks = visual.transformer.resblocks
     return Tower(
         size=visual.image_size[0],
@@ -113,7 +123,7 @@ def read_tower(visual: VisionTransformer) -> Tower:
     )
 
 
-def _block(block: ResidualAttentionBlock) -> Block:
+def _block(block: Any) -> Block:
     attention, mlp = block.attn, block.mlp
     return Block(
         norm_1=_norm(block.ln_1),
@@ -146,7 +156,7 @@ def _activation(module: nn.Module) -> Activation:
     return "quick_gelu"
 
 
-def _pool(visual: VisionTransformer) -> Pool:
+def _pool(visual: Any) -> Pool:
     if visual.pool_type == "tok":
         return "token"
     return "mean_norm" if visual.final_ln_after_pool else "norm_mean"

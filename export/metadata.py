@@ -1,0 +1,144 @@
+"""What a classifier file says about itself, under ``fedprompt.*`` in its metadata."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from export.probes import Probes
+from fedprompt.data.preprocess import Preprocessing
+from fedprompt.errors import DataError, GraphError
+from fedprompt.identity import canonical_json
+
+PREFIX = "fedprompt."
+FORMAT = 1  # of the keys below; the newest this release reads
+
+
+@dataclass(frozen=True, kw_only=True)
+class GraphMetadata:
+    """Hold everything a runtime must know besides the graph.
+
+    Attributes
+    ----------
+    classes
+        In the order of the logits.
+    preprocessing
+        How a decoded image becomes the uint8 input.
+    backbone
+        ``name``, ``pretrained`` and ``sha256`` of the CLIP.
+    tokenizer_sha256, artefact_sha256
+        Of what was folded in.
+    flavour
+        ``ort`` or ``portable``.
+    opset
+        Of the standard operators.
+    logit_scale, logit_bias
+        Already inside the graph; a record.
+    version
+        Of the fedprompt that wrote the file.
+    parity
+        Agreement with torch on real images as measured at export.
+    probes
+        Seeded images' answers, for `fedprompt verify`.
+    """
+
+    classes: tuple[str, ...]
+    preprocessing: Preprocessing
+    backbone: dict[str, str]
+    tokenizer_sha256: str
+    artefact_sha256: str
+    flavour: str
+    opset: int
+    logit_scale: float
+    logit_bias: float
+    version: str
+    parity: dict[str, Any] | None = None
+    probes: Probes | None = None
+
+    def measured(self, parity: dict[str, Any], probes: Probes) -> "GraphMetadata":
+        """Return the same with the results of a measurement."""
+        return replace(self, parity=parity, probes=probes)
+
+    def to_properties(self) -> dict[str, str]:
+        """Return ONNX's ``metadata_props``: one JSON text a key."""
+        values = {
+            "format": FORMAT,
+            "classes": list(self.classes),
+            "preprocessing": self.preprocessing.to_dict(),
+            "backbone": self.backbone,
+            "tokenizer_sha256": self.tokenizer_sha256,
+            "artefact_sha256": self.artefact_sha256,
+            "flavour": self.flavour,
+            "opset": self.opset,
+            "logit_scale": self.logit_scale,
+            "logit_bias": self.logit_bias,
+            "version": self.version,
+            "parity": self.parity,
+            "probes": None if self.probes is None else self.probes.to_dict(),
+        }
+        return {PREFIX + key: canonical_json(value).decode() for key, value in values.items()}
+
+    @classmethod
+    def from_properties(cls, properties: Mapping[str, str]) -> "GraphMetadata":
+        """Read what `to_properties` wrote.
+
+        Raises
+        ------
+        GraphError
+            The file was not written by fedprompt, by a newer one, or its metadata is damaged.
+        """
+        if f"{PREFIX}format" not in properties:
+            raise GraphError(
+                "the file has no fedprompt metadata, so its classes and preprocessing are unknown; "
+                "give a classifier.onnx written by `fedprompt export`"
+            )
+        values = {
+            key.removeprefix(PREFIX): _read(key, text)
+            for key, text in properties.items()
+            if key.startswith(PREFIX)
+        }
+        if values.pop("format") != FORMAT:
+            raise GraphError(
+                f"the metadata has format {properties[f'{PREFIX}format'][:20]}, this release reads "
+                f"{FORMAT}; upgrade fedprompt"
+            )
+        return _checked(cls, values)
+
+
+def _read(key: str, text: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise GraphError(f"metadata {key} is not JSON: {error}; the file is damaged") from None
+
+
+_KINDS: dict[str, type | tuple[type, ...]] = {
+    "classes": list,
+    "preprocessing": dict,
+    "backbone": dict,
+    "tokenizer_sha256": str,
+    "artefact_sha256": str,
+    "flavour": str,
+    "opset": int,
+    "logit_scale": (int, float),
+    "logit_bias": (int, float),
+    "version": str,
+    "parity": (dict, type(None)),
+    "probes": (dict, type(None)),
+}
+
+
+def _checked(kind: type[GraphMetadata], values: dict[str, Any]) -> GraphMetadata:
+    for key, expected in _KINDS.items():
+        if key not in values or not isinstance(values[key], expected):
+            raise GraphError(f"metadata {PREFIX}{key} is missing or damaged; export again")
+    known = {key: values[key] for key in _KINDS}  # keys of later releases are left alone
+    classes = known["classes"]
+    if not classes or not all(isinstance(name, str) for name in classes):
+        raise GraphError(f"metadata {PREFIX}classes is no list of names; export again")
+    try:
+        known["preprocessing"] = Preprocessing.from_dict(known["preprocessing"])
+    except (DataError, TypeError) as error:
+        raise GraphError(f"metadata {PREFIX}preprocessing: {error}; export again") from None
+    known["probes"] = None if known["probes"] is None else Probes.from_dict(known["probes"])
+    return kind(**known | {"classes": tuple(classes)})

@@ -1,0 +1,82 @@
+"""Read an ONNX file without letting it reach for anything else (F26). No onnx package needed.
+
+What an ONNX file can do to its reader, and what stands against it here:
+
+* **External data** (a tensor stored in another file, by traversal, absolute path, symlink or hard
+  link). The file is read once and ONNX Runtime gets the bytes, never a path. Bytes alone are not
+  enough: ONNX Runtime 1.32 then looks in the *working directory*, and reads a plain file or a hard
+  link there. So `session_options` pins the folder for external data to a device, below which no
+  file can exist, and the entry's key is refused when it is seen in the bytes at all.
+* **A compiled engine** (operator ``EPContext``, which TensorRT would load from a file and run): its
+  name may not occur in the bytes.
+* **A custom operator**: needs a library that the application registers; nothing is registered here,
+  so ONNX Runtime refuses the domain.
+* **A device or pipe as the file, or one too large**: refused before reading. A symlink to the model
+  itself is followed: it is the caller's own path, and what is checked are the bytes that are run.
+
+Where the onnx package is installed, `export.structure` also checks every node and tensor.
+"""
+
+import os
+import stat
+from pathlib import Path
+
+import onnxruntime
+
+from fedprompt.errors import GraphError
+
+MAX_BYTES = (1 << 31) - 1  # protobuf's own limit
+_NO_FOLDER = os.devnull  # a device: no path below it can exist
+
+# StringStringEntryProto {key: "location"}, and an operator name: both stand literally in the file
+_FORBIDDEN = {
+    b"\x0a\x08location": "keeps tensor data in another file",
+    b"EPContext": "holds an execution provider's compiled engine",
+}
+
+
+def read_model(path: Path, *, max_bytes: int = MAX_BYTES) -> bytes:
+    """Return the bytes of an ONNX file.
+
+    Raises
+    ------
+    GraphError
+        The file is missing, no regular file, empty, too large, or refers to something outside.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
+    except OSError as error:
+        raise GraphError(f"{path} could not be opened: {error.strerror}") from None
+    with os.fdopen(descriptor, "rb") as file:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode) or not 0 < status.st_size <= max_bytes:
+            raise GraphError(
+                f"{path} is empty, no regular file or larger than {max_bytes:,} bytes "
+                f"(found {status.st_size:,}); give an ONNX file"
+            )
+        data = file.read(max_bytes + 1)
+    check_bytes(data, str(path))
+    return data
+
+
+def check_bytes(data: bytes, where: str) -> None:
+    """Refuse what a classifier never contains.
+
+    Raises
+    ------
+    GraphError
+        Says what was found.
+    """
+    for text, deed in _FORBIDDEN.items():
+        if text in data:
+            raise GraphError(f"{where} {deed}; a classifier is one self-contained file: refused")
+
+
+def session_options() -> onnxruntime.SessionOptions:
+    """Return options under which external data is never found, and load errors only raise."""
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4  # what matters is raised
+    options.add_session_config_entry(
+        "session.model_external_initializers_file_folder_path", _NO_FOLDER
+    )
+    return options
