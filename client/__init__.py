@@ -1,0 +1,1 @@
+"""The site: keep images here, tune the prompt, send what was trained."""

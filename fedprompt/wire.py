@@ -14,10 +14,11 @@ import numpy.typing as npt
 from flwr.app import Array, ArrayRecord
 
 from fedprompt.errors import FedpromptError
+from fedprompt.identity import canonical_json, sha256_bytes
 
 ARRAYS, METRICS, CONFIG, IDENTITY = "arrays", "metrics", "config", "identity"
 RAW = "fedprompt.raw"  # Flower's `stype`: how the bytes are to be read
-DTYPES = ("float32", "float16")
+SHARED = ("version", "backbone", "tokenizer", "classes", "method")  # equal at every site
 
 Arrays = dict[str, npt.NDArray[np.float32]]
 Shapes = Mapping[str, tuple[int, ...]]
@@ -83,6 +84,11 @@ def receipt(run: str, server_round: int, node: int, identity: str) -> int:
     return int.from_bytes(hashlib.sha256(text).digest()[:8], "little") >> 1
 
 
+def identity_digest(identity: Mapping[str, str]) -> str:
+    """Return one hash of what server and sites must agree on: the fields in ``SHARED``."""
+    return sha256_bytes(canonical_json({key: identity[key] for key in SHARED}))
+
+
 def _check_names(found: set[str], expected: set[str]) -> None:
     if missing := expected - found:
         raise WireError(Reason.MISSING_ARRAY, f"arrays {sorted(missing)} are missing")
@@ -90,9 +96,7 @@ def _check_names(found: set[str], expected: set[str]) -> None:
         raise WireError(Reason.EXTRA_ARRAY, f"arrays {sorted(extra)[:3]} were not asked for")
 
 
-def _unpack(
-    name: str, array: Array, shape: tuple[int, ...], dtype: str
-) -> npt.NDArray[np.float32]:
+def _unpack(name: str, array: Array, shape: tuple[int, ...], dtype: str) -> npt.NDArray[np.float32]:
     if array.stype != RAW or array.dtype != dtype:
         raise WireError(
             Reason.WRONG_DTYPE, f"{name} is {array.dtype}/{array.stype}, expected {dtype}/{RAW}"

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from functools import cached_property
-from typing import Self
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -45,19 +45,19 @@ class FrozenClip(nn.Module):
         super().__init__()
         self._mean: Tensor
         self._std: Tensor
-        self.model = model.requires_grad_(False)
+        self.model: Any = model.requires_grad_(False)  # its attributes are not typed
         self.tokenizer, self.preprocessing = tokenizer, preprocessing
         self.name, self.pretrained = name, pretrained
         self.fingerprint = model_fingerprint(model)
         self.tokenizer_fingerprint = tokenizer_fingerprint(tokenizer)
-        self.logit_scale = float(model.logit_scale.exp())
+        self.logit_scale = float(self.model.logit_scale.exp())
         bias = getattr(model, "logit_bias", None)
         self.logit_bias = 0.0 if bias is None else float(bias)
         self.register_buffer("_mean", torch.tensor(preprocessing.mean), persistent=False)
         self.register_buffer("_std", torch.tensor(preprocessing.std), persistent=False)
         super().train(False)
 
-    def train(self, mode: bool = True) -> Self:
+    def train(self, mode: bool = True) -> "FrozenClip":  # noqa: ARG002
         """Stay in eval mode: frozen means owned."""
         return self
 

@@ -18,6 +18,7 @@ from fedprompt.types import Context, TextFeatures, Tokens
 
 Rows = Float[Tensor, "rows width"]
 Heads = Float[Tensor, "rows heads head_width"]
+AllHeads = Float[Tensor, "all_rows heads head_width"]  # prefix and nodes
 
 
 class SharedPrefix:
@@ -61,10 +62,7 @@ class SharedPrefix:
         if len(self.trees) == 1:
             return self._encode(self.trees[0], context)
         return torch.cat(
-            [
-                checkpoint(self._encode, tree, context, use_reentrant=False)  # type: ignore[no-untyped-call]
-                for tree in self.trees
-            ]
+            [checkpoint(self._encode, tree, context, use_reentrant=False) for tree in self.trees]
         )
 
     def _encode(self, tree: Suffixes, context: Context) -> TextFeatures:
@@ -97,17 +95,19 @@ def _project(block: ResidualAttentionBlock, hidden: Rows, chosen: slice) -> tupl
     part = slice(chosen.start * width, chosen.stop * width)
     packed = F.linear(hidden, attention.in_proj_weight[part], attention.in_proj_bias[part])
     heads = packed.unflatten(-1, (chosen.stop - chosen.start, attention.num_heads, -1))
-    return heads.unbind(1)
+    chosen_heads: tuple[Heads, ...] = heads.unbind(1)
+    return chosen_heads
 
 
 def _attend_causally(query: Heads, key: Heads, value: Heads) -> Heads:
     """Attend within the prefix."""
     query, key, value = (rows.transpose(0, 1) for rows in (query, key, value))
-    return F.scaled_dot_product_attention(query, key, value, is_causal=True).transpose(0, 1)
+    read = F.scaled_dot_product_attention(query, key, value, is_causal=True)
+    return read.transpose(0, 1)
 
 
 def _attend_to_path(
-    query: Heads, key: Heads, value: Heads, prefix: int, itself: slice | Tensor, pairs: Pairs
+    query: Heads, key: AllHeads, value: AllHeads, prefix: int, itself: slice | Tensor, pairs: Pairs
 ) -> Heads:
     """Attend to the shared prefix, to the node itself and to its ancestors, in one softmax."""
     query = query * query.shape[-1] ** -0.5

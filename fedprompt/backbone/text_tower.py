@@ -1,5 +1,7 @@
 """The plain text tower: open_clip's own forward, with a context put in place of placeholders."""
 
+from typing import Any
+
 import torch
 from jaxtyping import Float
 from open_clip.transformer import text_global_pool
@@ -20,19 +22,19 @@ class TextTower:
     """
 
     def __init__(self, model: nn.Module) -> None:
-        owner = getattr(model, "text", model)
+        owner: Any = getattr(model, "text", model)
         if not hasattr(owner, "token_embedding") or getattr(owner, "cls_emb", None) is not None:
             raise BackboneError(
                 f"the text tower {type(owner).__name__} takes no prompt tokens; expected an "
                 "open_clip text Transformer without a class embedding: choose another backbone"
             )
-        self.owner = owner
+        self.owner = owner  # an open_clip module; its attributes are not typed
         self.blocks = list(owner.transformer.resblocks)
         self.embedding: Tensor = owner.token_embedding.weight
         self.positions: Tensor = owner.positional_embedding
         self.causal = owner.attn_mask is not None
-        self.pool: str = getattr(model, "text_pool_type", None) or owner.pool_type
-        self.end_id: int | None = getattr(model, "text_eos_id", None) or owner.eos_id
+        self.pool: str = getattr(model, "text_pool_type", "") or owner.pool_type
+        self.end_id: int = getattr(model, "text_eos_id", 0) or owner.eos_id
         self.width: int = self.embedding.shape[1]
 
     def embed(
@@ -81,7 +83,9 @@ class TextTower:
         projection = self.owner.text_projection
         if projection is None:
             return pooled
-        return projection(pooled) if isinstance(projection, nn.Module) else pooled @ projection
+        linear = isinstance(projection, nn.Module)
+        features: Tensor = projection(pooled) if linear else pooled @ projection
+        return features
 
     def reads_at_end(self) -> bool:
         """Say whether a class depends on nothing behind its end-of-text token."""
@@ -90,7 +94,7 @@ class TextTower:
     def end(self, tokens: Tokens) -> Tensor:
         """Return the position [classes] where each class is read."""
         if self.pool == "eos":
-            return (tokens == self.end_id).int().argmax(-1)
+            return torch.eq(tokens, self.end_id).int().argmax(-1)
         return tokens.argmax(-1)
 
     def _mask(self, tokens: Tokens) -> Tensor | None:

@@ -71,7 +71,11 @@ def from_artefact(artefact: Artefact, clip: FrozenClip, speedups: Speedups | Non
     )
     shared = "ctx.A" in artefact.tensors and metadata.get("shared_basis", False)
     prompt = build_prompt(
-        config, clip, metadata["classes"], metadata["template"], shared_basis=shared,
+        config,
+        clip,
+        metadata["classes"],
+        metadata["template"],
+        shared_basis=shared,
         speedups=speedups,
     )
     if start is not None and isinstance(prompt, Coop) and isinstance(prompt.ctx, LowRank):

@@ -67,9 +67,7 @@ class Coop(nn.Module):
 
     def frozen_arrays(self) -> Arrays:
         """Return the start P0 and, under a shared basis, A."""
-        return {
-            name: buffer.float().cpu().numpy().copy() for name, buffer in self.named_buffers()
-        }
+        return {name: buffer.float().cpu().numpy().copy() for name, buffer in self.named_buffers()}
 
     def class_vectors(self, generator: torch.Generator | None = None) -> TextFeatures:
         """Return unit class vectors [classes joint]."""

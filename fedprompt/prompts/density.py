@@ -15,9 +15,12 @@ def information_density(prompt: Context, k: int, *, squared: bool = False) -> Fl
     """
     spectrum = torch.linalg.svdvals(prompt)
     spectrum = spectrum**2 if squared else spectrum
-    return spectrum[:k].sum() / spectrum.sum().clamp_min(torch.finfo(spectrum.dtype).tiny)
+    total = spectrum.sum().clamp_min(torch.finfo(spectrum.dtype).tiny)
+    density: Tensor = spectrum[:k].sum() / total
+    return density
 
 
 def tail(prompt: Context, k: int) -> Float[Tensor, ""]:
     """Return sum_{i>k} sigma_i, what DIP's PP term penalises."""
-    return torch.linalg.svdvals(prompt)[k:].sum()
+    spectrum: Tensor = torch.linalg.svdvals(prompt)
+    return spectrum[k:].sum()

@@ -1,0 +1,41 @@
+"""Fixtures shared by all tests; shapes stated in jaxtyping are checked by beartype as they run."""
+
+import os
+
+os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
+os.environ.setdefault("FLWR_DISABLE_UPDATE_CHECK", "1")
+
+from jaxtyping import install_import_hook
+
+install_import_hook(["fedprompt.backbone", "fedprompt.prompts", "client"], "beartype.beartype")
+
+import open_clip
+import pytest
+import torch
+
+from fedprompt.backbone.clip import FrozenClip
+from fedprompt.data.preprocess import Preprocessing
+
+CLASSES = ("great grey owl", "great white shark", "tench", "tench", "sea", "maple tree")
+
+
+def tiny_model(seed: int = 0, **text: object) -> torch.nn.Module:
+    """Return a random open_clip model: 32 px, three layers a tower, widths 48 and 32, joint 24."""
+    torch.manual_seed(seed)
+    vision_cfg = {"image_size": 32, "patch_size": 8, "width": 48, "head_width": 12, "layers": 3}
+    text_cfg = {"width": 32, "heads": 4, "layers": 3, **text}
+    model = open_clip.CLIP(24, vision_cfg, text_cfg)
+    with torch.no_grad():  # open_clip's start gives nearly equal class features
+        model.positional_embedding.mul_(10)
+        model.token_embedding.weight.mul_(10)
+    return model.eval()
+
+
+def tiny_clip(seed: int = 0, **text: object) -> FrozenClip:
+    tokenizer = open_clip.get_tokenizer("ViT-B-32")
+    return FrozenClip(tiny_model(seed, **text), tokenizer, Preprocessing(size=32), name="tiny")
+
+
+@pytest.fixture(scope="session")
+def clip() -> FrozenClip:
+    return tiny_clip()
