@@ -102,6 +102,9 @@ def _check_names(names: Sequence[str]) -> None:
         raise DataError(f"class names occur twice: {listed(doubled)}; each must be one of a kind")
     if not all(names):
         raise DataError(f"a class name is empty among {listed(names)}")
+    odd = [name for name in names if not name.isprintable()]
+    if odd:
+        raise DataError(f"class names have unprintable characters: {listed(odd)}")
     if len(names) < 2:
         raise DataError(
             f"found {len(names)} class ({listed(names)}); expected at least two to tell apart"

@@ -19,7 +19,7 @@ from PIL import Image, UnidentifiedImageError
 from fedprompt.errors import DataError
 
 # No format that starts another program (EPS), and none whose decoder nobody needs here.
-FORMATS = ("BMP", "GIF", "JPEG", "MPO", "PNG", "PPM", "TIFF", "WEBP")
+FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 MAX_PIXELS = 64_000_000  # 192 MB of RGB
 PILLOW_MAX_PIXELS = 178_956_970  # Pillow refuses more by itself
 
@@ -42,7 +42,7 @@ def decode(content: bytes, *, max_pixels: int = MAX_PIXELS) -> npt.NDArray[np.ui
     Parameters
     ----------
     content
-        The bytes of a BMP, GIF, JPEG, MPO, PNG, PNM, TIFF or WebP file.
+        The bytes of a BMP, GIF, JPEG, PNG, PNM, TIFF or WebP file.
     max_pixels
         Width times height above which the image is refused before memory is taken for it.
 

@@ -4,6 +4,7 @@ Whichever answers, the four IDX files are compared with pinned hashes and kept i
 Xiao, Rasul and Vollgraf 2017, arXiv:1708.07747 (MIT licence).
 """
 
+import contextlib
 import gzip
 import os
 import subprocess
@@ -157,7 +158,8 @@ def _download_with_own_lists(folder: Path) -> None:
     own = ["-o", f"Dir::State::Lists={folder}/lists", "-o", f"Dir::Cache={folder}/cache"]
     if os.geteuid() == 0:
         own += ["-o", "APT::Sandbox::User=root"]  # its usual user may not enter our folder
-    _run("apt-get", *own, "update", folder=folder)
+    with contextlib.suppress(DataError):  # one dead mirror of several fails the whole update
+        _run("apt-get", *own, "update", folder=folder)
     _run("apt-get", *own, "download", DEBIAN_PACKAGE, folder=folder)
 
 

@@ -100,8 +100,8 @@ def _check_reachable(reference: str) -> None:
     except OSError as error:
         raise DataError(
             f"{reference}: {address.hostname} cannot be reached ({error}); connect to the "
-            "internet, set HF_HUB_OFFLINE=1 to use what was downloaded before, or give the folder of a "
-            "dataset saved with save_to_disk"
+            "internet, set HF_HUB_OFFLINE=1 to use what was downloaded before, or give a folder "
+            "written by save_to_disk"
         ) from error
 
 

@@ -7,6 +7,7 @@ folder. An absolute path is taken when it lies inside, so ``data.root = "/"`` al
 """
 
 import csv
+import io
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -62,7 +63,7 @@ def _read_rows(text: str, suffix: str) -> tuple[list[_Row], tuple[str, ...]]:
 
 
 def _csv_rows(text: str) -> Iterator[_Row]:
-    reader = csv.DictReader(text.splitlines(), strict=True, skipinitialspace=True)
+    reader = csv.DictReader(io.StringIO(text, newline=""), strict=True, skipinitialspace=True)
     try:
         if not {"path", "label"} <= set(reader.fieldnames or ()):
             raise DataError(f"the header is {reader.fieldnames}; expected path,label[,split]")
@@ -73,7 +74,7 @@ def _csv_rows(text: str) -> Iterator[_Row]:
 
 
 def _jsonl_rows(text: str) -> Iterator[_Row]:
-    for number, line in enumerate(text.splitlines(), 1):
+    for number, line in enumerate(text.split("\n"), 1):
         if not line.strip():
             continue
         row = _json(line, f"line {number}")

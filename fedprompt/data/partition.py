@@ -93,8 +93,10 @@ def partition(
     """
     if name not in _PARTITIONERS:
         raise DataError(f"no partitioner is named {name!r}; expected one of {', '.join(NAMES)}")
-    if count < 1:
-        raise DataError(f"cannot divide images among {count} sites; expected at least 1")
+    if not 1 <= count <= len(labels):
+        raise DataError(
+            f"cannot divide {len(labels)} images among {count} sites; expected 1 to {len(labels)}"
+        )
     wanted = _Wanted(
         rows=len(labels),
         count=count,
@@ -106,7 +108,7 @@ def partition(
     )
     try:
         parts = _divide(labels, name, wanted)
-    except ValueError as error:
+    except (ValueError, ZeroDivisionError) as error:  # the latter for more shards than images
         raise DataError(
             f"the {name} partitioner cannot divide {len(labels)} images among {count} sites: "
             f"{error}"

@@ -1,0 +1,256 @@
+"""F27: one decode rule for training and deployment."""
+
+import io
+import subprocess
+import sys
+import threading
+import warnings
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image, ImageOps
+
+from fedprompt.data.decode import _TURN, FORMATS, PILLOW_MAX_PIXELS, decode
+from fedprompt.errors import DataError
+
+Encode = Callable[..., bytes]
+
+NOISE = np.random.default_rng(7).integers(0, 256, (6, 5, 3), dtype=np.uint8)
+
+
+def file_of(image: Image.Image, kind: str, **options: object) -> bytes:
+    file = io.BytesIO()
+    image.save(file, kind, **options)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("kind", ["PNG", "BMP", "PPM", "TIFF"])
+def test_lossless_rgb_comes_back_as_it_was(kind: str) -> None:
+    decoded = decode(file_of(Image.fromarray(NOISE), kind))
+    assert decoded.dtype == np.uint8
+    assert decoded.flags.writeable  # torch.from_numpy warns otherwise
+    np.testing.assert_array_equal(decoded, NOISE)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("kind", ["PNG", "TIFF", "WEBP"])
+def test_F27_exif_orientation_is_applied_once(orientation: int, kind: str) -> None:
+    image = Image.fromarray(NOISE)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    options = {"lossless": True} if kind == "WEBP" else {}
+    decoded = decode(file_of(image, kind, exif=exif, **options))
+    with Image.open(io.BytesIO(file_of(image, "PNG", exif=exif))) as tagged:
+        np.testing.assert_array_equal(decoded, np.asarray(ImageOps.exif_transpose(tagged)))
+
+
+def test_every_orientation_has_a_turn() -> None:
+    assert set(_TURN) == set(range(2, 9))
+
+
+@pytest.mark.parametrize("exif", [b"Exif\0\0nonsense", b"Exif\0\0MM\0*\0\0\0\x08\xff\xff"])
+def test_F27_a_broken_exif_block_leaves_good_pixels(exif: bytes) -> None:
+    content = file_of(Image.fromarray(NOISE), "PNG", exif=exif)
+    np.testing.assert_array_equal(decode(content), NOISE)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF"])
+def test_F27_sixteen_bit_grey_is_scaled_not_clipped(kind: str) -> None:
+    values = np.arange(65_536, dtype=np.uint16).reshape(256, 256)
+    decoded = decode(file_of(Image.fromarray(values), kind))
+    assert (decoded == decoded[:, :, :1]).all()
+    assert np.abs(decoded[:, :, 0] - values / 257).max() <= 0.5  # rounding only
+
+
+@pytest.mark.parametrize(("white", "bytes_"), [(65_535, ">u2"), (1_023, ">u2"), (255, "u1")])
+def test_F27_portable_grey_maps_its_white_to_white(white: int, bytes_: str) -> None:
+    content = b"P5 3 1 %d\n" % white + np.array([0, white // 2, white], bytes_).tobytes()
+    assert decode(content)[0, :, 0].tolist() == [0, 127, 255]
+
+
+def test_F27_transparent_sixteen_bit_grey_is_white() -> None:
+    values = np.array([[0, 40_000]], dtype=np.uint16)
+    decoded = decode(file_of(Image.fromarray(values), "PNG", transparency=0))
+    assert decoded[0, :, 0].tolist() == [255, 156]
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA"])
+def test_F27_transparency_is_laid_on_white(mode: str) -> None:
+    image = Image.new(mode, (2, 1), (0,) * len(mode))
+    image.putpixel((1, 0), (0,) * (len(mode) - 1) + (255,))
+    assert decode(file_of(image, "PNG")).tolist() == [[[255] * 3, [0] * 3]]
+
+
+@pytest.mark.parametrize("transparency", [None, 1, bytes([255, 0])])
+def test_F27_palette(transparency: int | bytes | None) -> None:
+    image = Image.new("P", (2, 1))
+    image.putpalette([10, 20, 30, 40, 50, 60])
+    image.putpixel((1, 0), 1)
+    options = {} if transparency is None else {"transparency": transparency}
+    second = [40, 50, 60] if transparency is None else [255, 255, 255]
+    assert decode(file_of(image, "PNG", **options)).tolist() == [[[10, 20, 30], second]]
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "TIFF"])
+def test_F27_cmyk(kind: str) -> None:
+    options = {"quality": 100} if kind == "JPEG" else {}
+    red = decode(file_of(Image.new("CMYK", (8, 8), (0, 255, 255, 0)), kind, **options))
+    assert np.abs(red.astype(int) - [255, 0, 0]).max() <= 2  # JPEG's own loss
+
+
+def test_F27_one_bit_and_grey() -> None:
+    assert decode(file_of(Image.new("1", (1, 1), 1), "PNG")).tolist() == [[[255] * 3]]
+    assert decode(file_of(Image.new("L", (1, 1), 77), "PNG")).tolist() == [[[77] * 3]]
+
+
+@pytest.mark.parametrize("kind", ["GIF", "PNG", "WEBP", "TIFF"])
+def test_F27_only_the_first_frame(kind: str) -> None:
+    first, second = Image.new("RGB", (4, 4), (255, 0, 0)), Image.new("RGB", (4, 4), (0, 0, 255))
+    options = {"lossless": True} if kind == "WEBP" else {}
+    content = file_of(first, kind, save_all=True, append_images=[second], **options)
+    assert decode(content).reshape(-1, 3).tolist() == [[255, 0, 0]] * 16
+
+
+@pytest.mark.parametrize(("mode", "value"), [("F", 0.5), ("I", 70_000)])
+def test_F27_pixels_without_a_white_level_are_refused(mode: str, value: float) -> None:
+    with pytest.raises(DataError, match="no white level"):
+        decode(file_of(Image.new(mode, (2, 2), value), "TIFF"))
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "TIFF", "WEBP", "BMP", "PPM"])
+def test_F27_a_truncated_file_is_refused(kind: str) -> None:
+    content = file_of(Image.fromarray(np.tile(NOISE, (20, 20, 1))), kind)
+    with pytest.raises(DataError):
+        decode(content[: len(content) // 2])
+
+
+def test_F27_nothing_and_no_image() -> None:
+    with pytest.raises(DataError, match="empty file"):
+        decode(b"")
+    with pytest.raises(DataError, match="no image of a known format"):
+        decode(b"%PDF-1.7 not an image")
+
+
+def test_postscript_is_refused_because_it_starts_ghostscript() -> None:
+    content = file_of(Image.fromarray(NOISE), "EPS")
+    with pytest.raises(DataError, match="no image of a known format"):
+        decode(content)
+
+
+@pytest.mark.parametrize("size", ["0 5", "5 0"])
+def test_F27_zero_size(size: str) -> None:
+    with pytest.raises(DataError):
+        decode(f"P5 {size} 255\n".encode())
+
+
+@pytest.mark.parametrize("side", [8_001, 9_500, 13_000, 100_000])
+def test_F27_a_bomb_is_refused_before_memory_is_taken(side: int) -> None:
+    script = (
+        "import resource, sys\n"
+        "from fedprompt.data.decode import decode\n"
+        "from fedprompt.errors import DataError\n"
+        "used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
+        "try:\n"
+        f"    decode(b'P6 {side} {side} 255\\n' + bytes(1000))\n"
+        "except DataError as error:\n"
+        "    grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - used\n"
+        "    sys.exit(0 if grown < 20_000 else f'{grown} KB for {error}')\n"
+        "sys.exit('accepted')\n"
+    )
+    done = subprocess.run([sys.executable, "-W", "error", "-c", script], capture_output=True)
+    assert done.returncode == 0, done.stderr.decode()
+
+
+def test_max_pixels_is_inclusive_and_named() -> None:
+    content = file_of(Image.fromarray(NOISE), "PNG")
+    assert decode(content, max_pixels=30).shape == (6, 5, 3)
+    with pytest.raises(DataError, match=r"5 x 6 pixels, more than max_pixels = 29"):
+        decode(content, max_pixels=29)
+
+
+def test_pillows_own_bound_is_the_one_we_state() -> None:
+    assert Image.MAX_IMAGE_PIXELS is not None
+    assert PILLOW_MAX_PIXELS == 2 * Image.MAX_IMAGE_PIXELS
+
+
+def test_threads_decode_alike_and_leave_the_warning_filters() -> None:
+    content = file_of(Image.fromarray(NOISE), "PNG", exif=b"Exif\0\0nonsense")
+    before = list(warnings.filters)
+    wrong: list[object] = []
+
+    def work() -> None:
+        for _ in range(50):
+            try:
+                if (decode(content) != NOISE).any():
+                    wrong.append("pixels")
+            except Exception as error:
+                wrong.append(error)
+
+    threads = [threading.Thread(target=work) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
+    assert warnings.filters == before
+
+
+def test_the_edge_can_import_it_without_the_training_stack() -> None:
+    script = (
+        "import sys, fedprompt.data.decode, fedprompt.data.preprocess\n"
+        "heavy = {'torch', 'pydantic', 'jaxtyping', 'datasets', 'flwr', 'open_clip'}\n"
+        "sys.exit(', '.join(heavy & set(sys.modules)) or 0)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True)
+    assert done.returncode == 0, done.stderr.decode()
+
+
+SEEDS = [
+    file_of(Image.fromarray(NOISE), "PNG"),
+    file_of(Image.fromarray(NOISE), "JPEG"),
+    file_of(Image.fromarray(NOISE).convert("CMYK"), "JPEG"),
+    file_of(Image.fromarray(NOISE).convert("P"), "GIF"),
+    file_of(Image.fromarray(NOISE), "TIFF", compression="tiff_lzw"),
+    file_of(Image.fromarray(NOISE), "WEBP"),
+    file_of(Image.fromarray(NOISE), "BMP"),
+    file_of(Image.fromarray(NOISE.astype(np.uint16)[:, :, 0]), "PNG"),
+]
+
+
+def decodes_or_refuses(content: bytes) -> None:
+    try:
+        decoded = decode(content, max_pixels=1_000_000)
+    except DataError:
+        return
+    assert decoded.dtype == np.uint8
+    assert decoded.ndim == 3
+    assert decoded.shape[2] == 3
+
+
+@given(st.binary(max_size=200))
+def test_F27_random_bytes_raise_data_errors_only(content: bytes) -> None:
+    decodes_or_refuses(content)
+
+
+@settings(max_examples=600, deadline=None)
+@given(
+    st.sampled_from(SEEDS),
+    st.lists(st.tuples(st.floats(0, 1), st.integers(0, 255)), max_size=12),
+    st.floats(0, 1),
+    st.booleans(),
+)
+def test_F27_mutated_files_raise_data_errors_only(
+    content: bytes, changes: list[tuple[float, int]], cut: float, truncate: bool
+) -> None:
+    mutated = bytearray(content)
+    for place, value in changes:
+        mutated[int(place * (len(mutated) - 1))] = value
+    decodes_or_refuses(bytes(mutated[: int(cut * len(mutated))] if truncate else mutated))
+
+
+def test_formats_are_known_to_this_pillow() -> None:
+    Image.init()
+    assert set(FORMATS) <= set(Image.OPEN)

@@ -1,0 +1,184 @@
+"""F28, F33 and the loading of a run's and of a site's images."""
+
+import logging
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fedprompt.data.config import DataConfig
+from fedprompt.data.load import inspect, load, site
+from fedprompt.errors import DataError
+
+Encode = Callable[..., bytes]
+MakeFolder = Callable[[Path, Mapping[str, int]], Path]
+
+
+@pytest.fixture
+def photos(tmp_path: Path, make_folder: MakeFolder) -> Path:
+    make_folder(tmp_path / "photos/train", {"cat": 40, "owl": 20, "yak": 30})
+    make_folder(tmp_path / "photos/test", {"cat": 10, "owl": 10, "yak": 10})
+    return tmp_path / "photos"
+
+
+def config(source: Path, **changes: object) -> DataConfig:
+    return DataConfig.model_validate({"source": str(source)} | changes)
+
+
+def test_training_and_test_images(photos: Path) -> None:
+    train, test = load(config(photos))
+    assert train.classes == test.classes == ("cat", "owl", "yak")
+    assert train.counts().tolist() == [40, 20, 30]
+    assert test.counts().tolist() == [10, 10, 10]
+    assert inspect(config(photos)).notes == ()
+
+
+def test_a_source_without_a_test_split_is_split(tmp_path: Path, make_folder: MakeFolder) -> None:
+    make_folder(tmp_path, {"cat": 50, "owl": 50})
+    train, test = load(config(tmp_path))
+    assert train.counts().tolist() == [40, 40]
+    assert test.counts().tolist() == [10, 10]
+    train, test = load(config(tmp_path, test_share=0))
+    assert (len(train), len(test)) == (100, 0)
+
+
+def test_shots_and_limits(photos: Path) -> None:
+    train, test = load(config(photos, shots=3, test_limit=6))
+    assert train.counts().tolist() == [3, 3, 3]
+    assert test.counts().tolist() == [2, 2, 2]
+    assert load(config(photos, limit=9))[0].counts().tolist() == [4, 2, 3]
+
+
+def test_the_seed_decides_and_a_process_loads_once(photos: Path) -> None:
+    first = load(config(photos, shots=3))[0]
+    assert load(config(photos, shots=3))[0] is first
+    other = load(config(photos, shots=3, seed=1))[0]
+    assert first.rows.tolist() != other.rows.tolist()
+    inspect.cache_clear()
+    assert load(config(photos, shots=3))[0].rows.tolist() == first.rows.tolist()
+
+
+def test_sites_are_disjoint_and_complete(photos: Path) -> None:
+    settings = config(photos, alpha=0.1)
+    sites = [site(settings, number, 8) for number in range(8)]
+    rows = np.concatenate([np.append(s.train.rows, s.holdout.rows) for s in sites])
+    np.testing.assert_array_equal(np.sort(rows), np.arange(90))
+    assert sites[0].train.classes == ("cat", "owl", "yak")
+
+
+def test_a_site_may_be_empty(photos: Path) -> None:
+    settings = config(photos, limit=6, alpha=0.01)
+    sites = [site(settings, number, 6) for number in range(6)]
+    assert min(len(s.train) + len(s.holdout) for s in sites) == 0
+    assert sum(len(s.train) + len(s.holdout) for s in sites) == 6
+
+
+def test_one_site_of_one_keeps_all_it_has(photos: Path) -> None:
+    own = site(config(photos, partitioner="pathological"), 0, 1)
+    assert (len(own.train), len(own.holdout)) == (72, 18)
+    assert own.holdout.counts().tolist() == [8, 4, 6]
+    assert len(site(config(photos, holdout=0), 0, 1).holdout) == 0
+
+
+@pytest.mark.parametrize(("number", "of"), [(-1, 3), (3, 3), (0, 0)])
+def test_a_site_that_is_not_there(photos: Path, number: int, of: int) -> None:
+    with pytest.raises(DataError, match=f"partition-id is {number}; expected 0 to {of - 1}"):
+        site(config(photos), number, of)
+
+
+def test_a_deployed_site_has_some_classes_of_the_list(
+    tmp_path: Path, make_folder: MakeFolder
+) -> None:
+    make_folder(tmp_path, {"owl": 10, "snow_yak": 10})
+    settings = config(tmp_path, class_names="cat,owl,snow yak", test_share=0)
+    own = site(settings, 0, 1)
+    assert own.train.classes == ("cat", "owl", "snow yak")
+    assert own.train.counts().tolist() == [0, 8, 8]
+    assert inspect(settings).notes == ("classes without a training image here: 'cat'",)
+
+
+def test_an_unknown_folder_is_named(tmp_path: Path, make_folder: MakeFolder) -> None:
+    make_folder(tmp_path, {"owl": 2, "dog": 2})
+    with pytest.raises(DataError, match=r"'dog', which data\.class_names does not list"):
+        load(config(tmp_path, class_names="cat,owl"))
+
+
+def test_F28_an_empty_class(photos: Path) -> None:
+    (photos / "train/zebra").mkdir()
+    with pytest.raises(DataError, match=r"without a training image: 'zebra'; remove them, or"):
+        load(config(photos))
+    load(config(photos, class_names="cat,owl,yak,zebra"))
+
+
+def test_F28_one_class_and_none(tmp_path: Path, make_folder: MakeFolder) -> None:
+    make_folder(tmp_path / "one", {"cat": 3})
+    with pytest.raises(DataError, match=r"found 1 class .* at least two"):
+        load(config(tmp_path / "one"))
+    make_folder(tmp_path / "none", {"cat": 0, "owl": 0})
+    with pytest.raises(DataError, match="found no training images"):
+        load(config(tmp_path / "none"))
+
+
+def test_F28_a_single_sample_is_noted(tmp_path: Path, make_folder: MakeFolder) -> None:
+    make_folder(tmp_path, {"cat": 20, "owl": 1})
+    notes = inspect(config(tmp_path)).notes
+    assert notes == ("classes with a single training image: 'owl'",)
+
+
+def test_F27_few_unreadable_images_are_skipped_and_listed(
+    photos: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (photos / "train/cat/3.png").write_bytes(b"junk")
+    (photos / "test/owl/0.png").write_bytes(b"")
+    with caplog.at_level(logging.WARNING):
+        loaded = inspect(config(photos))
+    assert (len(loaded.train), len(loaded.test)) == (89, 29)
+    assert [name for name, _ in loaded.skipped] == ["train/cat/3.png", "test/owl/0.png"]
+    assert "2 images cannot be read and are skipped: 'train/cat/3.png: the 4 bytes" in caplog.text
+    assert "train/cat/3.png" not in [loaded.train.name(i) for i in range(89)]
+
+
+def test_F27_more_than_a_twentieth_unreadable_is_refused(photos: Path) -> None:
+    for number in range(5):
+        (photos / f"train/cat/{number}.png").write_bytes(b"junk")
+    with pytest.raises(DataError, match=r"5 of 90 images cannot be read, more than the 5%.*cat/0"):
+        load(config(photos))
+    assert len(load(config(photos, unreadable_share=0.1))[0]) == 85
+
+
+def test_F28_a_leak_is_named_and_refused_dropped_or_allowed(photos: Path) -> None:
+    content = (photos / "test/owl/0.png").read_bytes()
+    (photos / "train/owl/1.png").write_bytes(content)
+    found = "1 training images are also in the test split: 'train/owl/1.png = test/owl/0.png'"
+    with pytest.raises(DataError, match=found):
+        load(config(photos))
+    dropped = inspect(config(photos, leakage="drop"))
+    assert (len(dropped.train), len(dropped.test)) == (89, 30)
+    assert dropped.notes == (f"{found}; they are dropped from training",)
+    allowed = inspect(config(photos, leakage="allow"))
+    assert len(allowed.train) == 90
+    assert "too high" in allowed.notes[0]
+
+
+def test_F28_copies_never_lie_on_both_sides_of_a_split(
+    tmp_path: Path, make_folder: MakeFolder, encode: Encode
+) -> None:
+    make_folder(tmp_path, {"cat": 30, "owl": 30})
+    for number in range(20):
+        (tmp_path / f"cat/{number}.png").write_bytes(encode(0))
+    loaded = inspect(config(tmp_path))  # the split is ours, so nothing is refused
+    own = site(config(tmp_path), 0, 1)
+    sets = [loaded.test, own.train, own.holdout]
+    digests = [{s.digest(i) for i in range(len(s))} for s in sets]
+    assert not digests[0] & (digests[1] | digests[2])
+    assert not digests[1] & digests[2]
+
+
+def test_F28_copies_are_noted_with_those_of_another_label(photos: Path, encode: Encode) -> None:
+    content = (photos / "train/cat/0.png").read_bytes()
+    (photos / "train/cat/1.png").write_bytes(content)
+    (photos / "train/owl/0.png").write_bytes(content)
+    notes = inspect(config(photos)).notes
+    assert notes[0].startswith("2 training images are copies of others: 'train/cat/1.png = train/")
+    assert notes[1] == "1 copies have another label than the first: 'train/owl/0.png'"

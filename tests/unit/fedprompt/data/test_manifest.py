@@ -1,0 +1,143 @@
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from fedprompt.data.manifest import read_manifest
+from fedprompt.data.splits import Splits
+from fedprompt.errors import DataError
+
+Encode = Callable[..., bytes]
+
+
+def read(folder: Path, name: str, text: str | bytes, root: Path | None = None) -> Splits:
+    (folder / name).write_bytes(text if isinstance(text, bytes) else text.encode())
+    return read_manifest(folder / name, root)
+
+
+def names(splits: Splits) -> list[str]:
+    return [splits.train.source.name(i) for i in range(len(splits.train.labels))]
+
+
+def test_csv(tmp_path: Path) -> None:
+    splits = read(tmp_path, "m.csv", 'path,label\nb.png,owl\n"a, b.png", cat \n')
+    assert splits.classes == ("cat", "owl")
+    assert splits.train.labels.tolist() == [1, 0]
+    assert names(splits) == ["b.png", "a, b.png"]
+    assert (splits.test, splits.numbered) == (None, False)
+
+
+def test_csv_with_a_byte_order_mark_and_windows_lines(tmp_path: Path) -> None:
+    splits = read(
+        tmp_path, "m.csv", b"\xef\xbb\xbfpath,label,site\r\na.png,\xc3\xa9t\xc3\xa9,3\r\n"
+    )
+    assert splits.classes == ("été",)
+
+
+def test_line_breaks_inside_names(tmp_path: Path) -> None:
+    assert names(read(tmp_path, "m.csv", 'path,label\n"a\nb",cat\n')) == ["a\nb"]
+    assert names(read(tmp_path, "m.jsonl", '{"path": "a\u2028b", "label": "c"}')) == ["a\u2028b"]
+
+
+def test_jsonl_with_splits_and_number_labels(tmp_path: Path) -> None:
+    lines = [
+        {"path": "a.png", "label": 10},
+        {"path": "b.png", "label": "9", "split": "Train"},
+        {"path": "c.png", "label": 10, "split": "test"},
+        {"path": "d.png", "label": 10, "split": "val"},
+    ]
+    splits = read(tmp_path, "m.jsonl", "\n\n".join(map(json.dumps, lines)))
+    assert splits.classes == ("10", "9")
+    assert splits.train.labels.tolist() == [0, 1]
+    assert splits.test is not None
+    assert [splits.test.source.name(i) for i in range(len(splits.test.labels))] == ["c.png"]
+
+
+def test_val_stands_in_for_test(tmp_path: Path) -> None:
+    splits = read(tmp_path, "m.csv", "path,label,split\na,x,train\nb,y,validation\n")
+    assert splits.test is not None
+    assert splits.test.labels.tolist() == [1]
+
+
+def test_coops_split_file(tmp_path: Path) -> None:
+    tree = {
+        "train": [["b/1.jpg", 1, "owl"], ["a/1.jpg", 0, "zebra"]],
+        "val": [],
+        "test": [["a/2.jpg", 0, "zebra"]],
+    }
+    splits = read(tmp_path, "split_zhou_Animals.json", json.dumps(tree))
+    assert splits.classes == ("zebra", "owl")  # by number, not by name
+    assert splits.numbered
+    assert splits.train.labels.tolist() == [1, 0]
+    assert splits.test is not None
+
+
+def test_paths_are_relative_to_the_manifest_or_to_the_root(tmp_path: Path, encode: Encode) -> None:
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images/a.png").write_bytes(encode(1))
+    (tmp_path / "lists").mkdir()
+    text = "path,label\na.png,cat\n"
+    splits = read(tmp_path / "lists", "m.csv", text, tmp_path / "images")
+    assert splits.train.source.content(0) == encode(1)
+
+
+@pytest.mark.parametrize("path", ["../secret.png", "/etc/passwd"])
+def test_F33_a_path_that_leaves_the_folder_is_refused_with_its_line(
+    tmp_path: Path, path: str
+) -> None:
+    with pytest.raises(DataError, match=r"m\.csv: line 3: .*leads out of"):
+        read(tmp_path, "m.csv", f"path,label\na.png,cat\n{path},cat\n")
+
+
+def test_a_root_given_by_the_user_allows_absolute_paths(tmp_path: Path, encode: Encode) -> None:
+    (tmp_path / "a.png").write_bytes(encode(1))
+    splits = read(tmp_path, "m.csv", f"path,label\n{tmp_path / 'a.png'},cat\n", Path("/"))
+    assert splits.train.source.content(0) == encode(1)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("m.csv", "file,class\na,b\n", "expected path,label"),
+        ("m.csv", "", "expected path,label"),
+        ("m.csv", "path,label\n,cat\n", "line 2 has no path"),
+        ("m.csv", "path,label\na.png\n", "line 2 has no label"),
+        ("m.csv", "path,label\na.png, \n", "line 2 has no label"),
+        ("m.csv", 'path,label\n"a.png,cat\n', r"line \d is broken"),
+        ("m.csv", "path,label,split\na,b,dev\n", "split 'dev'; expected train, val or test"),
+        ("m.jsonl", '{"path": "a"', "line 1 is not JSON"),
+        ("m.jsonl", "[1]", "line 1 is no object"),
+        ("m.jsonl", '{"path": 3, "label": "a"}', "line 1 has no path"),
+        ("m.jsonl", '{"path": "a", "label": true}', "line 1 has no label"),
+        ("m.jsonl", '{"path": "a\\u0000b", "label": "a"}', "line 1: .* is no path"),
+        ("m.json", "[]", "expected {"),
+        ("m.json", '{"train": [["a", "0", "cat"]]}', r"train\[0\] is not"),
+        ("m.json", '{"train": [], "test": 3}', r"test\[0\] is not"),
+        ("m.json", '{"train": [["a", 0, "x"], ["b", 0, "y"]]}', "class 0 is both 'x' and 'y'"),
+        ("m.csv", b"path,label\n\xff,b\n", "is not UTF-8"),
+    ],
+)
+def test_broken_manifests_are_named(
+    tmp_path: Path, name: str, text: str | bytes, message: str
+) -> None:
+    with pytest.raises(DataError, match=message):
+        read(tmp_path, name, text)
+
+
+def test_a_missing_manifest(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="could not be read"):
+        read_manifest(tmp_path / "m.csv")
+
+
+@settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.sampled_from(["m.csv", "m.jsonl", "m.json"]), st.one_of(st.binary(), st.text()))
+def test_any_bytes_raise_data_errors_only(tmp_path: Path, name: str, text: str | bytes) -> None:
+    content = text.encode(errors="surrogatepass") if isinstance(text, str) else text
+    for start in (b"", b"path,label\n", b'{"train": ', b'{"path": "a", "label": "b"}\n'):
+        try:
+            read(tmp_path, name, start + content)
+        except DataError:
+            continue

@@ -1,0 +1,53 @@
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import datasets
+import pytest
+
+from fedprompt.data import hub, sources
+from fedprompt.data.config import DataConfig
+from fedprompt.data.sources import read
+from fedprompt.data.splits import Splits
+from fedprompt.errors import DataError
+
+MakeFolder = Callable[[Path, Mapping[str, int]], Path]
+
+
+def test_a_folder_and_a_manifest(tmp_path: Path, make_folder: MakeFolder) -> None:
+    make_folder(tmp_path / "photos", {"cat": 1, "owl": 1})
+    assert read(DataConfig(source=str(tmp_path / "photos"))).classes == ("cat", "owl")
+    (tmp_path / "m.csv").write_text("path,label\ncat/0.png,yak\n")
+    config = DataConfig(source=str(tmp_path / "m.csv"), root=str(tmp_path / "photos"))
+    splits = read(config)
+    assert splits.classes == ("yak",)
+    assert splits.train.source.content(0)
+
+
+def test_a_saved_dataset(tmp_path: Path) -> None:
+    datasets.disable_progress_bars()
+    features = datasets.Features({"image": datasets.Image(), "label": datasets.Value("string")})
+    rows = {"image": [{"bytes": b"", "path": None}], "label": ["a"]}
+    datasets.Dataset.from_dict(rows, features=features).save_to_disk(tmp_path / "saved")
+    assert read(DataConfig(source=str(tmp_path / "saved"))).classes == ("a",)
+
+
+def test_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    def answer(*arguments: str) -> Splits | None:
+        asked.append(arguments[0] if arguments else "fashion")
+        return None
+
+    monkeypatch.setattr(sources, "read_fashion_mnist", answer)
+    monkeypatch.setattr(hub, "read_hub", answer)
+    read(DataConfig())
+    read(DataConfig(source="hf:a/b"))
+    assert asked == ["fashion", "hf:a/b"]
+
+
+def test_nowhere_and_nothing(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"'nowhere' does not exist; expected fashion-mnist, a"):
+        read(DataConfig(source="nowhere"))
+    (tmp_path / "data.zip").write_bytes(b"")
+    with pytest.raises(DataError, match="is no manifest; expected fashion-mnist"):
+        read(DataConfig(source=str(tmp_path / "data.zip")))
