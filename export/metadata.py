@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from export.probes import Probes
@@ -54,10 +54,6 @@ class GraphMetadata:
     version: str
     parity: dict[str, Any] | None = None
     probes: Probes | None = None
-
-    def measured(self, parity: dict[str, Any], probes: Probes) -> "GraphMetadata":
-        """Return the same with the results of a measurement."""
-        return replace(self, parity=parity, probes=probes)
 
     def to_properties(self) -> dict[str, str]:
         """Return ONNX's ``metadata_props``: one JSON text a key."""

@@ -5,7 +5,7 @@ What an ONNX file can do to its reader, and what stands against it here:
 * **External data** (a tensor stored in another file, by traversal, absolute path, symlink or hard
   link). The file is read once and ONNX Runtime gets the bytes, never a path. Bytes alone are not
   enough: ONNX Runtime 1.32 then looks in the *working directory*, and reads a plain file or a hard
-  link there. So `session_options` pins the folder for external data to a device, below which no
+  link there. So `harden` pins the folder for external data to a device, below which no
   file can exist, and the entry's key is refused when it is seen in the bytes at all.
 * **A compiled engine** (operator ``EPContext``, which TensorRT would load from a file and run): its
   name may not occur in the bytes.
@@ -20,8 +20,7 @@ Where the onnx package is installed, `export.structure` also checks every node a
 import os
 import stat
 from pathlib import Path
-
-import onnxruntime
+from typing import Any
 
 from fedprompt.errors import GraphError
 
@@ -72,11 +71,9 @@ def check_bytes(data: bytes, where: str) -> None:
             raise GraphError(f"{where} {deed}; a classifier is one self-contained file: refused")
 
 
-def session_options() -> onnxruntime.SessionOptions:
-    """Return options under which external data is never found, and load errors only raise."""
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4  # what matters is raised
+def harden(options: Any) -> None:
+    """Set session options so that external data is never found and errors are only raised."""
+    options.log_severity_level = 4
     options.add_session_config_entry(
         "session.model_external_initializers_file_folder_path", _NO_FOLDER
     )
-    return options

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from export.runtime.inputs import Source, name_of, pixels_of
 from export.runtime.prediction import Prediction, rank
-from export.runtime.session import open_session, read_metadata
+from export.runtime.session import open_classifier
 from export.safety import read_model
 from fedprompt.data.preprocess import fit_to_input
 from fedprompt.errors import DataError, GraphError
@@ -46,8 +46,9 @@ class Classifier:
         threads: int = 0,
     ) -> None:
         data = read_model(Path(path))
-        self._session = open_session(data, provider=provider, allow_cpu=allow_cpu, threads=threads)
-        self.metadata = read_metadata(self._session)
+        self._session, self.metadata = open_classifier(
+            data, provider=provider, allow_cpu=allow_cpu, threads=threads
+        )
         self.classes = self.metadata.classes
         self.providers: tuple[str, ...] = tuple(self._session.get_providers())
 

@@ -1,6 +1,8 @@
 """Choose where ONNX Runtime runs, and notice when it quietly runs somewhere else."""
 
+import importlib
 import importlib.metadata
+from typing import Any
 
 from fedprompt.errors import ProviderError
 
@@ -12,27 +14,28 @@ NAMES = {"tensorrt": TENSORRT, "cuda": CUDA, "cpu": CPU}  # in order of preferen
 _PACKAGES = ("onnxruntime", "onnxruntime-gpu")
 
 
-def check_installation() -> None:
-    """Refuse a machine without ONNX Runtime, or with both of its packages.
+def onnx_runtime() -> Any:
+    """Return the onnxruntime module, of which a machine may have one package only.
 
-    Both write into ``site-packages/onnxruntime``; which of the two runs is then chance.
+    Both packages write into ``site-packages/onnxruntime``; which of the two runs is then chance.
 
     Raises
     ------
     ProviderError
         Says what is installed and what to do.
     """
-    found = [name for name in _PACKAGES if _installed(name)]
-    if len(found) == 2:
+    if all(_installed(name) for name in _PACKAGES):
         raise ProviderError(
             "onnxruntime and onnxruntime-gpu are both installed and overwrite each other; run "
             "`pip uninstall -y onnxruntime onnxruntime-gpu`, then install the one you need"
         )
-    if not found:
+    try:
+        return importlib.import_module("onnxruntime")
+    except ImportError as error:
         raise ProviderError(
-            "ONNX Runtime is not installed; run `pip install 'fedprompt[edge]'` for the CPU or "
-            "`pip install 'fedprompt[gpu]'` for CUDA"
-        )
+            f"ONNX Runtime is not installed or broken ({error}); run `pip install "
+            "'fedprompt[edge]'` for the CPU or `pip install 'fedprompt[gpu]'` for CUDA"
+        ) from None
 
 
 def _installed(name: str) -> bool:
@@ -43,18 +46,11 @@ def _installed(name: str) -> bool:
     return True
 
 
-def choose(asked: str | None, available: list[str], flavour: str) -> list[str]:
+def choose(asked: str | None, available: list[str]) -> list[str]:
     """Return the providers to try, best first.
 
-    Parameters
-    ----------
-    asked
-        ``tensorrt``, ``cuda``, ``cpu`` or None for the best there is.
-    available
-        What ONNX Runtime was built with.
-    flavour
-        Of the graph: TensorRT is only chosen unasked for a ``portable`` one, because the fused
-        operators of the other would cut the graph into pieces.
+    TensorRT is left out unless asked for: it is tried later, for a ``portable`` graph only, because
+    fused operators would cut the graph into pieces.
 
     Raises
     ------
@@ -62,8 +58,7 @@ def choose(asked: str | None, available: list[str], flavour: str) -> list[str]:
         The provider is unknown or not there.
     """
     if asked is None:
-        skipped = {TENSORRT} if flavour != "portable" else set()
-        return [p for p in NAMES.values() if p in available and p not in skipped]
+        return [p for p in NAMES.values() if p in available and p != TENSORRT]
     if asked not in NAMES:
         raise ProviderError(f"provider {asked!r} is unknown; expected one of {', '.join(NAMES)}")
     if NAMES[asked] not in available:
@@ -89,8 +84,8 @@ def check_fallback(asked: str | None, running: list[str], *, allow_cpu: bool) ->
     first = running[0] if running else "nothing"
     if asked is not None and NAMES[asked] != first:
         raise ProviderError(
-            f"asked for {asked}, but ONNX Runtime fell back to {first}: the driver or the libraries "
-            "are missing (`fedprompt doctor`); install them, or ask for cpu"
+            f"asked for {asked}, but ONNX Runtime fell back to {first}: the driver or "
+            "libraries are missing (`fedprompt doctor`); install them, or ask for cpu"
         )
     if asked is None and not allow_cpu and first == CPU:
         raise ProviderError(

@@ -2,15 +2,15 @@
 
 from typing import Any
 
-import onnxruntime
-
 from export.metadata import GraphMetadata
 from export.runtime import providers
-from export.safety import session_options
+from export.safety import harden
 from fedprompt.errors import GraphError
 
+Session = Any  # onnxruntime.InferenceSession, imported only when it is there
 
-def read_metadata(session: onnxruntime.InferenceSession) -> GraphMetadata:
+
+def read_metadata(session: Session) -> GraphMetadata:
     """Return what the file says of itself, checked against its inputs and outputs.
 
     Raises
@@ -37,15 +37,10 @@ def read_metadata(session: onnxruntime.InferenceSession) -> GraphMetadata:
     return metadata
 
 
-def open_session(
-    data: bytes,
-    *,
-    provider: str | None = None,
-    flavour: str = "ort",
-    allow_cpu: bool = True,
-    threads: int = 0,
-) -> onnxruntime.InferenceSession:
-    """Return a session on the best provider, or on the one asked for.
+def open_classifier(
+    data: bytes, *, provider: str | None = None, allow_cpu: bool = True, threads: int = 0
+) -> tuple[Session, GraphMetadata]:
+    """Return a session on the best provider, or on the one asked for, and the file's metadata.
 
     Parameters
     ----------
@@ -53,8 +48,6 @@ def open_session(
         Of an ONNX file, from `export.safety.read_model`.
     provider
         ``tensorrt``, ``cuda``, ``cpu`` or None for the best.
-    flavour
-        Of the graph, as its metadata says.
     allow_cpu
         Whether the CPU will do when no provider was asked for.
     threads
@@ -67,18 +60,17 @@ def open_session(
     GraphError
         The file is damaged or unsafe.
     """
-    providers.check_installation()
-    chosen = providers.choose(provider, onnxruntime.get_available_providers(), flavour)
-    if providers.CUDA in chosen and hasattr(onnxruntime, "preload_dlls"):
-        onnxruntime.preload_dlls()  # CUDA's libraries as pip installs them
-    options = session_options()
-    options.intra_op_num_threads = threads
-    session = start(data, options, chosen)
+    available = providers.onnx_runtime().get_available_providers()
+    chosen = providers.choose(provider, available)
+    session = start(data, chosen, threads)
+    metadata = read_metadata(session)
+    if provider is None and providers.TENSORRT in available and metadata.flavour == "portable":
+        session = start(data, [providers.TENSORRT, *chosen], threads)
     providers.check_fallback(provider, session.get_providers(), allow_cpu=allow_cpu)
-    return session
+    return session, metadata
 
 
-def start(data: bytes, options: Any, chosen: list[str]) -> onnxruntime.InferenceSession:
+def start(data: bytes, chosen: list[str], threads: int = 0) -> Session:
     """Return a session, or say what ONNX Runtime has against the file.
 
     Raises
@@ -86,8 +78,14 @@ def start(data: bytes, options: Any, chosen: list[str]) -> onnxruntime.Inference
     GraphError
         The file is damaged, or needs an operator or a file that is not there.
     """
+    runtime = providers.onnx_runtime()
+    if providers.CUDA in chosen and hasattr(runtime, "preload_dlls"):
+        runtime.preload_dlls()  # CUDA's libraries as pip installs them
+    options = runtime.SessionOptions()
+    harden(options)
+    options.intra_op_num_threads = threads
     try:
-        return onnxruntime.InferenceSession(data, options, providers=chosen)
+        return runtime.InferenceSession(data, options, providers=chosen)
     except Exception as error:  # ONNX Runtime raises a dozen unrelated types
         reason = " ".join(str(error).split())[:300]
         raise GraphError(f"ONNX Runtime refuses the graph: {reason}") from None

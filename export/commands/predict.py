@@ -1,0 +1,70 @@
+"""fedprompt predict: what does a classifier file see in some images? Needs no torch."""
+
+import json as json_text
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from fedprompt.errors import DataError
+
+if TYPE_CHECKING:
+    from export.runtime import Classifier, Prediction
+
+
+def predict(
+    model: Annotated[Path, typer.Argument(help="A classifier.onnx.")],
+    images: Annotated[list[Path], typer.Argument(help="Image files.")],
+    top_k: Annotated[int, typer.Option(min=1, help="Classes to show for each image.")] = 5,
+    provider: Annotated[
+        str | None, typer.Option(help="tensorrt, cuda or cpu; the best there is by default.")
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Name the most probable classes of each image.
+
+    An image that cannot be read is reported, the others are still classified.
+    """
+    from export.runtime import Classifier
+
+    classifier = Classifier(model, provider=provider)
+    found, errors = _predict_each(classifier, images, top_k)
+    if json:
+        report = {
+            "model": str(model),
+            "providers": list(classifier.providers),
+            "results": [prediction.to_dict() for prediction in found],
+            "errors": errors,
+        }
+        typer.echo(json_text.dumps(report, ensure_ascii=False))
+    else:
+        typer.echo(f"{model} on {classifier.providers[0]}", err=True)
+        for prediction in found:
+            typer.echo(_line(prediction))
+    if errors:
+        listed = "; ".join(error["error"] for error in errors)
+        raise DataError(f"{len(errors)} of {len(images)} images could not be read: {listed}")
+
+
+def _predict_each(
+    classifier: "Classifier", images: list[Path], top_k: int, batch_size: int = 16
+) -> tuple[list["Prediction"], list[dict[str, str]]]:
+    """Predict in batches; a batch with a bad image is taken one by one."""
+    found: list[Prediction] = []
+    errors: list[dict[str, str]] = []
+    for begin in range(0, len(images), batch_size):
+        part = images[begin : begin + batch_size]
+        try:
+            found += classifier.predict(part, top_k=top_k)
+        except DataError:
+            for path in part:
+                try:
+                    found += classifier.predict([path], top_k=top_k)
+                except DataError as error:
+                    errors.append({"image": str(path), "error": str(error)})
+    return found, errors
+
+
+def _line(prediction: "Prediction") -> str:
+    ranked = zip(prediction.classes, prediction.probabilities, strict=True)
+    return f"{prediction.name}: " + ", ".join(f"{name} {share:.1%}" for name, share in ranked)
