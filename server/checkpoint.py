@@ -24,6 +24,7 @@ from fedprompt.wire import Arrays
 KEEP = 3  # committed rounds kept on disk
 
 _log = logging.getLogger(__name__)
+_METADATA = "fedprompt"  # one key: safetensors writes several in a random order
 _ARRAYS, _OPTIMISER = "arrays/", "optimiser/"
 
 
@@ -94,8 +95,8 @@ def encode(checkpoint: Checkpoint) -> bytes:
         "strikes": {str(site): n for site, n in sorted(checkpoint.strikes.items())},
     }
     text = canonical_json(state).decode()
-    metadata = {"state": text, "sha256": _digest(tensors, text)}
-    return safetensors.numpy.save(tensors, metadata)
+    sealed = canonical_json({"sha256": _digest(tensors, text), "state": text}).decode()
+    return safetensors.numpy.save(tensors, {_METADATA: sealed})
 
 
 def decode(path: Path) -> Checkpoint:
@@ -108,19 +109,24 @@ def decode(path: Path) -> Checkpoint:
     """
     try:
         with safetensors.safe_open(path, framework="np") as file:
-            metadata = file.metadata() or {}
+            sealed = json.loads((file.metadata() or {}).get(_METADATA, "{}"))
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        if sealed["sha256"] != _digest(tensors, sealed["state"]):
+            raise CheckpointError(f"{path} is damaged: its hash does not match")
+        return _assemble(json.loads(sealed["state"]), tensors)
     except (safetensors.SafetensorError, OSError, ValueError) as error:
         raise CheckpointError(f"{path} could not be read: {error}") from None
-    text = metadata.get("state", "")
-    if metadata.get("sha256") != _digest(tensors, text):
-        raise CheckpointError(f"{path} is damaged: its hash does not match")
-    state = json.loads(text)
+    except (KeyError, TypeError, AttributeError):
+        raise CheckpointError(f"{path} is damaged: it is no checkpoint of a run") from None
+
+
+def _assemble(state: dict[str, Any], tensors: Mapping[str, npt.NDArray[Any]]) -> Checkpoint:
+    optimiser = {n: t for n, t in tensors.items() if n.startswith(_OPTIMISER)}
     return Checkpoint(
         state["run"],
         state["round"],
         {name: tensors[_ARRAYS + name] for name in state["order"]},
-        {n.removeprefix(_OPTIMISER): t for n, t in tensors.items() if n.startswith(_OPTIMISER)},
+        {name.removeprefix(_OPTIMISER): tensor for name, tensor in optimiser.items()},
         {int(site): n for site, n in state["strikes"].items()},
     )
 

@@ -138,7 +138,7 @@ class LocalGrid(Grid):
         return replies
 
     def _push(self, message: Message) -> str:
-        name = f"message-{next(self._ids)}"
+        name = f"message-{next(self._ids):012d}"  # one width: equal runs count equal bytes
         message.metadata.__dict__["_message_id"] = name  # as Flower's grids do; it has no setter
         data = message_to_proto(message).SerializeToString()
         self._pending[name] = self._threads.submit(self._deliver, data)
