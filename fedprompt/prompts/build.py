@@ -4,10 +4,8 @@ from collections.abc import Callable, Sequence
 
 import torch
 
-from fedprompt.artefact import Artefact
 from fedprompt.backbone.class_encoder import Speedups
 from fedprompt.backbone.clip import FrozenClip
-from fedprompt.errors import ArtefactError
 from fedprompt.prompts.config import PromptConfig
 from fedprompt.prompts.coop import Coop, starting_context
 from fedprompt.prompts.forms import Full, LowRank
@@ -51,41 +49,6 @@ def build_prompt(
     return make(config, clip, classes, template, shared_basis, speedups).to(clip.device)
 
 
-def from_artefact(artefact: Artefact, clip: FrozenClip, speedups: Speedups | None = None) -> Prompt:
-    """Return the prompt that an artefact holds.
-
-    Raises
-    ------
-    ArtefactError
-        The artefact was tuned for another CLIP or tokenizer; both hashes are shown.
-    """
-    metadata = artefact.metadata
-    _check_hash("backbone", metadata["backbone"]["sha256"], clip.fingerprint)
-    _check_hash("tokenizer", metadata["tokenizer_sha256"], clip.tokenizer_fingerprint)
-    start = artefact.tensors.get("ctx.start")
-    config = PromptConfig(
-        method=metadata["method"],
-        tokens=max(1, metadata["tokens"]),
-        rank=max(1, metadata["rank"]),
-        init="",
-    )
-    shared = "ctx.A" in artefact.tensors and metadata.get("shared_basis", False)
-    prompt = build_prompt(
-        config,
-        clip,
-        metadata["classes"],
-        metadata["template"],
-        shared_basis=shared,
-        speedups=speedups,
-    )
-    if start is not None and isinstance(prompt, Coop) and isinstance(prompt.ctx, LowRank):
-        prompt.ctx.start.copy_(torch.from_numpy(start))
-        if shared:
-            prompt.ctx.A.copy_(torch.from_numpy(artefact.tensors["ctx.A"]))
-    prompt.load_arrays({name: artefact.tensors[name] for name in prompt.arrays()})
-    return prompt
-
-
 def _dip(
     config: PromptConfig,
     clip: FrozenClip,
@@ -125,11 +88,3 @@ def _template(
 
 
 METHODS: dict[str, Callable[..., Prompt]] = {"dip": _dip, "coop": _coop, "template": _template}
-
-
-def _check_hash(what: str, found: str, expected: str) -> None:
-    if found != expected:
-        raise ArtefactError(
-            f"the prompt was tuned for {what} {found[:16]}…, this is {expected[:16]}…; "
-            "load the backbone that the artefact names"
-        )

@@ -1,0 +1,59 @@
+"""``fedprompt train``: tune a prompt on the images of one machine, without a federation."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from client.evaluate import predict
+from client.fit import fit
+from client.scoring import metrics
+from client.workbench import Workbench, open_workbench
+from fedprompt.config import load, section
+from fedprompt.options import ConfigOption, JsonOption, SetOption, show
+from fedprompt.prompts.artefacts import to_artefact
+from fedprompt.prompts.build import Prompt, build_prompt
+from fedprompt.prompts.config import PromptConfig
+
+
+def train(
+    config: ConfigOption = None,
+    override: SetOption = None,
+    output: Annotated[Path, typer.Option(help="Folder of the artefact.")] = Path("runs/local"),
+    json: JsonOption = False,
+) -> None:
+    """Tune a prompt on this machine's images alone and save its artefact.
+
+    The baseline that a federation must beat; also the way to tune where nothing is private.
+    Example: fedprompt train --set data.source=photos/ --set data.shots=16 --set fit.epochs=50
+    """
+    flat = load(config, override or ())
+    bench = open_workbench(flat)
+    settings = section(flat, "prompt", PromptConfig)
+    classes, template = bench.train.classes, bench.data.template
+    prompt = build_prompt(settings, bench.clip, classes, template)
+    before = _accuracy(bench, prompt)
+    features, labels = bench.features(bench.train)
+    loss = fit(prompt, features, labels, bench.clip.logit_scale, bench.fit, settings.seed)
+    after = _accuracy(bench, prompt)
+    artefact = to_artefact(
+        bench.clip, prompt, classes, template, round=0, seed=settings.seed, aggregation=None
+    )
+    artefact.save(output)
+    result = {
+        "artefact": str(output),
+        "loss": loss,
+        "zero_shot_accuracy": before,
+        "accuracy": after,
+    }
+    show(
+        result,
+        f"zero-shot {before:.1%}, tuned {after:.1%} on {len(bench.test)} held-out images; "
+        f"artefact in {output}",
+        as_json=json,
+    )
+
+
+def _accuracy(bench: Workbench, prompt: Prompt) -> float:
+    features, labels = bench.features(bench.test)
+    return metrics(predict(prompt, features, bench.clip.logit_scale), labels)["accuracy"]

@@ -1,0 +1,69 @@
+"""What a command on one machine works with: backbone, images, features, prompt."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from client.config import FitConfig
+from client.feature_store import FeatureStore
+from client.features import image_features, store_key
+from fedprompt.artefact import Artefact
+from fedprompt.backbone.clip import FrozenClip
+from fedprompt.backbone.config import BackboneConfig
+from fedprompt.backbone.load import load_backbone
+from fedprompt.config import Flat, section
+from fedprompt.data.config import DataConfig
+from fedprompt.data.image_set import ImageSet
+from fedprompt.data.load import load as load_images
+from fedprompt.errors import DataError
+from fedprompt.types import ImageFeatures, Labels
+
+
+@dataclass(frozen=True)
+class Workbench:
+    """Hold a backbone and the images of a run, with features encoded once."""
+
+    clip: FrozenClip
+    data: DataConfig
+    fit: FitConfig
+    train: ImageSet
+    test: ImageSet
+
+    def features(self, images: ImageSet) -> tuple[ImageFeatures, Labels]:
+        """Return unit features and labels of some images.
+
+        Raises
+        ------
+        DataError
+            There are none.
+        """
+        if not len(images):
+            raise DataError("there are no images to work on; check data.source and data.test_limit")
+        store = FeatureStore(store_key(self.clip)) if self.fit.cache else None
+        features = image_features(images, self.clip, store, self.fit.encode_batch)
+        return features, torch.from_numpy(images.labels).to(self.clip.device)
+
+
+def open_workbench(flat: Flat) -> Workbench:
+    """Load what a configuration names."""
+    data = section(flat, "data", DataConfig)
+    train, test = load_images(data)
+    clip = load_backbone(section(flat, "backbone", BackboneConfig))
+    return Workbench(clip, data, section(flat, "fit", FitConfig), train, test)
+
+
+def of_artefact(flat: Flat, artefact: Artefact) -> Flat:
+    """Let an artefact name its own backbone, classes and template, where nobody else does."""
+    metadata = artefact.metadata
+    own: Flat = {
+        "backbone.name": str(metadata["backbone"]["name"]),
+        "backbone.pretrained": str(metadata["backbone"]["pretrained"]),
+        "data.template": str(metadata["template"]),
+    }
+    return own | flat
+
+
+def load_artefact(path: Path) -> Artefact:
+    """Read an artefact folder, or the one inside a run's folder."""
+    return Artefact.load(path / "artefact" if (path / "artefact").is_dir() else path)

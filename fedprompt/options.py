@@ -1,0 +1,22 @@
+"""The options that every command takes, and how results are printed."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+ConfigOption = Annotated[
+    Path | None, typer.Option("--config", help="TOML file with one table per section.")
+]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Override one setting; repeatable."),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+
+
+def show(result: Mapping[str, Any], lines: str, *, as_json: bool) -> None:
+    """Print a result: one JSON object for a program, or lines for a person."""
+    typer.echo(json.dumps(result, ensure_ascii=False) if as_json else lines)

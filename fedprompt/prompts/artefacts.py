@@ -1,0 +1,84 @@
+"""From a tuned prompt to its artefact and back."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from fedprompt.artefact import Artefact
+from fedprompt.backbone.class_encoder import Speedups
+from fedprompt.backbone.clip import FrozenClip
+from fedprompt.errors import ArtefactError
+from fedprompt.prompts.build import Prompt, build_prompt
+from fedprompt.prompts.config import PromptConfig
+from fedprompt.prompts.coop import Coop
+from fedprompt.prompts.forms import LowRank
+
+
+def to_artefact(
+    clip: FrozenClip, prompt: Prompt, classes: Sequence[str], template: str, **extra: Any
+) -> Artefact:
+    """Return the artefact of a prompt: its arrays, its frozen start and what it belongs to.
+
+    ``extra`` adds keys such as ``round``, ``seed`` and ``aggregation``.
+    """
+    metadata = {
+        **prompt.describe(),
+        "trained": sorted(prompt.arrays()),
+        "dtype": "float32",
+        "backbone": {
+            "name": clip.name,
+            "pretrained": clip.pretrained,
+            "sha256": clip.fingerprint,
+        },
+        "tokenizer_sha256": clip.tokenizer_fingerprint,
+        "classes": list(classes),
+        "template": template,
+        "preprocessing": clip.preprocessing.to_dict(),
+        "parent": None,
+        "privacy": None,
+    }
+    return Artefact(prompt.arrays() | prompt.frozen_arrays(), metadata | extra)
+
+
+def from_artefact(artefact: Artefact, clip: FrozenClip, speedups: Speedups | None = None) -> Prompt:
+    """Return the prompt that an artefact holds.
+
+    Raises
+    ------
+    ArtefactError
+        The artefact was tuned for another CLIP or tokenizer; both hashes are shown.
+    """
+    metadata = artefact.metadata
+    _check_hash("backbone", metadata["backbone"]["sha256"], clip.fingerprint)
+    _check_hash("tokenizer", metadata["tokenizer_sha256"], clip.tokenizer_fingerprint)
+    start = artefact.tensors.get("ctx.start")
+    config = PromptConfig(
+        method=metadata["method"],
+        tokens=max(1, metadata["tokens"]),
+        rank=max(1, metadata["rank"]),
+        init="",
+    )
+    shared = "ctx.A" in artefact.tensors and "ctx.A" not in metadata["trained"]
+    prompt = build_prompt(
+        config,
+        clip,
+        metadata["classes"],
+        metadata["template"],
+        shared_basis=shared,
+        speedups=speedups,
+    )
+    if start is not None and isinstance(prompt, Coop) and isinstance(prompt.ctx, LowRank):
+        prompt.ctx.start.copy_(torch.from_numpy(start))
+        if shared:
+            prompt.ctx.A.copy_(torch.from_numpy(artefact.tensors["ctx.A"]))
+    prompt.load_arrays({name: artefact.tensors[name] for name in prompt.arrays()})
+    return prompt
+
+
+def _check_hash(what: str, found: str, expected: str) -> None:
+    if found != expected:
+        raise ArtefactError(
+            f"the prompt was tuned for {what} {found[:16]}…, this is {expected[:16]}…; "
+            "load the backbone that the artefact names"
+        )
