@@ -3,7 +3,9 @@
 import contextlib
 import hashlib
 import os
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -16,50 +18,76 @@ from fedprompt.errors import DataError, StorageError
 from fedprompt.storage import write_atomic
 
 _DIGEST_BYTES = 32
+_PIECE = 64  # images a thread takes at once
 _MAX_KNOWN = 1_000_000  # digests kept between runs, 32 MB
 
 
-def unreadable(images: ImageSet, max_pixels: int) -> dict[int, str]:
-    """Decode every image once and return the reason for each that cannot be read.
+@dataclass(frozen=True, eq=False)
+class Examined:
+    """Hold what reading every image of a set once has shown.
 
-    Digests of images that were read are kept in the cache, so that a restart decodes none of them
-    again.
+    Attributes
+    ----------
+    digests
+        SHA-256 of each image's bytes; None when it cannot be read.
+    reasons
+        Why an image cannot be read, by its place in the set.
+    """
+
+    digests: tuple[bytes | None, ...]
+    reasons: dict[int, str]
+
+
+def examine(images: ImageSet, max_pixels: int, *, verified: bool = False) -> Examined:
+    """Read every image once, and decode it unless its bytes were decoded before.
+
+    Digests of decoded images are kept in the cache, so that a restart decodes none of them again.
+    ``verified`` bytes were compared with a pinned hash and are not decoded at all.
     """
     ledger = cache_folder() / f"readable-{max_pixels}.sha256"
-    known = _known(ledger)
+    known = set() if verified else _known(ledger)
     fresh: set[bytes] = set()
 
-    def reason(index: int) -> str | None:
+    def look(index: int) -> bytes | str:
+        """Return the digest, or the reason why there is none."""
         try:
             content = images.content(index)
             digest = hashlib.sha256(content).digest()
-            if digest not in known:
+            if not verified and digest not in known:
                 decode(content, max_pixels=max_pixels)
                 fresh.add(digest)
         except DataError as error:
             return str(error)
-        return None
+        return digest
 
+    def look_at_all(indices: range) -> list[bytes | str]:
+        return [look(index) for index in indices]
+
+    pieces = [range(i, min(i + _PIECE, len(images))) for i in range(0, len(images), _PIECE)]
     with ThreadPoolExecutor(os.cpu_count()) as pool:  # Pillow decodes without the GIL
-        reasons = dict(enumerate(pool.map(reason, range(len(images)))))
+        found = [answer for piece in pool.map(look_at_all, pieces) for answer in piece]
     if fresh and len(known | fresh) <= _MAX_KNOWN:
         with contextlib.suppress(StorageError):  # only the next start is slower
             write_atomic(ledger, b"".join(sorted(known | fresh)))
-    return {index: text for index, text in reasons.items() if text is not None}
+    digests = tuple(answer if isinstance(answer, bytes) else None for answer in found)
+    return Examined(digests, {i: text for i, text in enumerate(found) if isinstance(text, str)})
 
 
-def seen_in(train: ImageSet, test: ImageSet) -> dict[int, int]:
-    """Return, for each training image whose bytes are also in the test set, the test image."""
-    known = {test.digest(index): index for index in range(len(test))}
-    found = ((index, known.get(train.digest(index))) for index in range(len(train)))
-    return {index: twin for index, twin in found if twin is not None}
+def seen_in(train: Sequence[bytes | None], test: Sequence[bytes | None]) -> dict[int, int]:
+    """Return, for each training digest that the test set has too, the test image."""
+    known = {digest: index for index, digest in enumerate(test) if digest is not None}
+    return {
+        index: known[digest]
+        for index, digest in enumerate(train)
+        if digest is not None and digest in known
+    }
 
 
-def first_copies(images: ImageSet) -> npt.NDArray[np.int64]:
-    """Return for each image the first with the same bytes, itself as a rule; int64 [images]."""
-    first: dict[str, int] = {}
-    numbers = (first.setdefault(images.digest(index), index) for index in range(len(images)))
-    return np.fromiter(numbers, dtype=np.int64, count=len(images))
+def first_copies(digests: Sequence[bytes | None]) -> npt.NDArray[np.int64]:
+    """Return for each digest the first that equals it, itself as a rule; int64 [images]."""
+    first: dict[bytes | None, int] = {}
+    numbers = (first.setdefault(digest, index) for index, digest in enumerate(digests))
+    return np.fromiter(numbers, dtype=np.int64, count=len(digests))
 
 
 def _known(ledger: Path) -> set[bytes]:

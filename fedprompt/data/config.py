@@ -36,7 +36,9 @@ class DataConfig(Section):
     clients: int = Field(10, ge=1)  # sites of a simulation
     max_pixels: int = Field(MAX_PIXELS, ge=1, le=PILLOW_MAX_PIXELS)  # of one image, at most
     unreadable_share: float = Field(0.05, ge=0, lt=1)  # images skipped at most before refusing
-    leakage: Literal["refuse", "drop", "allow"] = "refuse"  # of test images also found in training
+    # training images whose bytes are also in the test split: dropped from training (more than 5 %
+    # are refused), refused at once, or allowed
+    leakage: Literal["drop", "refuse", "allow"] = "drop"
     seed: int = Field(0, ge=0, lt=2**32)
 
     @field_validator("partitioner")

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fedprompt.data.check import first_copies, seen_in, unreadable
+from fedprompt.data.check import Examined, examine, first_copies, seen_in
 from fedprompt.data.classes import listed, settle
 from fedprompt.data.config import DataConfig
 from fedprompt.data.image_set import ImageSet, Indices, image_set
@@ -15,6 +15,8 @@ from fedprompt.data.shots import few_shot, hold_out, stratified
 from fedprompt.data.sources import read
 from fedprompt.data.splits import Splits
 from fedprompt.errors import DataError
+
+MAX_LEAKED_SHARE = 0.05  # of the training images: more is a mistake, such as one folder twice
 
 _log = logging.getLogger(__name__)
 
@@ -97,16 +99,15 @@ def inspect(config: DataConfig) -> Loaded:
     notes = _check_classes(train, configured=bool(config.class_names.strip()))
     train, test = _take(train, test, config)
     skipped: dict[str, str] = {}
-    if not splits.verified:
-        train = _readable(train, config, skipped)
-        test = _readable(test, config, skipped)
+    train, train_digests = _readable(train, config, splits.verified, skipped)
+    test, test_digests = _readable(test, config, splits.verified, skipped)
     if skipped:
         first = [f"{name}: {reason}" for name, reason in skipped.items()]
         notes.append(f"{len(skipped)} images cannot be read and are skipped: {listed(first)}")
     # a split made here divides copies by chance: that is no fault of the data
-    may_drop = config.leakage == "drop" or (splits.test is None and config.leakage == "refuse")
-    train = _separate(train, test, "drop" if may_drop else config.leakage, notes)
-    copies = first_copies(train)
+    rule = "drop-all" if splits.test is None and config.leakage != "allow" else config.leakage
+    kept = _separate(train, test, seen_in(train_digests, test_digests), rule, notes)
+    train, copies = train.subset(kept), first_copies([train_digests[i] for i in kept])
     _note_copies(train, copies, notes)
     for note in notes:
         _log.warning("%s", note)
@@ -165,33 +166,43 @@ def _take(train: ImageSet, test: ImageSet, config: DataConfig) -> tuple[ImageSet
     return train, test
 
 
-def _readable(images: ImageSet, config: DataConfig, skipped: dict[str, str]) -> ImageSet:
-    bad = unreadable(images, config.max_pixels)
-    named = {images.name(index): reason for index, reason in bad.items()}
-    if len(bad) > config.unreadable_share * len(images):
+def _readable(
+    images: ImageSet, config: DataConfig, verified: bool, skipped: dict[str, str]
+) -> tuple[ImageSet, list[bytes | None]]:
+    """Return the images that can be read, with their digests."""
+    found: Examined = examine(images, config.max_pixels, verified=verified)
+    named = {images.name(index): reason for index, reason in found.reasons.items()}
+    if len(named) > config.unreadable_share * len(images):
         first = [f"{name}: {reason}" for name, reason in named.items()]
         raise DataError(
-            f"{len(bad)} of {len(images)} images cannot be read, more than the "
+            f"{len(named)} of {len(images)} images cannot be read, more than the "
             f"{config.unreadable_share:.0%} of data.unreadable_share: {listed(first)}"
         )
     skipped |= named
-    return images.subset([index for index in range(len(images)) if index not in bad])
+    kept = [index for index in range(len(images)) if index not in found.reasons]
+    return images.subset(kept), [found.digests[index] for index in kept]
 
 
-def _separate(train: ImageSet, test: ImageSet, leakage: str, notes: list[str]) -> ImageSet:
-    """Keep images of the test split out of training."""
-    twins = seen_in(train, test)
+def _separate(
+    train: ImageSet, test: ImageSet, twins: dict[int, int], rule: str, notes: list[str]
+) -> list[int]:
+    """Return the training images to keep, and note those that are also in the test split."""
+    everything = list(range(len(train)))
     if not twins:
-        return train
+        return everything
     pairs = [f"{train.name(mine)} = {test.name(other)}" for mine, other in twins.items()]
     found = f"{len(twins)} training images are also in the test split: {listed(pairs)}"
-    if leakage == "refuse":
-        raise DataError(f"{found}; remove them, or set data.leakage to drop or allow")
-    if leakage == "allow":
+    many = len(twins) > MAX_LEAKED_SHARE * len(train)
+    if rule == "refuse" or (rule == "drop" and many):
+        raise DataError(
+            f"{found}; remove them from one of the two, or set data.leakage to "
+            f"{'allow' if many else 'drop or allow'}"
+        )
+    if rule == "allow":
         notes.append(f"{found}; the test accuracy is too high by them")
-        return train
+        return everything
     notes.append(f"{found}; they are dropped from training")
-    return train.subset([index for index in range(len(train)) if index not in twins])
+    return [index for index in everything if index not in twins]
 
 
 def _note_copies(train: ImageSet, copies: Indices, notes: list[str]) -> None:

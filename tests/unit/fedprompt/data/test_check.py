@@ -1,3 +1,4 @@
+import hashlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -5,7 +6,7 @@ import numpy as np
 import pytest
 
 from fedprompt.data import check
-from fedprompt.data.check import first_copies, seen_in, unreadable
+from fedprompt.data.check import examine, first_copies, seen_in
 from fedprompt.data.image_set import ImageSet, image_set
 from fedprompt.errors import DataError, StorageError
 
@@ -31,16 +32,24 @@ def holding(*contents: bytes | None) -> ImageSet:
 
 
 def test_F27_unreadable_images_are_found_with_their_reasons(encode: Encode) -> None:
-    images = holding(encode(1), b"junk", None, encode(2), encode(3)[:60])
-    reasons = unreadable(images, 1000)
-    assert sorted(reasons) == [1, 2, 4]
-    assert "no image" in reasons[1]
-    assert reasons[2] == "gone"
+    found = examine(holding(encode(1), b"junk", None, encode(2), encode(3)[:60]), 1000)
+    assert sorted(found.reasons) == [1, 2, 4]
+    assert "no image" in found.reasons[1]
+    assert found.reasons[2] == "gone"
+    digest = hashlib.sha256(encode(2)).digest()
+    assert [d is None for d in found.digests] == [False, True, True, False, True]
+    assert found.digests[3] == digest
+
+
+def test_the_order_is_kept_across_threads(encode: Encode) -> None:
+    contents = [encode(seed) for seed in range(200)]
+    found = examine(holding(*contents), 1000)
+    assert list(found.digests) == [hashlib.sha256(content).digest() for content in contents]
 
 
 def test_a_second_start_decodes_nothing(encode: Encode, monkeypatch: pytest.MonkeyPatch) -> None:
     images = holding(*(encode(seed) for seed in range(5)), b"junk")
-    first = unreadable(images, 1000)
+    first = examine(images, 1000)
     decoded: list[bytes] = []
 
     def count(content: bytes, *, max_pixels: int) -> np.ndarray:
@@ -48,9 +57,11 @@ def test_a_second_start_decodes_nothing(encode: Encode, monkeypatch: pytest.Monk
         raise DataError("no image")
 
     monkeypatch.setattr(check, "decode", count)
-    assert list(unreadable(images, 1000)) == list(first) == [5]
+    assert examine(images, 1000).digests == first.digests
     assert decoded == [b"junk"]
-    unreadable(images, 10)  # another limit is another question
+    examine(images, 10)  # another limit is another question
+    assert len(decoded) == 7
+    assert not examine(images, 10, verified=True).reasons
     assert len(decoded) == 7
 
 
@@ -59,14 +70,14 @@ def test_a_read_only_cache_is_no_fault(encode: Encode, monkeypatch: pytest.Monke
         raise StorageError("read-only")
 
     monkeypatch.setattr(check, "write_atomic", fail)
-    assert unreadable(holding(encode(1)), 1000) == {}
+    assert examine(holding(encode(1)), 1000).reasons == {}
 
 
 def test_F28_training_images_seen_in_the_test_set() -> None:
-    assert seen_in(holding(b"a", b"b", b"a"), holding(b"c", b"a")) == {0: 1, 2: 1}
-    assert seen_in(holding(), holding(b"c")) == {}
+    assert seen_in([b"a", b"b", b"a", None], [b"c", b"a", None]) == {0: 1, 2: 1}
+    assert seen_in([], [b"c"]) == {}
 
 
 def test_F28_copies_point_at_the_first() -> None:
-    assert first_copies(holding(b"a", b"b", b"a", b"b", b"c")).tolist() == [0, 1, 0, 1, 4]
-    assert first_copies(holding()).dtype == np.int64
+    assert first_copies([b"a", b"b", b"a", b"b", b"c"]).tolist() == [0, 1, 0, 1, 4]
+    assert first_copies([]).dtype == np.int64

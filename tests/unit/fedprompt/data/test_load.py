@@ -151,14 +151,24 @@ def test_F28_a_leak_is_named_and_refused_dropped_or_allowed(photos: Path) -> Non
     content = (photos / "test/owl/0.png").read_bytes()
     (photos / "train/owl/1.png").write_bytes(content)
     found = "1 training images are also in the test split: 'train/owl/1.png = test/owl/0.png'"
-    with pytest.raises(DataError, match=found):
-        load(config(photos))
-    dropped = inspect(config(photos, leakage="drop"))
+    with pytest.raises(DataError, match=f"{found}.* drop or allow"):
+        load(config(photos, leakage="refuse"))
+    dropped = inspect(config(photos))
     assert (len(dropped.train), len(dropped.test)) == (89, 30)
     assert dropped.notes == (f"{found}; they are dropped from training",)
     allowed = inspect(config(photos, leakage="allow"))
     assert len(allowed.train) == 90
     assert "too high" in allowed.notes[0]
+
+
+def test_F28_a_folder_that_is_both_splits_is_refused(
+    tmp_path: Path, make_folder: MakeFolder
+) -> None:
+    make_folder(tmp_path / "train", {"cat": 4, "owl": 4})
+    (tmp_path / "test").symlink_to(tmp_path / "train")
+    with pytest.raises(DataError, match=r"8 training images are also .*data\.leakage to allow"):
+        load(config(tmp_path))
+    assert len(load(config(tmp_path, leakage="allow"))[0]) == 8
 
 
 def test_F28_copies_never_lie_on_both_sides_of_a_split(
