@@ -4,10 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 
-from fedprompt.identity import canonical_json, sha256_bytes
-from fedprompt.wire import receipt
+from fedprompt.wire import identity_digest, receipt
 from server.gate import Asked
-from server.roster import SHARED, Site
+from server.roster import Site
 
 _LOOK_BACK = 1000  # rounds a stale receipt is recognised for; older ones count as foreign
 
@@ -31,8 +30,3 @@ class Receipts:
     def _is_stale(self, site: Site, server_round: int, value: object) -> bool:
         first = max(0, server_round - _LOOK_BACK)
         return any(value == self.of(site, earlier) for earlier in range(first, server_round))
-
-
-def identity_digest(identity: Mapping[str, str]) -> str:
-    """Return one hash of what server and sites must agree on."""
-    return sha256_bytes(canonical_json({key: identity[key] for key in SHARED}))

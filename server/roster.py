@@ -14,11 +14,10 @@ from flwr.app import ConfigRecord, RecordDict
 from flwr.serverapp import Grid
 
 from fedprompt.errors import QuorumError
-from fedprompt.wire import CONFIG, IDENTITY
+from fedprompt.wire import CONFIG, IDENTITY, SHARED
 from server.exchange import Answer, Traffic, exchange
 from server.gate import Reason, Verdict, is_count, refuse
 
-SHARED = ("version", "backbone", "tokenizer", "classes", "method")  # equal at every site
 _PAUSE = 0.5  # seconds between two looks for nodes that have not connected yet
 
 

@@ -7,9 +7,14 @@ from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MetricRecord, 
 from flwr.clientapp import ClientApp
 
 from fedprompt.identity import sha256_arrays
-from fedprompt.wire import Arrays, from_array_record, receipt, to_array_record
+from fedprompt.wire import (
+    Arrays,
+    from_array_record,
+    identity_digest,
+    receipt,
+    to_array_record,
+)
 from server.config import ServerConfig
-from server.receipts import identity_digest
 from server.rounds import Task
 
 IDENTITY = {

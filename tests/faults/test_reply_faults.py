@@ -12,10 +12,9 @@ import pytest
 from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord
 
 from fedprompt.errors import QuorumError
-from fedprompt.wire import receipt, to_array_record
+from fedprompt.wire import identity_digest, receipt, to_array_record
 from server import record
 from server.local_grid import LocalGrid
-from server.receipts import identity_digest
 from server.rounds import Rounds
 from tests.sites import ENROLLED, IDENTITY, client, config, repack, stamp, start, task
 

@@ -1,0 +1,40 @@
+"""The Flower ServerApp: settings in, rounds run, artefact out. No maths here."""
+
+from pathlib import Path
+
+from flwr.app import Context
+from flwr.serverapp import Grid, ServerApp
+
+from fedprompt.config import Flat, section
+from fedprompt.errors import FedpromptError
+from server import outcome, record
+from server.config import ServerConfig
+from server.rounds import RECORD, Rounds
+from server.tuning import Tuning
+
+app = ServerApp()
+ARTEFACT = "artefact"
+
+
+@app.main()
+def main(grid: Grid, context: Context) -> None:
+    """Tune a prompt over the sites of a grid and leave everything in ``server.output``."""
+    settings: Flat = dict(context.run_config)
+    folder = Path(section(settings, "server", ServerConfig).output)
+    try:
+        run(grid, settings, folder)
+    except FedpromptError as error:
+        outcome.write_failure(folder, error)
+        raise
+
+
+def run(grid: Grid, settings: Flat, folder: Path) -> None:
+    """Run every round, save the artefact and note that the run is done."""
+    outcome.clear(folder)
+    tuning = Tuning(settings)
+    state = Rounds(grid, tuning.task(), tuning.server, tuning.sites).run()
+    lines = record.read(folder / RECORD)
+    lost = lines[-1].get("truncation_error", 0.0)
+    artefact = tuning.artefact(state.arrays, state.round, lost)
+    artefact.save(folder / ARTEFACT)
+    outcome.write_success(folder, artefact.sha256)

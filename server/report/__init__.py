@@ -1,0 +1,1 @@
+"""Turn the folder of a run into one self-contained HTML page."""

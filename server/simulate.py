@@ -1,0 +1,136 @@
+"""``fedprompt simulate``: tune a prompt over simulated sites, on one machine or a Ray cluster."""
+
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from flwr.app import Context, RecordDict
+from rich.console import Console
+
+from fedprompt.cli import resolve
+from fedprompt.config import Flat, defaults, load, section
+from fedprompt.data.config import DataConfig
+from fedprompt.options import ConfigOption, JsonOption, SetOption, show
+from server import outcome, record
+from server.config import ServerConfig
+from server.local_grid import LocalGrid
+from server.progress import Display, LogFeed, display
+from server.rounds import RECORD
+from server.rounds import log as rounds_log
+
+SERVER_APP, CLIENT_APP = "server.app:app", "client.app:app"
+
+
+class Engine(StrEnum):
+    """Where the sites run."""
+
+    LOCAL = "local"
+    RAY = "ray"
+
+
+def simulate(
+    config: ConfigOption = None,
+    override: SetOption = None,
+    engine: Annotated[
+        Engine, typer.Option(help="local: in this process; ray: Flower's Ray engine.")
+    ] = Engine.LOCAL,
+    output: Annotated[
+        Path | None, typer.Option(help="Folder of checkpoints, rounds.jsonl and artefact.")
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on after the last committed round.")
+    ] = False,
+    json: JsonOption = False,
+) -> None:
+    """Tune a prompt over simulated sites and leave its artefact in the output folder.
+
+    Both engines run the same ServerApp and ClientApp and end in the same bytes at one seed.
+    Example: fedprompt simulate --set data.clients=10 --set server.rounds=10 --output runs/demo
+    """
+    settings = defaults() | load(config, override or ())
+    settings["server.output"] = str((output or Path(str(settings["server.output"]))).resolve())
+    settings["server.resume"] = resume or bool(settings["server.resume"])
+    server = section(settings, "server", ServerConfig)
+    with display(server.rounds, Console(stderr=True)) as shown:
+        run_on(engine)(settings, shown)
+    folder = Path(server.output)
+    result = summarise(folder)
+    show(result, tell(result, server.rounds), as_json=json)
+
+
+def run_on(engine: Engine) -> Callable[[Flat, Display], None]:
+    """Return the function that runs a simulation; Ray is loaded only where it is asked for."""
+    if engine is Engine.LOCAL:
+        return run_local
+    run: Callable[[Flat, Display], None] = resolve("server.ray_engine:run_ray")
+    return run
+
+
+def run_local(settings: Flat, shown: Display) -> None:
+    """Run server and sites in this process.
+
+    Raises
+    ------
+    FedpromptError
+        What ended the run.
+    """
+    sites = section(settings, "data", DataConfig).clients
+    workers = section(settings, "server", ServerConfig).workers
+    logging.getLogger("flwr").setLevel(logging.WARNING)
+    with feeding(shown), LocalGrid(resolve(CLIENT_APP), sites, settings, workers) as grid:
+        resolve(SERVER_APP)(grid=grid, context=Context(1, 0, {}, RecordDict(), settings))
+
+
+@contextmanager
+def feeding(shown: Display) -> Iterator[None]:
+    """Send what the round loop logs to a display, and nowhere else."""
+    feed, level, propagate = LogFeed(shown), rounds_log.level, rounds_log.propagate
+    rounds_log.addHandler(feed)
+    rounds_log.setLevel(logging.DEBUG)
+    rounds_log.propagate = False
+    try:
+        yield
+    finally:
+        rounds_log.removeHandler(feed)
+        rounds_log.setLevel(level)
+        rounds_log.propagate = propagate
+
+
+def summarise(folder: Path) -> dict[str, Any]:
+    """Return what a finished run reached, from its own record."""
+    lines = record.read(folder / RECORD)
+    evaluated = [line for line in lines if "accuracy" in line]
+    first, last = (evaluated[0], evaluated[-1]) if evaluated else ({}, {})
+    return {
+        "output": str(folder),
+        "rounds": lines[-1]["round"],
+        "zero_shot_accuracy": first.get("accuracy"),
+        "accuracy": last.get("accuracy"),
+        "worst_client_acc": last.get("worst_client_acc"),
+        "information_density": lines[-1]["information_density"],
+        "truncation_error": lines[-1].get("truncation_error"),
+        "bytes_up": sum(line.get("bytes_up", 0) for line in lines),
+        "bytes_down": sum(line.get("bytes_down", 0) for line in lines),
+        "strikes": lines[-1]["strikes"],
+        "prompt": lines[-1]["prompt"],
+        "artefact": (outcome.read(folder) or {}).get("artefact"),
+    }
+
+
+def tell(result: dict[str, Any], rounds: int) -> str:
+    """Return a finished run in a few lines."""
+    reached = ""
+    if result["accuracy"] is not None:
+        reached = (
+            f": accuracy {result['accuracy']:.1%} on the sites' held-out images "
+            f"(zero-shot {result['zero_shot_accuracy']:.1%}, "
+            f"worst site {result['worst_client_acc']:.1%})"
+        )
+    return (
+        f"{result['rounds']} of {rounds} rounds done{reached}\n"
+        f"prompt {result['prompt'][:16]} in {result['output']}/artefact"
+    )
