@@ -102,6 +102,7 @@ def _trunk() -> dict[str, Tensor]:
     from timm import create_model
 
     with torch.device("meta"):
-        names = [f"visual.trunk.{key}" for key in create_model("tf_efficientnet_lite0").state_dict()]
+        names = create_model("tf_efficientnet_lite0").state_dict().keys()
     source = torch.load(str(path), map_location="cpu", weights_only=True)
-    return dict(list(zip(names, source.values(), strict=True))[:-2])
+    named = zip((f"visual.trunk.{name}" for name in names), source.values(), strict=True)
+    return dict(list(named)[:-2])

@@ -1,5 +1,6 @@
 """Check a text tower early, on the teacher's features: zero-shot and steering by words alone."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,10 @@ import torch.nn.functional as F
 from open_clip.model import CLIP
 from torch import Tensor, nn
 
-from benchmarks import fashion_mnist
+from fedprompt.data.decode import decode
+from fedprompt.data.fashion_mnist import CLASSES, read_fashion_mnist
+from fedprompt.data.shots import few_shot
+from fedprompt.data.splits import Split
 from tools.embedded_clip.data import UNSEEN, class_names, load_split
 from tools.embedded_clip.teacher import features, load_teacher
 from tools.embedded_clip.towers import text_vectors
@@ -21,21 +25,27 @@ STEERED = (
 )
 
 
+def pixels(split: Split, chosen: Sequence[int]) -> Tensor:
+    """Decode some images of a split: ``(n, 3, h, w)`` uint8."""
+    images = [decode(split.source.content(int(i))) for i in chosen]
+    return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).contiguous()
+
+
 def cache_fashion(work: Path, count: int = 3000) -> None:
-    """Cache the teacher's features of some test and all few-shot images of Fashion-MNIST."""
+    """Cache the teacher's features of some test and few-shot images of Fashion-MNIST."""
     target = work / "fashion.npz"
     if target.exists():
         return
-    teacher = load_teacher()
-    saved = {}
-    for split in ("t10k", "train"):
-        images, labels = fashion_mnist.load(split)
-        chosen = torch.arange(count)
-        if split == "train":
-            chosen = torch.cat([fashion_mnist.few_shot(labels, 16, s) for s in range(3)])
-        batches = images[chosen][:, None].expand(-1, 3, -1, -1).split(32)
-        saved[split] = torch.cat([features(teacher, b) for b in batches]).numpy()
-        saved[f"{split}_labels"] = labels[chosen].numpy()
+    teacher, splits, saved = load_teacher(), read_fashion_mnist(), {}
+    assert splits.test is not None  # noqa: S101 - Fashion-MNIST has one
+    shots = np.concatenate([few_shot(splits.train.labels, 16, seed) for seed in range(3)])
+    for name, split, chosen in (
+        ("t10k", splits.test, np.arange(count)),
+        ("train", splits.train, shots),
+    ):
+        batches = pixels(split, chosen.tolist()).split(32)
+        saved[name] = torch.cat([features(teacher, batch) for batch in batches]).numpy()
+        saved[f"{name}_labels"] = split.labels[chosen]
     np.savez(target, **saved)
 
 
@@ -60,6 +70,6 @@ def probe(model: CLIP, projection: nn.Module, data: Path, work: Path) -> dict[st
     saved = np.load(work / "fashion.npz")
     clothes, kinds = torch.from_numpy(saved["t10k"]).float(), torch.from_numpy(saved["t10k_labels"])
     for i, template in enumerate(("a photo of a {}.", *STEERED)):
-        vectors = text_vectors(model, [template.format(n) for n in fashion_mnist.CLASSES])
+        vectors = text_vectors(model, [template.format(n) for n in CLASSES])
         figures[f"fashion_{i}"] = accuracy(projection(clothes), kinds, vectors)
     return {name: round(100 * value, 1) for name, value in figures.items()}

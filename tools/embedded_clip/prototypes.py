@@ -47,7 +47,7 @@ def class_means(values: Tensor, labels: Tensor) -> Tensor:
 
 
 def means_from_rows(features: Tensor, labels: Tensor, rows: Tensor, known: Tensor) -> Tensor:
-    """Turn centred classifier rows ``(k, 1280)`` into class means; ``known`` are the trained rows."""
+    """Turn centred classifier rows ``(k, 1280)`` into class means; ``known`` are the trained."""
     means = class_means(features, labels)
     centre = means.mean(dim=0)
     within = features - means[labels]
@@ -70,9 +70,7 @@ def build(data: Path, work: Path) -> Prototypes:
     order = list(rows)
     classifier = load_teacher().classifier.weight.detach().float()[list(rows.values())]
     known = torch.tensor([order.index(w) for w in trained])
-    seen = means_from_rows(
-        features.float(), labels, classifier - classifier.mean(dim=0), known
-    )
+    seen = means_from_rows(features.float(), labels, classifier - classifier.mean(dim=0), known)
     senses = torch.from_numpy(np.load(work / "words.npz")["senses"])
     places = torch.tensor([position[w] for w in order])
     centre, about = seen.mean(dim=0), senses[places].mean(dim=0)

