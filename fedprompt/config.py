@@ -6,7 +6,6 @@ overrides one key. Each owner validates its own section and refuses keys it does
 
 import difflib
 import importlib
-import math
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -68,7 +67,7 @@ def check(flat: Mapping[str, Scalar]) -> None:
         name = key.partition(".")[0]
         if name not in SECTIONS or "." not in key:
             raise ConfigError(
-                f"{key!r} belongs to no section; keys are section.key, sections are "
+                f"{key!r} belongs to no section; {_nearest(key)}keys are section.key, sections are "
                 f"{', '.join(SECTIONS)}"
             )
     for name, reference in SECTIONS.items():
@@ -100,6 +99,16 @@ def section(flat: Mapping[str, Scalar], name: str, model: type[AnySection]) -> A
         return model(**values)
     except ValidationError as error:
         raise ConfigError(_explain(name, model, error)) from None
+
+
+def _nearest(key: str) -> str:
+    """Return a hint at the known key that a key of no section may mean."""
+    name, _, field = key.rpartition(".")
+    known = list(defaults())
+    near = difflib.get_close_matches(key, known, n=1, cutoff=0.8)
+    near += [k for k in known if k.partition(".")[2] == field]
+    near += [f"{k}.{field}" for k in difflib.get_close_matches(name, SECTIONS, n=1)]
+    return f"did you mean {near[0]}? " if near else ""
 
 
 def _explain(name: str, model: type[Section], error: ValidationError) -> str:
@@ -140,6 +149,4 @@ def _scalar(text: str) -> Scalar:
         value = tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
         return text
-    if isinstance(value, float) and not math.isfinite(value):
-        raise ConfigError(f"{text!r} is not a finite number")
     return value if isinstance(value, Scalar) else text

@@ -28,11 +28,19 @@ def write_atomic(path: Path, data: bytes) -> None:
             os.fsync(file.fileno())
         Path(temporary).chmod(0o644)
         Path(temporary).replace(path)
-        sync_folder(path.parent)
-    except OSError as error:
+    except BaseException as error:  # also Ctrl-C: no temporary file may stay
         with contextlib.suppress(OSError):
             Path(temporary).unlink()
-        raise StorageError(_explain(path, error)) from error
+        if isinstance(error, OSError):
+            raise StorageError(_explain(path, error)) from error
+        raise
+    try:
+        sync_folder(path.parent)
+    except OSError as error:
+        raise StorageError(
+            f"{path} was written, but its folder could not be synced: {error.strerror}; a power "
+            "cut may bring back the old file. Write again, or give another --output folder."
+        ) from error
 
 
 def sync_folder(folder: Path) -> None:

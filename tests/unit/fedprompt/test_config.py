@@ -1,0 +1,139 @@
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from client.config import FitConfig
+from fedprompt.config import SECTIONS, check, defaults, load, section
+from fedprompt.errors import ConfigError
+from fedprompt.prompts.config import PromptConfig
+
+ROOT = Path(__file__).parents[3]
+
+
+def write(folder: Path, text: str) -> Path:
+    path = folder / "run.toml"
+    path.write_text(text)
+    return path
+
+
+def test_a_file_and_overrides_become_flat_keys(tmp_path: Path) -> None:
+    path = write(tmp_path, '[fit]\nbatch = 8\n[data]\nsource = "folder"\n')
+    flat = load(path, ["fit.batch=16", "prompt.rank = 2", "data.class_names=cat, dog"])
+    assert flat == {
+        "fit.batch": 16,
+        "data.source": "folder",
+        "prompt.rank": 2,
+        "data.class_names": "cat, dog",
+    }
+    assert section(flat, "fit", FitConfig) == FitConfig(batch=16)
+
+
+def test_nothing_given_is_nothing() -> None:
+    assert load(None) == {}
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("fit.learning_rate=1e-3", 1e-3),
+        ("fit.learning_rate=1", 1),
+        ("fit.cache=false", False),
+        ("prompt.init=", ""),
+        ("prompt.init=a photo of a", "a photo of a"),
+        ('prompt.init="quoted = text"', "quoted = text"),
+        ("data.template=a {}, b=c.", "a {}, b=c."),
+        ("data.source=[1, 2]", "[1, 2]"),
+        ("server.output=2026-11-22", "2026-11-22"),
+    ],
+)
+def test_overrides_are_read_as_toml_or_as_words(text: str, value: object) -> None:
+    found = load(None, [text])[text.partition("=")[0]]
+    assert found == value
+    assert type(found) is type(value)
+
+
+@pytest.mark.parametrize(
+    ("text", "match"),
+    [
+        ("fit.batch", "no '='; write --set section.key=value"),
+        ("fit.learning_rat=1", r"did you mean fit.learning_rate\? allowed are optimiser, "),
+        ("fitt.batch=1", "did you mean fit"),
+        ("batch=1", r"did you mean fit.batch\?"),
+        ("nonsense=1", "keys are section.key, sections are backbone, data, prompt, fit, server"),
+        ("nonsense.batch=1", "sections are backbone, data, prompt, fit, server"),
+        ("fit.zzz=1", "fit.zzz is not a setting: allowed are"),
+        ("fit.batch=0", "fit.batch = 0: .*greater than or equal to 1"),
+        ("fit.batch=many", "fit.batch = 'many': .*valid integer"),
+        ("fit.optimiser=adam", "fit.optimiser = 'adam': .*'sgd' or 'adamw'"),
+        ("fit.learning_rate=nan", "fit.learning_rate = nan: .*finite"),
+        ("fit.learning_rate=-inf", "fit.learning_rate = -inf: .*finite"),
+        ("data.partitioner=dirichelt", "data.partitioner = 'dirichelt': .*one of .*dirichlet"),
+    ],
+)
+def test_f33_a_wrong_key_or_value_is_named_with_what_is_allowed(text: str, match: str) -> None:
+    with pytest.raises(ConfigError, match=match):
+        load(None, [text])
+
+
+@pytest.mark.parametrize(
+    ("text", "match"),
+    [
+        ("batch = 1", "'batch' stands outside a section"),
+        ("[fit]\nbatch = [1]", "fit.batch: found list, expected a scalar"),
+        ("[fit]\nlearning_rate = nan", "fit.learning_rate = nan: .*finite"),
+        ("[fit.more]\nbatch = 1", "fit.more: found dict"),
+        ("[fit\n", "is not TOML"),
+        ("[fits]\nbatch = 1", "did you mean fit"),
+    ],
+)
+def test_f33_a_wrong_file_is_refused(tmp_path: Path, text: str, match: str) -> None:
+    with pytest.raises(ConfigError, match=match):
+        load(write(tmp_path, text))
+
+
+def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"none.toml could not be read: No such file"):
+        load(tmp_path / "none.toml")
+    with pytest.raises(ConfigError, match="could not be read"):
+        load(tmp_path)
+    binary = tmp_path / "binary.toml"
+    binary.write_bytes(b"\xff\xfe")
+    with pytest.raises(ConfigError, match="is not TOML"):
+        load(binary)
+
+
+def test_check_validates_every_section() -> None:
+    check(defaults())
+    for name in SECTIONS:
+        with pytest.raises(ConfigError, match=f"{name}.zzz is not a setting"):
+            check({f"{name}.zzz": 1})
+
+
+def test_a_section_is_frozen_and_takes_only_its_own_keys() -> None:
+    found = section({"prompt.rank": 2, "fit.batch": 3}, "prompt", PromptConfig)
+    assert found == PromptConfig(rank=2)
+    with pytest.raises(ValueError, match="frozen"):
+        found.rank = 3
+
+
+def test_defaults_are_complete_and_flower_can_carry_them() -> None:
+    flat = defaults()
+    assert {key.partition(".")[0] for key in flat} == set(SECTIONS)
+    fit = {key.partition(".")[2] for key in flat if key.startswith("fit.")}
+    assert fit == set(FitConfig.model_fields)
+    assert all(type(value) in (str, int, float, bool) for value in flat.values())
+    assert flat["prompt.method"] == "dip"
+
+
+def test_flowers_run_config_in_pyproject_states_the_defaults() -> None:
+    """Flower refuses an override of a key that the table does not have."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    table = project["tool"]["flwr"]["app"]["config"]
+    flat = {
+        key if not isinstance(value, dict) else f"{key}.{inner}": leaf
+        for key, value in table.items()
+        for inner, leaf in (value.items() if isinstance(value, dict) else [("", value)])
+    }
+    assert flat == defaults()
+    assert {k: type(v) for k, v in flat.items()} == {k: type(v) for k, v in defaults().items()}

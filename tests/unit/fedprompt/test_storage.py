@@ -1,0 +1,112 @@
+import errno
+import os
+import stat
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from fedprompt.errors import StorageError
+from fedprompt.storage import sync_folder, write_atomic
+
+
+def fail(code: int):
+    """Return a function that fails as the system does."""
+
+    def raise_it(*_args: object, **_options: object) -> None:
+        raise OSError(code, os.strerror(code))
+
+    return raise_it
+
+
+def listing(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_new_and_old_files_are_replaced_whole(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "folder" / "x.bin"
+    write_atomic(path, b"one")
+    write_atomic(path, b"")
+    assert listing(path.parent) == {"x.bin": b""}
+    assert stat.S_IMODE(path.stat().st_mode) == 0o644
+
+
+def test_the_bytes_are_on_disk_before_the_name_points_at_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done: list[str] = []
+    sync, move = os.fsync, Path.replace
+
+    def fsync(descriptor: int) -> None:
+        done.append("folder" if stat.S_ISDIR(os.fstat(descriptor).st_mode) else "file")
+        sync(descriptor)
+
+    def replace(self: Path, target: Path) -> Path:
+        done.append("rename")
+        return move(self, target)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    monkeypatch.setattr(Path, "replace", replace)
+    write_atomic(tmp_path / "x", b"new")
+    assert done == ["file", "rename", "folder"]
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EIO])
+@pytest.mark.parametrize("place", ["mkstemp", "fsync", "replace", "chmod"])
+def test_f23_the_old_file_stays_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int, place: str
+) -> None:
+    path = tmp_path / "x"
+    path.write_bytes(b"old")
+    owner = {"mkstemp": tempfile, "fsync": os}.get(place, Path)
+    with monkeypatch.context() as patched:
+        patched.setattr(owner, place, fail(code))
+        with pytest.raises(StorageError, match=os.strerror(code)) as caught:
+            write_atomic(path, b"new")
+    assert str(path) in str(caught.value)
+    assert "nothing was changed" in str(caught.value)
+    assert listing(tmp_path) == {"x": b"old"}
+
+
+def test_f23_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(StorageError, match="Not a directory|File exists"):
+        write_atomic(tmp_path / "file" / "x", b"new")
+
+
+@pytest.mark.parametrize("stop", [KeyboardInterrupt, MemoryError])
+def test_an_interrupt_leaves_no_temporary_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop: type[BaseException]
+) -> None:
+    def interrupt(_descriptor: int) -> None:
+        raise stop
+
+    monkeypatch.setattr(os, "fsync", interrupt)
+    with pytest.raises(stop):
+        write_atomic(tmp_path / "x", b"new")
+    assert listing(tmp_path) == {}
+
+
+def test_a_folder_that_cannot_be_synced_is_told_truly(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The rename is done by then: "nothing was changed" would be false."""
+    sync = os.fsync
+
+    def fsync(descriptor: int) -> None:
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            fail(errno.EIO)()
+        sync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    with pytest.raises(StorageError, match="Input/output error") as caught:
+        write_atomic(tmp_path / "x", b"new")
+    assert "nothing was changed" not in str(caught.value)
+    assert listing(tmp_path) == {"x": b"new"}
+
+
+def test_sync_folder_closes_what_it_opens(tmp_path: Path) -> None:
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    for _ in range(5):
+        sync_folder(tmp_path)
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
