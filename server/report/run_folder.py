@@ -1,14 +1,19 @@
 """Gather what a run's folder holds; each part may be missing."""
 
-from dataclasses import dataclass
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from fedprompt.artefact import Artefact
 from fedprompt.errors import CheckpointError
+from server import outcome
 from server.report.lines import Line, read_lines
 from server.report.predictions import Predictions, read_predictions
 
 RECORD, ARTEFACT, PREDICTIONS = "rounds.jsonl", "artefact", "predictions.json"
+SETTINGS = "settings.json"
 
 
 @dataclass(frozen=True)
@@ -20,6 +25,8 @@ class RunFolder:
     torn: bool = False  # the record ends in half a line
     artefact: Artefact | None = None
     predictions: Predictions | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)  # flat: "section.key"
+    ended: Mapping[str, Any] | None = None  # with which error; None: not at all
 
 
 def read_run(path: Path) -> RunFolder:
@@ -44,4 +51,17 @@ def read_run(path: Path) -> RunFolder:
             f"{path} holds no run: found neither {RECORD} with a whole round nor {ARTEFACT}/ nor "
             f"{PREDICTIONS}; make one with fedprompt simulate --set server.output={path}"
         )
-    return RunFolder(path, tuple(lines), torn, artefact, predictions)
+    settings, ended = _read_settings(path / SETTINGS), outcome.read(path)
+    return RunFolder(path, tuple(lines), torn, artefact, predictions, settings, ended)
+
+
+def _read_settings(path: Path) -> dict[str, Any]:
+    if not path.exists():
+        return {}
+    try:
+        found = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError) as error:
+        raise CheckpointError(f"{path} is damaged ({error}); delete it") from None
+    if not isinstance(found, dict):
+        raise CheckpointError(f"{path} holds no table of settings; delete it")
+    return found

@@ -1,0 +1,183 @@
+"""Draw a run's curves; each says in words what it shows."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from markupsafe import Markup
+from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection
+from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+from server.report.formats import count, percent, size
+from server.report.lines import Line
+from server.report.site_rows import is_shown, shown_sites
+from server.report.svg import FAINT, INK, MEAN, WORST, drawing, to_svg
+
+Points = list[tuple[int, float]]  # (round, value)
+_MOST_SITES = 40  # drawn one by one; of more, the band that holds the middle 80 %
+_MOST_BARS = 60  # rounds; more are drawn as a line
+
+
+@dataclass(frozen=True)
+class Chart:
+    """Hold one drawing and its heading."""
+
+    title: str
+    note: str
+    svg: Markup
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Hold one named line of a chart."""
+
+    name: str
+    points: Points
+    colour: str = MEAN
+    dashes: str = "-"
+
+
+def accuracy_chart(lines: Sequence[Line]) -> Chart | None:
+    """Return accuracy over the rounds: mean, worst site and every site."""
+    mean = _points(lines, lambda line: line.accuracy)
+    if not mean:
+        return None
+    worst = _points(lines, _worst)
+    curves = [Curve("mean", mean), Curve("worst site", worst, WORST, "--")]
+    with drawing() as axes:
+        _draw_sites(axes, lines)
+        _draw(axes, [curve for curve in curves if curve.points])
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: percent(y, 0)))
+        note = "On each site's own held-out images; thin lines are sites."
+        return _finish(axes, "accuracy", "Accuracy", note, curves, percent)
+
+
+def loss_chart(lines: Sequence[Line]) -> Chart | None:
+    """Return the training loss and the loss on held-out images."""
+    curves = [
+        Curve("training", _points(lines, lambda line: line.loss)),
+        Curve("held-out", _points(lines, lambda line: line.nll), WORST, "--"),
+    ]
+    return _plain("loss", "Loss", "Cross-entropy in nats, weighted by images.", curves)
+
+
+def density_chart(lines: Sequence[Line]) -> Chart | None:
+    """Return the merged prompt's information density."""
+    curves = [Curve("density", _points(lines, lambda line: line.information_density))]
+    note = "Share of the prompt's spectrum in its first singular directions."
+    return _plain("density", "Information density", note, curves)
+
+
+def truncation_chart(lines: Sequence[Line]) -> Chart | None:
+    """Return what merging lost."""
+    curves = [Curve("error", _points(lines, lambda line: line.truncation_error), WORST)]
+    note = "What was lost when the sites' updates were merged at the prompt's rank; 0 is nothing."
+    return _plain("truncation", "Truncation error", note, curves)
+
+
+def bytes_chart(lines: Sequence[Line]) -> Chart | None:
+    """Return the bytes of each round's training messages."""
+    curves = [
+        Curve("down, to the sites", [(x.round, x.bytes_down) for x in lines[1:]]),
+        Curve("up, from the sites", [(x.round, x.bytes_up) for x in lines[1:]], WORST, "--"),
+    ]
+    if len(lines) < 2:
+        return None
+    with drawing() as axes:
+        (_bars if len(lines) <= _MOST_BARS else _draw)(axes, curves)
+        axes.set_ylim(bottom=0)
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: size(y)))
+        note = "All sites together, training only, framing included."
+        return _finish(axes, "bytes", "Bytes per round", note, curves, size)
+
+
+def participation_chart(lines: Sequence[Line]) -> Chart | None:
+    """Return how many sites were asked in each round, and how many replies were merged."""
+    curves = [
+        Curve("asked", [(x.round, len(x.asked)) for x in lines[1:]]),
+        Curve("merged", [(x.round, len(x.accepted)) for x in lines[1:]], WORST, "--"),
+    ]
+    if len(lines) < 2:
+        return None
+    with drawing() as axes:
+        (_bars if len(lines) <= _MOST_BARS else _draw)(axes, curves)
+        axes.set_ylim(bottom=0)
+        note = "Replies that did not come or were refused are missing from the second."
+        return _finish(axes, "participation", "Sites per round", note, curves, count)
+
+
+CHARTS = (loss_chart, density_chart, truncation_chart, bytes_chart, participation_chart)
+
+
+def _points(lines: Sequence[Line], value: Callable[[Line], float | None]) -> Points:
+    return [(line.round, y) for line in lines if (y := value(line)) is not None]
+
+
+def _worst(line: Line) -> float | None:
+    return min((score.accuracy for score in line.sites.values() if is_shown(score)), default=None)
+
+
+def _plain(name: str, title: str, note: str, curves: list[Curve]) -> Chart | None:
+    curves = [curve for curve in curves if curve.points]
+    if not curves:
+        return None
+    with drawing() as axes:
+        _draw(axes, curves)
+        low, high = axes.get_ylim()
+        least = max(0.02, 0.1 * abs(high))  # a flat curve is not blown up to noise
+        if high - low < least:
+            axes.set_ylim((low + high - least) / 2, (low + high + least) / 2)
+        return _finish(axes, name, title, note, curves, lambda y: f"{y:.4g}")
+
+
+def _draw(axes: Axes, curves: Sequence[Curve]) -> None:
+    for curve in curves:
+        x, y = zip(*curve.points, strict=True)
+        marker = "o" if len(x) <= 12 else ""
+        axes.plot(x, y, curve.dashes, color=curve.colour, label=curve.name, marker=marker, ms=4)
+
+
+def _bars(axes: Axes, curves: Sequence[Curve]) -> None:
+    for i, curve in enumerate(curves):
+        x, y = zip(*curve.points, strict=True)
+        axes.bar(np.asarray(x) + 0.42 * (i - 0.5), y, 0.36, color=curve.colour, label=curve.name)
+
+
+def _draw_sites(axes: Axes, lines: Sequence[Line]) -> None:
+    """Draw each site thin, from the round in which it joined; of many, the middle 80 %."""
+    sites = shown_sites(lines)
+    rounds = [line for line in lines if line.sites]
+    if len(sites) <= _MOST_SITES:
+        paths = [
+            [(r.round, r.sites[site].accuracy) for r in rounds if site in r.sites] for site in sites
+        ]
+        axes.add_collection(
+            LineCollection(paths, colors=INK, alpha=0.28, linewidths=0.9, label="each site")
+        )
+        return
+    found = [[s.accuracy for site, s in r.sites.items() if site in sites] for r in rounds]
+    kept = [(r.round, *np.percentile(y, (10, 90))) for r, y in zip(rounds, found, strict=True) if y]
+    x, low, high = zip(*kept, strict=True)
+    axes.fill_between(x, low, high, color=INK, alpha=0.12, lw=0, label="8 of 10 sites")
+
+
+def _finish(
+    axes: Axes, name: str, title: str, note: str, curves: Sequence[Curve], show: Callable[..., str]
+) -> Chart:
+    axes.set_xlabel("round")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8))
+    axes.yaxis.set_major_locator(MaxNLocator(nbins=5, integer=name == "participation"))
+    axes.tick_params(axis="x", color=FAINT)
+    axes.margins(x=0.03)
+    if len(axes.get_legend_handles_labels()[0]) > 1:
+        axes.legend(loc="lower left", bbox_to_anchor=(-0.02, 1.0), ncols=3, borderaxespad=0)
+    told = "; ".join(_tell(curve, show) for curve in curves if curve.points)
+    return Chart(title, note, to_svg(axes, name, f"{title} per round", told))
+
+
+def _tell(curve: Curve, show: Callable[..., str]) -> str:
+    (first, start), (last, end) = curve.points[0], curve.points[-1]
+    if first == last:
+        return f"{curve.name}: {show(start)} in round {first}"
+    return f"{curve.name}: from {show(start)} in round {first} to {show(end)} in round {last}"

@@ -1,0 +1,88 @@
+"""Put a run's figures, charts and tables into one page that needs nothing but itself."""
+
+import shlex
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from server.report import charts, confusion
+from server.report.formats import FILTERS, size
+from server.report.gate_events import by_reason, gate_events
+from server.report.headline import Headline, headline
+from server.report.run_folder import RunFolder
+from server.report.settings import hash_rows, setting_rows
+from server.report.site_rows import LEAST_SHOWN, shown_sites, site_rows
+
+_MOST_EVENTS, _MOST_CLASSES = 200, 200  # listed; the record and the artefact hold them all
+
+
+def render(run: RunFolder) -> str:
+    """Return the page of a run; every text that comes from outside is escaped."""
+    template = _environment().get_template("page.html")
+    return template.render(
+        run=run,
+        name=run.path.resolve().name,
+        folder=shlex.quote(str(run.path)),
+        figures=headline(run.lines, run.artefact),
+        settings=setting_rows(run),
+        hashes=hash_rows(run),
+        classes=run.artefact.metadata["classes"] if run.artefact else (),
+        most_classes=_MOST_CLASSES,
+        **_record(run),
+        **_predictions(run),
+    )
+
+
+def story(run: RunFolder, figures: Headline) -> str:
+    """Return what happened in a sentence or two."""
+    sites = f"{figures.sites} {'site' if figures.sites == 1 else 'sites'}"
+    rounds = f"{figures.rounds} {'round' if figures.rounds == 1 else 'rounds'}"
+    told = f"{sites} tuned one prompt together in {rounds}."
+    if figures.numbers is not None:
+        told += f" Images stayed where they are; each site sent {figures.numbers:,} numbers a round"
+        reply = figures.message_bytes
+        told += f" ({size(reply)} with framing)." if reply else "."
+    if run.ended is None:
+        told += " The run has not ended, or was stopped."
+    return told
+
+
+def _record(run: RunFolder) -> dict[str, Any]:
+    lines = run.lines
+    events = gate_events(lines, shown_sites(lines))
+    drawn = [draw(lines) for draw in charts.CHARTS] if lines else []
+    return {
+        "story": story(run, headline(lines, run.artefact)) if lines else "",
+        "accuracy_chart": charts.accuracy_chart(lines),
+        "charts": [chart for chart in drawn if chart],
+        "sites": site_rows(lines),
+        "least_shown": LEAST_SHOWN,
+        "reasons": by_reason(events),
+        "events": events[:_MOST_EVENTS],
+        "hidden_events": max(0, len(events) - _MOST_EVENTS),
+    }
+
+
+def _predictions(run: RunFolder) -> dict[str, Any]:
+    found = run.predictions
+    if found is None or not found.confusion:
+        return {"cells": None, "picture": "", "mistakes": []}
+    fits = len(found.classes) <= confusion.MOST_CELLS
+    return {
+        "cells": confusion.shares(found.confusion) if fits else None,
+        "picture": "" if fits else confusion.picture(found.confusion),
+        "mistakes": confusion.frequent_mistakes(found),
+    }
+
+
+def _environment() -> Environment:
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(FILTERS)
+    return environment
