@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterable
 
 import torch
+import torch.distributed as dist
 from torch import nn
 from torch.optim import AdamW, Muon, Optimizer
 
@@ -53,9 +54,30 @@ def set_rate(
             group["lr"] = group["peak"] * share
 
 
+def average_gradients(optimizers: Iterable[Optimizer]) -> None:
+    """Average the gradients over the processes of a run of several.
+
+    On a busy machine two processes that meet once a step are faster than two threads.
+    """
+    gradients = [
+        p.grad
+        for optimizer in optimizers
+        for group in optimizer.param_groups
+        for p in group["params"]
+        if p.grad is not None
+    ]
+    flat = torch.cat([g.flatten() for g in gradients])
+    dist.all_reduce(flat)
+    parts = (flat / dist.get_world_size()).split([g.numel() for g in gradients])
+    for gradient, part in zip(gradients, parts, strict=True):
+        gradient.copy_(part.view_as(gradient))
+
+
 def step(optimizers: Iterable[Optimizer], loss: torch.Tensor) -> None:
     """Descend once along the gradient of ``loss``."""
     loss.backward()
+    if dist.is_initialized():
+        average_gradients(optimizers)
     for optimizer in optimizers:
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)

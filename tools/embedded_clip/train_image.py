@@ -1,10 +1,12 @@
 """Train the image tower: labels, the teacher's features, and later the words' joint space."""
 
 import logging
+import os
 import time
 from pathlib import Path
 
 import torch
+import torch.distributed as dist
 import torch.nn.functional as F
 from open_clip.transformer import PatchDropout, VisionTransformer
 from torch import Tensor, nn
@@ -80,7 +82,9 @@ class ImageTrainer:
         self.optimizers = optimizers.make_optimizers(
             [self.parts], muon_rate=2e-3, adam_rate=1e-3, weight_decay=0.05
         )
-        self.generator = torch.Generator().manual_seed(seed)
+        self.rank = dist.get_rank() if dist.is_initialized() else 0
+        self.batch = BATCH // (dist.get_world_size() if dist.is_initialized() else 1)
+        self.generator = torch.Generator().manual_seed(seed + 100 * self.rank)
         self.done = 0
 
     def draw(self) -> tuple[Tensor, Tensor, Tensor]:
@@ -88,7 +92,7 @@ class ImageTrainer:
         pixels, features, rows = [], [], []
         for images, _, values in self.copies:
             chosen = torch.randint(
-                len(images), (BATCH // len(self.copies),), generator=self.generator
+                len(images), (self.batch // len(self.copies),), generator=self.generator
             )
             pixels.append(shifted(normalised(images[chosen]), self.generator))
             features.append(values[chosen].float())
@@ -148,7 +152,7 @@ class ImageTrainer:
                 loss = self.loss()
             optimizers.step(self.optimizers, loss)
             self.done, total = self.done + 1, total + float(loss.detach())
-            if self.done % every == 0 or self.done == steps:
+            if self.rank == 0 and (self.done % every == 0 or self.done == steps):
                 figures = self.check(10_000 if self.done == steps else 2_000)
                 minutes = (time.monotonic() - start_time) / 60
                 LOG.info("%d %.3f %s %.1f min", self.done, total / every, figures, minutes)
@@ -175,9 +179,13 @@ class ImageTrainer:
         self.parts.load_state_dict(state["parts"])
         for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(saved)
+        self.done = state["done"]
+        if self.rank:  # only the first process's random state is kept
+            self.generator.manual_seed(100 * self.rank + self.done)
+            torch.manual_seed(100 * self.rank + self.done)
+            return
         self.generator.set_state(state["generator"])
         torch.set_rng_state(state["torch"])
-        self.done = state["done"]
 
 
 def train(
@@ -194,6 +202,8 @@ def train(
 
     ``joint`` says whether the text tower is there to be met; the first half needs none.
     """
+    if "WORLD_SIZE" in os.environ:  # started by torchrun
+        dist.init_process_group("gloo")
     trainer = ImageTrainer(data, work, seed, copies, joint)
     trainer.resume()
     trainer.run(steps, every)
