@@ -69,9 +69,13 @@ def fuse(clip: FrozenClip, class_vectors: Array, flavour: Flavour = "ort") -> on
 
 
 def _check_class_vectors(vectors: Array) -> None:
-    lengths = np.linalg.norm(vectors, axis=-1) if vectors.ndim == 2 else np.zeros(1)
-    if not len(vectors) or not np.allclose(lengths, 1, atol=1e-3):
-        raise GraphError(
-            f"the class vectors have shape {vectors.shape} and lengths from {lengths.min():.3g} to "
-            f"{lengths.max():.3g}; expected [classes joint], each of length 1"
-        )
+    found = "no vectors"
+    if vectors.ndim == 2 and vectors.size:
+        lengths = np.linalg.norm(vectors, axis=1)
+        if np.allclose(lengths, 1, atol=1e-3):
+            return
+        found = f"lengths from {lengths.min():.3g} to {lengths.max():.3g}"
+    raise GraphError(
+        f"the class vectors have shape {list(vectors.shape)} and {found}; expected "
+        "[classes joint], each of length 1"
+    )

@@ -1,6 +1,7 @@
 """From an artefact folder to what `export.write` folds: the CLIP, class vectors, real images."""
 
 from collections.abc import Mapping
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -17,7 +18,12 @@ from fedprompt.data.decode import decode
 from fedprompt.data.load import load
 from fedprompt.data.preprocess import Preprocessing, fit_to_input
 from fedprompt.errors import ArtefactError
-from fedprompt.prompts.build import from_artefact
+from fedprompt.prompts.artefacts import from_artefact
+
+
+def load_artefact(path: Path) -> Artefact:
+    """Read an artefact folder, or the one inside a run's folder."""
+    return Artefact.load(path / "artefact" if (path / "artefact").is_dir() else path)
 
 
 def load_clip(artefact: Artefact, settings: Mapping[str, Scalar]) -> FrozenClip:

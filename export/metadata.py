@@ -1,14 +1,14 @@
 """What a classifier file says about itself, under ``fedprompt.*`` in its metadata."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from export.probes import Probes
 from fedprompt.data.preprocess import Preprocessing
 from fedprompt.errors import DataError, GraphError
-from fedprompt.identity import canonical_json
+from fedprompt.identity import canonical_json, sha256_bytes
 
 PREFIX = "fedprompt."
 FORMAT = 1  # of the keys below; the newest this release reads
@@ -60,6 +60,7 @@ class GraphMetadata:
         values = {
             "format": FORMAT,
             "classes": list(self.classes),
+            "classes_sha256": _hash(self.classes),
             "preprocessing": self.preprocessing.to_dict(),
             "backbone": self.backbone,
             "tokenizer_sha256": self.tokenizer_sha256,
@@ -101,6 +102,10 @@ class GraphMetadata:
         return _checked(cls, values)
 
 
+def _hash(classes: Sequence[str]) -> str:
+    return sha256_bytes(canonical_json(list(classes)))
+
+
 def _read(key: str, text: str) -> Any:
     try:
         return json.loads(text)
@@ -110,6 +115,7 @@ def _read(key: str, text: str) -> Any:
 
 _KINDS: dict[str, type | tuple[type, ...]] = {
     "classes": list,
+    "classes_sha256": str,
     "preprocessing": dict,
     "backbone": dict,
     "tokenizer_sha256": str,
@@ -132,6 +138,10 @@ def _checked(kind: type[GraphMetadata], values: dict[str, Any]) -> GraphMetadata
     classes = known["classes"]
     if not classes or not all(isinstance(name, str) for name in classes):
         raise GraphError(f"metadata {PREFIX}classes is no list of names; export again")
+    if known.pop("classes_sha256") != _hash(classes):
+        raise GraphError(
+            f"metadata {PREFIX}classes does not match its hash; names or their order were changed"
+        )
     try:
         known["preprocessing"] = Preprocessing.from_dict(known["preprocessing"])
     except (DataError, TypeError) as error:

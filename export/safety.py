@@ -42,18 +42,23 @@ def read_model(path: Path, *, max_bytes: int = MAX_BYTES) -> bytes:
     GraphError
         The file is missing, no regular file, empty, too large, or refers to something outside.
     """
-    try:
+    try:  # without O_NONBLOCK a pipe would wait for its writer
         descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
     except OSError as error:
         raise GraphError(f"{path} could not be opened: {error.strerror}") from None
-    with os.fdopen(descriptor, "rb") as file:
+    try:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode) or not 0 < status.st_size <= max_bytes:
             raise GraphError(
                 f"{path} is empty, no regular file or larger than {max_bytes:,} bytes "
                 f"(found {status.st_size:,}); give an ONNX file"
             )
-        data = file.read(max_bytes + 1)
+        with os.fdopen(descriptor, "rb", closefd=False) as file:
+            data = file.read(max_bytes + 1)
+    except OSError as error:
+        raise GraphError(f"{path} could not be read: {error.strerror}") from None
+    finally:
+        os.close(descriptor)
     check_bytes(data, str(path))
     return data
 

@@ -32,6 +32,7 @@ REQUIRED: dict[str, type | tuple[type, ...]] = {
     "form": str,
     "rank": int,
     "tokens": int,
+    "trained": list,
     "dtype": str,
     "backbone": dict,
     "tokenizer_sha256": str,

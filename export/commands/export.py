@@ -1,17 +1,18 @@
-"""fedprompt export: from a prompt artefact to one ONNX file."""
+"""``fedprompt export``: from a prompt artefact to one ONNX file."""
 
-import json as json_text
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
+
+from fedprompt.options import ConfigOption, JsonOption, SetOption, show
 
 if TYPE_CHECKING:
     from export.write import Written
 
 
 def export(
-    artefact: Annotated[Path, typer.Argument(help="Folder of a prompt artefact.")],
+    artefact: Annotated[Path, typer.Argument(help="Folder of a prompt artefact, or of a run.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="ONNX file to write.")] = Path(
         "classifier.onnx"
     ),
@@ -30,21 +31,17 @@ def export(
     force: Annotated[
         bool, typer.Option("--force", help="Write in spite of a breach of parity; it is recorded.")
     ] = False,
-    config: Annotated[Path | None, typer.Option(help="TOML file with settings.")] = None,
-    settings: Annotated[
-        list[str] | None,
-        typer.Option("--set", help="section.key=value, such as backbone.pretrained=FILE."),
-    ] = None,
-    json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    config: ConfigOption = None,
+    override: SetOption = None,
+    json: JsonOption = False,
 ) -> None:
     """Fold a prompt into one ONNX file: uint8 images in, logits out, torch's answers checked."""
-    from export.load import fold, load_clip, real_images
+    from export.load import fold, load_artefact, load_clip, real_images
     from export.write import write_classifier
-    from fedprompt.artefact import Artefact
     from fedprompt.config import load
 
-    flat = load(config, settings or [])
-    loaded = Artefact.load(artefact)
+    flat = load(config, override or ())
+    loaded = load_artefact(artefact)
     clip = load_clip(loaded, flat)
     if data:
         flat["data.source"] = data
@@ -60,7 +57,7 @@ def export(
         flavour=flavour,
         force=force,
     )
-    typer.echo(json_text.dumps(_report(written)) if json else _lines(written))
+    show(_report(written), _lines(written), as_json=json)
 
 
 def _report(written: "Written") -> dict[str, Any]:

@@ -1,12 +1,12 @@
-"""fedprompt predict: what does a classifier file see in some images? Needs no torch."""
+"""``fedprompt predict``: name what a classifier file sees in some images, without torch."""
 
-import json as json_text
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from fedprompt.errors import DataError
+from fedprompt.options import JsonOption, show
 
 if TYPE_CHECKING:
     from export.runtime import Classifier, Prediction
@@ -19,7 +19,7 @@ def predict(
     provider: Annotated[
         str | None, typer.Option(help="tensorrt, cuda or cpu; the best there is by default.")
     ] = None,
-    json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    json: JsonOption = False,
 ) -> None:
     """Name the most probable classes of each image.
 
@@ -29,18 +29,14 @@ def predict(
 
     classifier = Classifier(model, provider=provider)
     found, errors = _predict_each(classifier, images, top_k)
-    if json:
-        report = {
-            "model": str(model),
-            "providers": list(classifier.providers),
-            "results": [prediction.to_dict() for prediction in found],
-            "errors": errors,
-        }
-        typer.echo(json_text.dumps(report, ensure_ascii=False))
-    else:
-        typer.echo(f"{model} on {classifier.providers[0]}", err=True)
-        for prediction in found:
-            typer.echo(_line(prediction))
+    report = {
+        "model": str(model),
+        "providers": list(classifier.providers),
+        "results": [prediction.to_dict() for prediction in found],
+        "errors": errors,
+    }
+    shown = [f"{model} on {classifier.providers[0]}", *(_line(p) for p in found)]
+    show(report, "\n".join(shown), as_json=json)
     if errors:
         listed = "; ".join(error["error"] for error in errors)
         raise DataError(f"{len(errors)} of {len(images)} images could not be read: {listed}")

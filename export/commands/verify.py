@@ -1,10 +1,11 @@
-"""fedprompt verify: does a classifier file still answer as torch did?"""
+"""``fedprompt verify``: check that a classifier file still answers as torch did."""
 
-import json as json_text
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+
+from fedprompt.options import JsonOption, show
 
 
 def verify(
@@ -12,7 +13,7 @@ def verify(
     provider: Annotated[
         str | None, typer.Option(help="tensorrt, cuda or cpu; the best there is by default.")
     ] = None,
-    json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    json: JsonOption = False,
 ) -> None:
     """Check a file's safety and repeat its own test: seeded images, the answers torch gave."""
     from export.runtime import Classifier
@@ -31,7 +32,7 @@ def verify(
         "backbone": classifier.metadata.backbone,
         "artefact_sha256": classifier.metadata.artefact_sha256,
     }
-    typer.echo(json_text.dumps(report) if json else _lines(report, str(parity)))
+    show(report, _lines(report, str(parity)), as_json=json)
     if not (parity.holds or recorded.get("forced")):
         parity.require()
 

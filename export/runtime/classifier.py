@@ -90,7 +90,7 @@ class Classifier:
             Dtype or shape differ.
         """
         size = self.metadata.preprocessing.size
-        if images.dtype != np.uint8 or images.shape[1:] != (size, size, 3):
+        if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1:] != (size, size, 3):
             raise DataError(
                 f"found {images.dtype} {list(images.shape)}; expected uint8 [batch {size} {size} 3]"
             )

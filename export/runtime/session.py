@@ -18,9 +18,12 @@ def read_metadata(session: Session) -> GraphMetadata:
     GraphError
         Metadata is missing or does not fit the graph.
     """
-    metadata = GraphMetadata.from_properties(session.get_modelmeta().custom_metadata_map)
-    inputs = {node.name: (node.type, node.shape) for node in session.get_inputs()}
-    outputs = {node.name: node.shape for node in session.get_outputs()}
+    try:
+        metadata = GraphMetadata.from_properties(session.get_modelmeta().custom_metadata_map)
+        inputs = {node.name: (node.type, node.shape) for node in session.get_inputs()}
+        outputs = {node.name: node.shape for node in session.get_outputs()}
+    except UnicodeDecodeError as error:
+        raise GraphError(f"the file's names or metadata are no text: {error}") from None
     size = metadata.preprocessing.size
     kind, shape = inputs.get("images", ("missing", []))
     if len(inputs) != 1 or kind != "tensor(uint8)" or list(shape[1:]) != [size, size, 3]:
@@ -62,7 +65,12 @@ def open_classifier(
     """
     available = providers.onnx_runtime().get_available_providers()
     chosen = providers.choose(provider, available)
-    session = start(data, chosen, threads)
+    try:
+        session = start(data, chosen, threads)
+    except GraphError:
+        if provider is not None or chosen == [providers.CPU]:
+            raise
+        session = start(data, [providers.CPU], threads)  # shown by the session, and checked below
     metadata = read_metadata(session)
     if provider is None and providers.TENSORRT in available and metadata.flavour == "portable":
         session = start(data, [providers.TENSORRT, *chosen], threads)
@@ -85,7 +93,7 @@ def start(data: bytes, chosen: list[str], threads: int = 0) -> Session:
     harden(options)
     options.intra_op_num_threads = threads
     try:
-        return runtime.InferenceSession(data, options, providers=chosen)
+        return runtime.InferenceSession(data, options, providers=chosen, enable_fallback=0)
     except Exception as error:  # ONNX Runtime raises a dozen unrelated types
         reason = " ".join(str(error).split())[:300]
         raise GraphError(f"ONNX Runtime refuses the graph: {reason}") from None

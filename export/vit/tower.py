@@ -83,6 +83,7 @@ def is_plain(visual: Any) -> bool:
         and visual.image_size[0] == visual.image_size[1]
         and visual.patch_size[0] == visual.patch_size[1]
         and all(_is_plain_block(block) for block in visual.transformer.resblocks)
+        and len({_activation(block.mlp.gelu) for block in visual.transformer.resblocks}) == 1
     )
 
 

@@ -19,6 +19,7 @@ def metadata(**changes: Any) -> dict[str, Any]:
         "form": "lowrank",
         "rank": 1,
         "tokens": 4,
+        "trained": ["ctx.A", "ctx.B"],
         "dtype": "float32",
         "backbone": {"name": "ViT-B-32", "pretrained": "openai", "sha256": "a" * 64},
         "tokenizer_sha256": "b" * 64,

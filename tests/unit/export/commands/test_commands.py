@@ -1,0 +1,153 @@
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+import export.load
+from export.commands.export import export as export_command
+from export.commands.predict import predict as predict_command
+from export.commands.verify import verify as verify_command
+from export.runtime import Classifier
+from export.write import Written
+from fedprompt.artefact import Artefact
+from fedprompt.backbone.clip import FrozenClip
+from fedprompt.cli import command
+from fedprompt.errors import ArtefactError, DataError, FedpromptError, ParityError
+from fedprompt.prompts.artefacts import to_artefact
+from fedprompt.prompts.build import build_prompt
+from fedprompt.prompts.config import PromptConfig
+
+TEMPLATE = "a photo of a {}."
+CLASSES = ("red", "green")
+
+
+def call(name: str, function: Any, *arguments: object) -> str:
+    result = CliRunner().invoke(command(name, function), [str(a) for a in arguments])
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    assert result.exit_code == 0, result.output
+    return result.stdout
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    rng = np.random.default_rng(0)
+    for split in ("train", "test"):
+        for index, name in enumerate(CLASSES):
+            folder = tmp_path / "photos" / split / name
+            folder.mkdir(parents=True)
+            for number in range(3):
+                pixels = rng.integers(0, 90, (40, 44, 3), dtype=np.uint8)
+                pixels[..., index] += 160
+                Image.fromarray(pixels).save(folder / f"{number}.png")
+    return tmp_path / "photos"
+
+
+@pytest.fixture
+def artefact(clip: FrozenClip, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A tuned prompt on disk, and the tiny CLIP wherever its name is asked for."""
+    config = PromptConfig(method="dip", tokens=4, rank=1)
+    prompt = build_prompt(config, clip, CLASSES, TEMPLATE)
+    rng = np.random.default_rng(0)
+    arrays = prompt.arrays()
+    prompt.load_arrays({k: rng.standard_normal(a.shape).astype("f4") for k, a in arrays.items()})
+    to_artefact(clip, prompt, CLASSES, TEMPLATE, round=1, seed=0).save(tmp_path / "artefact")
+    monkeypatch.setattr(export.load, "load_backbone", lambda config: clip)
+    return tmp_path / "artefact"
+
+
+def test_export_then_verify_then_predict(artefact: Path, photos: Path, tmp_path: Path) -> None:
+    model = tmp_path / "out" / "classifier.onnx"
+    report = json.loads(
+        call("export", export_command, artefact, "-o", model, "--data", photos, "--json")
+    )
+    assert report["parity"]["images"] == 6
+    assert report["parity"]["holds"]
+    assert report["bytes"] == model.stat().st_size
+    assert [p.name for p in model.parent.iterdir()] == ["classifier.onnx"]
+    assert Classifier(model).metadata.artefact_sha256 == Artefact.load(artefact).sha256
+
+    checked = json.loads(call("verify", verify_command, model, "--json"))
+    assert checked["probes"]["holds"]
+    assert "all allowed" in checked["structure"]
+
+    picture = photos / "test" / "red" / "0.png"
+    found = json.loads(call("predict", predict_command, model, picture, "--json"))
+    assert found["providers"] == ["CPUExecutionProvider"]
+    assert found["results"][0]["image"] == str(picture)
+    assert {p["class"] for p in found["results"][0]["predictions"]} == set(CLASSES)
+
+
+def test_a_run_s_folder_will_do_and_lines_are_for_people(artefact: Path, tmp_path: Path) -> None:
+    model = tmp_path / "c.onnx"
+    text = call("export", export_command, artefact.parent, "-o", model, "--flavour", "portable")
+    assert "give --data" in text
+    assert "portable" in text
+    assert "8 images" in call("verify", verify_command, model)
+
+
+def test_f32_a_breach_ends_the_command_and_force_is_recorded(
+    artefact: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import export.write
+
+    original = export.write.reference_logits
+    monkeypatch.setattr(export.write, "reference_logits", lambda *a: original(*a) + 1)
+    model = tmp_path / "c.onnx"
+    with pytest.raises(ParityError):
+        call("export", export_command, artefact, "-o", model)
+    assert not model.exists()
+    assert "forced" in call("export", export_command, artefact, "-o", model, "--force")
+    assert "forced" in call("verify", verify_command, model)
+
+
+def test_another_clip_is_refused(artefact: Path, tiny_clip: Any, tmp_path: Path) -> None:
+    other = tiny_clip(quick_gelu=True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(export.load, "load_backbone", lambda config: other)
+        with pytest.raises(ArtefactError, match="tuned for backbone tiny"):
+            call("export", export_command, artefact, "-o", tmp_path / "c.onnx")
+    assert not (tmp_path / "c.onnx").exists()
+
+
+def test_a_file_that_does_not_answer_as_before_fails_verification(
+    written: Written, tmp_path: Path
+) -> None:
+    probes = Classifier(written.path).metadata.probes
+    assert probes is not None
+    old = f'"seed":{probes.seed}'.encode()
+    path = tmp_path / "c.onnx"
+    path.write_bytes(written.path.read_bytes().replace(old, b'"seed":9'))
+    with pytest.raises(ParityError, match="expected at most 0.001"):
+        call("verify", verify_command, path)
+
+
+def test_a_bad_image_does_not_stop_the_others(written: Written, tmp_path: Path) -> None:
+    paths = []
+    for index in range(3):
+        buffer = io.BytesIO()
+        Image.new("RGB", (40, 40), (index, 0, 0)).save(buffer, "PNG")
+        paths.append(tmp_path / f"{index}.png")
+        paths[-1].write_bytes(buffer.getvalue() if index != 1 else b"no image")
+    runner = CliRunner()
+    arguments = [str(written.path), *map(str, paths), "--json"]
+    result = runner.invoke(command("predict", predict_command), arguments)
+    assert isinstance(result.exception, DataError)
+    assert "1 of 3 images" in str(result.exception)
+    report = json.loads(result.stdout)
+    assert [r["image"] for r in report["results"]] == [str(paths[0]), str(paths[2])]
+    assert report["errors"][0]["image"] == str(paths[1])
+    lines = runner.invoke(command("predict", predict_command), [str(written.path), str(paths[0])])
+    assert "%" in lines.stdout
+
+
+@pytest.mark.parametrize("function", [verify_command, predict_command])
+def test_files_that_are_missing_are_named(function: Any, tmp_path: Path) -> None:
+    extra = [tmp_path / "x.png"] if function is predict_command else []
+    with pytest.raises(FedpromptError, match=r"no\.onnx"):
+        call("x", function, tmp_path / "no.onnx", *extra)

@@ -1,0 +1,134 @@
+import io
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from PIL import Image
+
+from export.reference import reference_logits
+from export.runtime import Classifier
+from export.write import Written
+from fedprompt.backbone.clip import FrozenClip
+from fedprompt.data.preprocess import fit_to_input
+from fedprompt.errors import DataError, GraphError
+
+Vectors = npt.NDArray[np.float32]
+Images = npt.NDArray[np.uint8]
+
+
+@pytest.fixture(scope="module")
+def classifier(written: Written) -> Classifier:
+    return Classifier(written.path, threads=1)
+
+
+@pytest.fixture(scope="module")
+def photo() -> Images:
+    return np.random.default_rng(3).integers(0, 256, (50, 40, 3), dtype=np.uint8)
+
+
+def png(pixels: Images) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def test_paths_bytes_pillow_images_and_arrays_agree(
+    classifier: Classifier, photo: Images, tmp_path: Path
+) -> None:
+    path = tmp_path / "photo.png"
+    path.write_bytes(png(photo))
+    found = classifier.predict([path, str(path), png(photo), Image.fromarray(photo), photo])
+    assert [p.name for p in found[:3]] == [str(path), str(path), "image 2"]
+    assert len({(p.classes, p.probabilities) for p in found}) == 1
+
+
+def test_probabilities_are_torch_s_softmax(
+    classifier: Classifier, clip: FrozenClip, class_vectors: Vectors, photo: Images
+) -> None:
+    fitted = fit_to_input(photo, clip.preprocessing)[None]
+    logits = reference_logits(clip, class_vectors, fitted)[0].astype(np.float64)
+    expected = np.exp(logits) / np.exp(logits).sum()
+    (found,) = classifier.predict([photo], top_k=99)
+    assert found.top == classifier.classes[int(expected.argmax())]
+    assert sum(found.probabilities) == pytest.approx(1)
+    assert list(found.probabilities) == sorted(found.probabilities, reverse=True)
+    shares = dict(zip(found.classes, found.probabilities, strict=True))
+    for name, share in zip(classifier.classes, expected, strict=True):
+        assert shares[name] == pytest.approx(share, rel=1e-4)
+
+
+def test_the_batch_size_changes_nothing(classifier: Classifier, images: Images) -> None:
+    whole = classifier.predict(list(images), batch_size=8)
+    split = classifier.predict(list(images), batch_size=3)
+    assert [p.name for p in whole] == [p.name for p in split]
+    for one, other in zip(whole, split, strict=True):
+        assert one.classes == other.classes
+        assert one.probabilities == pytest.approx(other.probabilities, rel=1e-4)
+    assert classifier.predict([]) == []
+    assert classifier.logits(images[:0]).shape == (0, 5)
+
+
+def test_the_choice_of_provider_is_shown(classifier: Classifier) -> None:
+    assert classifier.providers == ("CPUExecutionProvider",)
+
+
+def test_json_values(classifier: Classifier, photo: Images) -> None:
+    (found,) = classifier.predict([photo], top_k=2)
+    values = found.to_dict()
+    assert values["image"] == "image 0"
+    assert [p["class"] for p in values["predictions"]] == list(found.classes)
+
+
+def test_an_unreadable_image_is_named(classifier: Classifier, tmp_path: Path) -> None:
+    bad = tmp_path / "bad.jpg"
+    bad.write_bytes(b"\xff\xd8\xff\xe0 no picture")
+    with pytest.raises(DataError, match=r"bad\.jpg"):
+        classifier.predict([bad])
+    with pytest.raises(DataError, match=r"missing\.jpg"):
+        classifier.predict([tmp_path / "missing.jpg"])
+
+
+def test_one_image_outside_a_list_is_explained(classifier: Classifier) -> None:
+    with pytest.raises(DataError, match=r"predict\(\[image\]\)"):
+        classifier.predict("photo.jpg")
+    with pytest.raises(DataError, match="top_k"):
+        classifier.predict([], top_k=0)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [np.zeros((1, 32, 32, 3), np.float32), np.zeros((32, 32, 3), np.uint8), np.uint8(3)],
+)
+def test_logits_refuse_another_dtype_or_shape(classifier: Classifier, wrong: Images) -> None:
+    with pytest.raises(DataError, match="expected uint8"):
+        classifier.logits(wrong)
+
+
+def test_a_class_list_that_was_changed_is_refused(classifier_file: Path, tmp_path: Path) -> None:
+    data = classifier_file.read_bytes().replace(b'["cat",', b'["rat",', 1)
+    shorter = tmp_path / "changed.onnx"
+    shorter.write_bytes(data)
+    with pytest.raises(GraphError, match="names or their order"):
+        Classifier(shorter)
+
+
+def test_the_runtime_loads_nothing_heavy(classifier_file: Path, tmp_path: Path) -> None:
+    (tmp_path / "photo.png").write_bytes(png(np.zeros((40, 40, 3), np.uint8)))
+    script = f"""
+import sys
+from export.runtime import Classifier
+from export.verify import verify
+classifier = Classifier({str(classifier_file)!r}, threads=1)
+classifier.predict([{str(tmp_path / "photo.png")!r}])
+assert verify(classifier).holds
+heavy = {{"torch", "onnx", "pydantic", "flwr", "typer", "rich", "open_clip", "safetensors"}}
+print(sorted(heavy & set(sys.modules)))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "[]"
+    assert done.stderr == ""

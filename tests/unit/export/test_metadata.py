@@ -1,0 +1,75 @@
+import json
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from export.metadata import PREFIX, GraphMetadata
+from export.probes import Probes
+from fedprompt.data.preprocess import Preprocessing
+from fedprompt.errors import GraphError
+
+METADATA = GraphMetadata(
+    classes=("cat", "dög", 'a "quoted", name'),
+    preprocessing=Preprocessing(size=32),
+    backbone={"name": "tiny", "pretrained": "", "sha256": "a" * 64},
+    tokenizer_sha256="b" * 64,
+    artefact_sha256="c" * 64,
+    flavour="ort",
+    opset=20,
+    logit_scale=100.0,
+    logit_bias=0.0,
+    version="0.1.0",
+    parity={"largest": 1e-6},
+)
+
+
+def test_round_trip() -> None:
+    properties = METADATA.to_properties()
+    assert all(key.startswith(PREFIX) for key in properties)
+    assert json.loads(properties[f"{PREFIX}classes"]) == list(METADATA.classes)
+    assert GraphMetadata.from_properties(properties) == METADATA
+    probes = Probes(seed=1, logits=np.ones((2, 3), np.float32))
+    found = GraphMetadata.from_properties(replace(METADATA, probes=probes).to_properties()).probes
+    assert found is not None
+    np.testing.assert_array_equal(found.logits, probes.logits)
+
+
+def test_other_properties_and_later_keys_are_left_alone() -> None:
+    properties = METADATA.to_properties() | {"author": "x", f"{PREFIX}later": "1"}
+    assert GraphMetadata.from_properties(properties) == METADATA
+
+
+@pytest.mark.parametrize(
+    ("key", "text"),
+    [
+        ("classes", "[]"),
+        ("classes", "[1]"),
+        ("classes", "{"),
+        ("classes", "[" * 100_000),
+        ("preprocessing", "{}"),
+        ("preprocessing", '{"size":"x"}'),
+        ("preprocessing", "3"),
+        ("opset", '"20"'),
+        ("probes", "{}"),
+        ("format", "2"),
+        ("format", "null"),
+    ],
+)
+def test_damage_is_refused(key: str, text: str) -> None:
+    with pytest.raises(GraphError):
+        GraphMetadata.from_properties(METADATA.to_properties() | {PREFIX + key: text})
+
+
+@pytest.mark.parametrize("key", sorted(METADATA.to_properties()))
+def test_a_missing_key_is_refused(key: str) -> None:
+    properties: dict[str, Any] = METADATA.to_properties()
+    del properties[key]
+    with pytest.raises(GraphError):
+        GraphMetadata.from_properties(properties)
+
+
+def test_a_file_of_another_program_is_explained() -> None:
+    with pytest.raises(GraphError, match="fedprompt export"):
+        GraphMetadata.from_properties({"producer": "other"})
