@@ -4,7 +4,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from server.gate import Asked, Reason, Reply, Verdict, check_sender, is_count, is_finite, refuse
+from flwr.app import RecordDict
+
+from fedprompt.wire import ARRAYS, CONFIG, Arrays, to_array_record
+from server.exchange import exchange
+from server.federation import Federation, tell
+from server.gate import check_sender, is_count, is_finite
+from server.replies import read_evaluate
+from server.training import Instruction
+from server.verdict import Asked, Reason, Reply, Verdict, refuse
 
 
 @dataclass(frozen=True)
@@ -19,6 +27,29 @@ class Score:
     def accuracy(self) -> float:
         """Return the share of correct images."""
         return self.correct / self.examples
+
+
+def is_due(server_round: int, rounds: int, every: int) -> bool:
+    """Tell whether a round is evaluated: the first and last always, others every so many."""
+    return server_round in (0, rounds) or bool(every and server_round % every == 0)
+
+
+def evaluate(
+    federation: Federation, arrays: Arrays, server_round: int
+) -> tuple[dict[str, Any], list[Verdict]]:
+    """Ask every site for its accuracy; return the record's part and the verdicts."""
+    f, c = federation, federation.config
+    settings = Instruction(f.task.run, server_round, c.seed).record()
+    content = RecordDict({ARRAYS: to_array_record(arrays, c.dtype), CONFIG: settings})
+    sites = list(f.roster.sites.values())
+    contents = {site.node: content for site in sites}
+    answers, traffic = exchange(f.grid, contents, "evaluate", c.deadline)
+    readings = [read_evaluate(answer) for answer in answers]
+    scores, verdicts = judge_scores(readings, f.asked(sites, server_round))
+    line = summarise(scores, {site.partition: site.enrolled for site in sites})
+    line["evaluation_verdicts"] = [tell(verdict) for verdict in verdicts]
+    line["evaluation_bytes_up"], line["evaluation_bytes_down"] = traffic.up, traffic.down
+    return line, verdicts
 
 
 def judge_scores(

@@ -6,98 +6,13 @@ A refused reply is dropped and named; it never ends the round (F01-F06, F11-F14,
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from enum import StrEnum
+from dataclasses import replace
 from typing import TypeGuard
 
-import numpy as np
-
 from fedprompt.wire import Arrays
+from server.norms import Bounds, clip
 from server.rules import Dense
-
-
-class Reason(StrEnum):
-    """Why a reply was refused or changed; the code that lands in the round record."""
-
-    NOT_FINITE = "not-finite"  # F01
-    MISSING_ARRAY = "missing-array"  # F02
-    EXTRA_ARRAY = "extra-array"  # F02
-    WRONG_SHAPE = "wrong-shape"  # F02
-    WRONG_DTYPE = "wrong-dtype"  # F02
-    MALFORMED = "malformed"  # F02: other records or metrics than agreed
-    WRONG_SIZE = "wrong-size"  # F03
-    OVERSIZED = "oversized"  # F04
-    NORM = "norm"  # F05
-    BAD_COUNT = "bad-count"  # F06
-    STALE = "stale"  # F11: bound to an earlier round
-    DUPLICATE = "duplicate"  # F11
-    IDENTITY = "identity"  # F12-F14
-    ERROR = "error"  # the site's code raised
-    TIMEOUT = "timeout"  # F18: no reply by the deadline
-    CLIPPED = "clipped"  # accepted, its update shortened (F05)
-    CAPPED = "capped"  # accepted, its count cut to the enrolled size (F06)
-    ABSTAINED = "abstained"  # accepted, without weight: no examples
-
-
-NO_STRIKE = frozenset({Reason.TIMEOUT})  # a lost link is no offence
-REJECT_BEYOND = 100.0  # an update this many times over the clipping bound is refused, not clipped
-
-
-@dataclass(frozen=True)
-class Asked:
-    """Say what a reply of one asked site must carry."""
-
-    site: int
-    receipt: int
-    enrolled: int  # examples declared when the site joined
-    is_stale: Callable[[object], bool]  # whether a receipt is one of this site's earlier rounds
-
-
-@dataclass(frozen=True)
-class Reply:
-    """Hold one reply as it came, unpacked but not yet believed."""
-
-    node: int
-    refusal: tuple[Reason, str] | None = None  # found wrong while unpacking
-    arrays: Arrays | None = None
-    count: object = None
-    receipt: object = None
-    loss: object = None
-
-
-@dataclass(frozen=True)
-class Accepted:
-    """Hold one update that may be merged: lifted, clipped, with a believable weight."""
-
-    site: int
-    node: int
-    update: Dense
-    weight: int
-    loss: float
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """Say what became of one reply."""
-
-    site: int | None  # None: a node that was not asked
-    node: int
-    accepted: bool
-    reasons: tuple[Reason, ...] = ()
-    detail: str = ""
-
-    @property
-    def strike(self) -> bool:
-        """Tell whether the site is to blame."""
-        return not self.accepted and not NO_STRIKE.issuperset(self.reasons)
-
-
-@dataclass(frozen=True)
-class Bounds:
-    """Hold the limits of an update's norm; 0 switches a limit off."""
-
-    factor: float  # over the median norm of the round's updates
-    norm: float
+from server.verdict import Accepted, Asked, Reason, Reply, Verdict, refuse
 
 
 def judge(
@@ -123,7 +38,7 @@ def judge(
         The limits of an update's norm, measured in that space.
     """
     candidates, verdicts = _admit(replies, asked, lift)
-    updates, clipped = _clip(candidates, current, bounds)
+    updates, clipped = clip(candidates, current, bounds)
     changed = {verdict.node: verdict for verdict in clipped}
     merged = [_join(verdict, changed.get(verdict.node)) for verdict in verdicts]
     silent = asked.keys() - {reply.node for reply in replies}
@@ -150,11 +65,6 @@ def check_sender(
         else:
             verdicts.append(verdict)
     return list(passed.values()), verdicts
-
-
-def refuse(site: int | None, node: int, reason: Reason, detail: str) -> Verdict:
-    """Return the verdict that drops a reply."""
-    return Verdict(site, node, False, (reason,), detail)
 
 
 def is_count(value: object) -> TypeGuard[int]:
@@ -214,44 +124,6 @@ def _believe(
         detail = f"num-examples {count} cut to the enrolled {weight}"
         return Verdict(site, node, True, (Reason.CAPPED,), detail), update
     return Verdict(site, node, True), update
-
-
-def _clip(
-    candidates: Sequence[Accepted], current: Dense, bounds: Bounds
-) -> tuple[list[Accepted], list[Verdict]]:
-    """Shorten updates over the bound, refuse those far over it; return only changed verdicts."""
-    norms = [_norm(candidate.update, current) for candidate in candidates]
-    bound = _bound(norms, bounds)
-    kept, verdicts = [], []
-    for candidate, norm in zip(candidates, norms, strict=True):
-        found = f"the update's norm is {norm:.3g}, the bound {bound:.3g}"
-        if norm <= bound:
-            kept.append(candidate)
-        elif norm <= REJECT_BEYOND * bound:
-            short = _scale(candidate.update, current, bound / norm)
-            kept.append(replace(candidate, update=short))
-            reasons = (Reason.CLIPPED,)
-            verdicts.append(Verdict(candidate.site, candidate.node, True, reasons, found))
-        else:
-            verdicts.append(refuse(candidate.site, candidate.node, Reason.NORM, found))
-    return kept, verdicts
-
-
-def _bound(norms: Sequence[float], bounds: Bounds) -> float:
-    """Return the largest allowed norm; the lower median, so that one of two cannot set it."""
-    limits = [bounds.norm] if bounds.norm else []
-    moved = sorted(norm for norm in norms if norm > 0)
-    if bounds.factor and moved:
-        limits.append(bounds.factor * moved[(len(moved) - 1) // 2])
-    return min(limits, default=math.inf)
-
-
-def _norm(update: Dense, current: Dense) -> float:
-    return math.hypot(*(float(np.linalg.norm(update[name] - current[name])) for name in current))
-
-
-def _scale(update: Dense, current: Dense, factor: float) -> Dense:
-    return {name: current[name] + factor * (update[name] - current[name]) for name in current}
 
 
 def _join(verdict: Verdict, changed: Verdict | None) -> Verdict:

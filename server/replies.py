@@ -7,8 +7,8 @@ from flwr.common.constant import ErrorCode
 
 from fedprompt.wire import ARRAYS, METRICS, Arrays, Shapes, WireError, from_array_record
 from server.exchange import Answer
-from server.gate import Accepted, Reason, Reply
 from server.rules import Dense
+from server.verdict import Accepted, Reason, Reply
 
 TRAIN_METRICS = frozenset({"num-examples", "receipt", "loss"})
 EVALUATE_METRICS = frozenset({"num-examples", "receipt", "loss", "correct"})

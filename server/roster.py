@@ -16,7 +16,8 @@ from flwr.serverapp import Grid
 from fedprompt.errors import QuorumError
 from fedprompt.wire import CONFIG, IDENTITY, SHARED
 from server.exchange import Answer, Traffic, exchange
-from server.gate import Reason, Verdict, is_count, refuse
+from server.gate import is_count
+from server.verdict import Reason, Verdict, refuse
 
 _PAUSE = 0.5  # seconds between two looks for nodes that have not connected yet
 
@@ -69,10 +70,10 @@ class Roster:
             for answer in sorted(answers, key=lambda a: a.node):
                 self._admit(answer)
 
-    def sample(self, share: float, least: int, seed: str) -> list[Site]:
+    def sample(self, share: float, seed: str) -> list[Site]:
         """Return the sites to ask, by partition; equal seeds and sites give equal samples."""
         everyone = sorted(self.sites)
-        size = min(len(everyone), max(least, round(share * len(everyone))))
+        size = min(len(everyone), max(1, round(share * len(everyone))))
         chosen = random.Random(seed).sample(everyone, size)  # noqa: S311 (not for secrets)
         return [self.sites[partition] for partition in sorted(chosen)]
 

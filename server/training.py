@@ -11,10 +11,10 @@ from flwr.serverapp.strategy import Strategy
 from fedprompt.wire import ARRAYS, CONFIG, Arrays, to_array_record
 from server import strategies
 from server.chosen_grid import ChosenGrid
-from server.gate import Accepted
 from server.replies import to_numpy_record, to_strategy
 from server.roster import Site
 from server.rules import Dense, Projection, Rule
+from server.verdict import Accepted
 
 _NOT_SENT = ("server-round", "proximal-mu")  # Flower's names for what is sent as round and mu
 

@@ -21,7 +21,7 @@ from fedprompt.prompts.build import build_prompt
 from fedprompt.prompts.config import PromptConfig
 from fedprompt.wire import Arrays
 from server.config import ServerConfig
-from server.rounds import Task
+from server.federation import Task
 
 # Settings that may change between a run and its resumption: they do not touch the prompt.
 FREE = frozenset(

@@ -15,7 +15,7 @@ from fedprompt.wire import (
     to_array_record,
 )
 from server.config import ServerConfig
-from server.rounds import Task
+from server.federation import Task
 
 IDENTITY = {
     "version": "0.1.0",

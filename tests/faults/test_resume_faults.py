@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from fedprompt.errors import CheckpointError, ConfigError, StorageError
-from server import checkpoint, record, rounds
+from server import attempt, checkpoint, record, rounds
 from server.local_grid import LocalGrid
 from server.rounds import Rounds
 from tests.sites import client, config, start, task
@@ -85,7 +85,7 @@ def _die(monkeypatch, killed, moment):
         monkeypatch.setattr(module, name, deadly)
 
     if moment == "training":
-        at(rounds, "merge", lambda args: args[5])
+        at(attempt, "merge", lambda args: args[5])
     elif moment == "before the line":
         at(record, "append", lambda args: args[1]["round"])
     else:

@@ -8,19 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from server.gate import (
-    Asked,
-    Bounds,
-    Reason,
-    Reply,
-    Verdict,
-    check_sender,
-    is_count,
-    is_finite,
-    judge,
-    refuse,
-)
+from server.gate import check_sender, is_count, is_finite, judge
+from server.norms import Bounds
 from server.rules import RULES
+from server.verdict import Asked, Reason, Reply, Verdict, refuse
 
 LIFT = RULES["product"].lift
 CURRENT = {"ctx": np.zeros((2, 3))}

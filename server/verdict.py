@@ -1,0 +1,88 @@
+"""What the gate is told, and what it says: replies, verdicts and the codes of their reasons."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+
+from fedprompt.wire import Arrays
+from server.rules import Dense
+
+
+class Reason(StrEnum):
+    """Why a reply was refused or changed; the code that lands in the round record."""
+
+    NOT_FINITE = "not-finite"  # F01
+    MISSING_ARRAY = "missing-array"  # F02
+    EXTRA_ARRAY = "extra-array"  # F02
+    WRONG_SHAPE = "wrong-shape"  # F02
+    WRONG_DTYPE = "wrong-dtype"  # F02
+    MALFORMED = "malformed"  # F02: other records or metrics than agreed
+    WRONG_SIZE = "wrong-size"  # F03
+    OVERSIZED = "oversized"  # F04
+    NORM = "norm"  # F05
+    BAD_COUNT = "bad-count"  # F06
+    STALE = "stale"  # F11: bound to an earlier round
+    DUPLICATE = "duplicate"  # F11
+    IDENTITY = "identity"  # F12-F14
+    ERROR = "error"  # the site's code raised
+    TIMEOUT = "timeout"  # F18: no reply by the deadline
+    CLIPPED = "clipped"  # accepted, its update shortened (F05)
+    CAPPED = "capped"  # accepted, its count cut to the enrolled size (F06)
+    ABSTAINED = "abstained"  # accepted, without weight: no examples
+
+
+NO_STRIKE = frozenset({Reason.TIMEOUT})  # a lost link is no offence
+
+
+@dataclass(frozen=True)
+class Asked:
+    """Say what a reply of one asked site must carry."""
+
+    site: int
+    receipt: int
+    enrolled: int  # examples declared when the site joined
+    is_stale: Callable[[object], bool]  # whether a receipt is one of this site's earlier rounds
+
+
+@dataclass(frozen=True)
+class Reply:
+    """Hold one reply as it came, unpacked but not yet believed."""
+
+    node: int
+    refusal: tuple[Reason, str] | None = None  # found wrong while unpacking
+    arrays: Arrays | None = None
+    count: object = None
+    receipt: object = None
+    loss: object = None
+
+
+@dataclass(frozen=True)
+class Accepted:
+    """Hold one update that may be merged: lifted, clipped, with a believable weight."""
+
+    site: int
+    node: int
+    update: Dense
+    weight: int
+    loss: float
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Say what became of one reply."""
+
+    site: int | None  # None: a node that was not asked
+    node: int
+    accepted: bool
+    reasons: tuple[Reason, ...] = ()
+    detail: str = ""
+
+    @property
+    def strike(self) -> bool:
+        """Tell whether the site is to blame."""
+        return not self.accepted and not NO_STRIKE.issuperset(self.reasons)
+
+
+def refuse(site: int | None, node: int, reason: Reason, detail: str) -> Verdict:
+    """Return the verdict that drops a reply."""
+    return Verdict(site, node, False, (reason,), detail)
