@@ -3,7 +3,7 @@
 from typing import Any
 
 import numpy as np
-from torch import nn
+from torch import Tensor, nn
 
 from fedprompt.identity import canonical_json, sha256_arrays, sha256_bytes
 
@@ -43,4 +43,9 @@ def _structure(model: nn.Module) -> dict[str, list[str]]:
         for key in (*_SETTINGS, "num_heads", "eps")
         if isinstance(getattr(module, key, None), int | float | str | tuple)
     ]
-    return {"layers": layers, "settings": settings}
+    masked = [  # in no state dict; one that is given makes a tower causal
+        name
+        for name, module in model.named_modules()
+        if isinstance(getattr(module, "attn_mask", None), Tensor)
+    ]
+    return {"layers": layers, "settings": settings, "masked": masked}

@@ -95,12 +95,12 @@ def _check_pretrained(config: BackboneConfig) -> None:
 def _open_clip_model(config: BackboneConfig) -> tuple[nn.Module, Any]:
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # open_clip's gelu warning is answered by _quick_gelu
+            warnings.simplefilter("ignore")  # open_clip's gelu warning is answered by _activation
             model = open_clip.create_model(
                 config.name,
                 pretrained=config.pretrained or None,
-                force_quick_gelu=_quick_gelu(config),
                 require_pretrained=True,
+                **_activation(config),
             )
             return model, open_clip.get_tokenizer(config.name)
     except Exception as error:  # open_clip raises nearly every type, from KeyError to HTTP errors
@@ -112,14 +112,15 @@ def _open_clip_model(config: BackboneConfig) -> tuple[nn.Module, Any]:
         ) from error
 
 
-def _quick_gelu(config: BackboneConfig) -> bool:
-    """Say whether to switch QuickGELU on: OpenAI's weights need it, and the tag says so."""
+def _activation(config: BackboneConfig) -> dict[str, bool]:
+    """Say whether QuickGELU is switched: OpenAI's weights need it, and the tag says so.
+
+    Without a tag the model's own configuration decides.
+    """
     if config.quick_gelu != "auto":
-        return config.quick_gelu == "on"
-    if config.name.startswith(_SELF_CONTAINED):
-        return False
+        return {"quick_gelu": config.quick_gelu == "on"}
     tag = open_clip.get_pretrained_cfg(config.name, config.pretrained)
-    return bool(tag.get("quick_gelu", False))
+    return {"quick_gelu": True} if tag.get("quick_gelu", False) else {}
 
 
 def _first_line(error: Exception) -> str:

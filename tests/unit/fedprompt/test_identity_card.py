@@ -2,13 +2,13 @@ import json
 from importlib.metadata import version
 
 import pytest
-from tests.conftest import CLASSES, tiny_clip
 
 from fedprompt.backbone.clip import FrozenClip
 from fedprompt.identity_card import identity_card
 from fedprompt.prompts.build import build_prompt
 from fedprompt.prompts.config import PromptConfig
 from fedprompt.wire import SHARED
+from tests.conftest import CLASSES, tiny_clip
 
 TEMPLATE = "a photo of a {}."
 

@@ -70,7 +70,7 @@ def test_f23_the_old_file_stays_whole(
 
 def test_f23_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
-    with pytest.raises(StorageError, match="Not a directory|File exists"):
+    with pytest.raises(StorageError, match=r"Not a directory|File exists"):
         write_atomic(tmp_path / "file" / "x", b"new")
 
 

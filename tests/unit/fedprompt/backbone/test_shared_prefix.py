@@ -2,13 +2,13 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.conftest import CLASSES, tiny_clip
 from torch.nn import functional as F
 
 from fedprompt.backbone.clip import FrozenClip
 from fedprompt.backbone.prompts import TextPrompts
 from fedprompt.backbone.shared_prefix import SharedPrefix
 from fedprompt.prompts.coop import placeholder_texts
+from tests.conftest import CLASSES, tiny_clip
 
 CLIPS = {
     "gelu": tiny_clip(),

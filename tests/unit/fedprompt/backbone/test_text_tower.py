@@ -1,13 +1,13 @@
 import open_clip
 import pytest
 import torch
-from tests.conftest import CLASSES, tiny_clip
 
 from fedprompt.backbone.clip import FrozenClip
 from fedprompt.backbone.prompts import TextPrompts
 from fedprompt.backbone.text_tower import TextTower
 from fedprompt.errors import BackboneError, PromptError
 from fedprompt.prompts.coop import placeholder_texts
+from tests.conftest import CLASSES, tiny_clip
 
 
 def coop_forward(model: torch.nn.Module, names: list[str], context: torch.Tensor) -> torch.Tensor:
