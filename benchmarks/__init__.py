@@ -1,1 +1,1 @@
-"""Measure what fedprompt promises: each module prints its figures."""
+"""Measurements: each is ``python -m benchmarks.NAME [--json]`` and compares within one process."""
