@@ -33,8 +33,8 @@ class Full(nn.Module):
         return self.matrix
 
     def fold(self) -> Context:
-        """Return the matrix itself."""
-        return self.matrix.detach()
+        """Return a copy of the matrix."""
+        return self.matrix.detach().clone()
 
 
 class LowRank(nn.Module):

@@ -64,4 +64,4 @@ def load_module_arrays(module: nn.Module, arrays: Arrays) -> None:
         raise PromptError(f"the prompt's arrays are {found}, expected {expected}")
     with torch.no_grad():
         for name, tensor in own.items():
-            tensor.copy_(torch.from_numpy(np.ascontiguousarray(arrays[name])))
+            tensor.copy_(torch.from_numpy(np.array(arrays[name])))  # a copy: torch wants to write

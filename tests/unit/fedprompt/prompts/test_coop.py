@@ -1,0 +1,202 @@
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.nn import functional as F
+
+from fedprompt.backbone.class_encoder import PLAIN
+from fedprompt.backbone.clip import FrozenClip
+from fedprompt.backbone.prompts import TextPrompts
+from fedprompt.errors import BackboneError, PromptError
+from fedprompt.prompts.build import build_prompt
+from fedprompt.prompts.config import PromptConfig
+from fedprompt.prompts.coop import Coop, placeholder_texts, starting_context
+from fedprompt.prompts.density import information_density, tail
+from fedprompt.prompts.template import Template
+from tests.conftest import CLASSES
+
+TEMPLATE = "a photo of a {}."
+
+
+def make(clip: FrozenClip, speedups=None, shared_basis: bool = False, **config) -> Coop:
+    return build_prompt(
+        PromptConfig(**config),
+        clip,
+        CLASSES,
+        TEMPLATE,
+        shared_basis=shared_basis,
+        speedups=speedups,
+    )
+
+
+def trained(clip: FrozenClip, seed: int = 0, **config) -> Coop:
+    """Return a prompt away from its start."""
+    prompt = make(clip, **config)
+    rng = np.random.default_rng(seed)
+    prompt.load_arrays(
+        {
+            name: (a + rng.normal(size=a.shape)).astype(np.float32)
+            for name, a in prompt.arrays().items()
+        }
+    )
+    return prompt
+
+
+@pytest.mark.parametrize("method", ["dip", "coop"])
+def test_round_0_is_zero_shot_clip(clip: FrozenClip, method: str) -> None:
+    """Bit for bit through the plain tower; through the fast one up to fp32 rounding."""
+    zero_shot = Template(clip, CLASSES, TEMPLATE).class_vectors()
+    again = lambda vectors: F.normalize(vectors, dim=-1)  # noqa: E731 - as ensembles are
+    with torch.no_grad():  # torch's attention has a faster path there, which the template took
+        assert torch.equal(again(make(clip, PLAIN, method=method).class_vectors()), zero_shot)
+    assert torch.equal(again(make(clip, method=method).fold()), zero_shot)
+    fast = make(clip, method=method).class_vectors().detach()
+    torch.testing.assert_close(fast, zero_shot, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("config", "shapes"),
+    [
+        ({}, {"ctx.A": (4, 1), "ctx.B": (1, 32)}),
+        ({"rank": 3}, {"ctx.A": (4, 3), "ctx.B": (3, 32)}),
+        ({"tokens": 2, "init": ""}, {"ctx.A": (2, 1), "ctx.B": (1, 32)}),
+        ({"method": "coop"}, {"ctx": (4, 32)}),
+        ({"shared_basis": True, "rank": 2}, {"ctx.B": (2, 32)}),
+    ],
+)
+def test_only_the_prompt_travels(clip: FrozenClip, config: dict, shapes: dict) -> None:
+    prompt = make(clip, **config)
+    arrays = prompt.arrays()
+    assert {name: array.shape for name, array in arrays.items()} == shapes
+    numbers = sum(array.size for array in arrays.values())
+    assert numbers == sum(parameter.numel() for parameter in prompt.parameters())
+    if prompt.describe()["form"] == "lowrank" and "ctx.A" in shapes:
+        (length, rank), width = shapes["ctx.A"], 32
+        assert numbers == length * rank + rank * width
+
+
+def test_what_is_frozen_is_told_apart(clip: FrozenClip) -> None:
+    start = clip.embed_words("a photo of a").numpy()
+    assert list(make(clip).frozen_arrays()) == ["ctx.start"]
+    assert np.array_equal(make(clip).frozen_arrays()["ctx.start"], start)
+    assert sorted(make(clip, shared_basis=True).frozen_arrays()) == ["ctx.A", "ctx.start"]
+    assert make(clip, method="coop").frozen_arrays() == {}
+
+
+@settings(max_examples=15, deadline=None)
+@given(
+    seed=st.integers(0, 2**20),
+    rank=st.integers(1, 4),
+    method=st.sampled_from(["dip", "coop"]),
+    dropout=st.sampled_from([0.0, 0.5]),
+)
+def test_folding_is_exact(
+    clip: FrozenClip, seed: int, rank: int, method: str, dropout: float
+) -> None:
+    prompt = trained(clip, seed, rank=rank, method=method, dropout=dropout)
+    folded = prompt.fold()
+    torch.testing.assert_close(folded, prompt.class_vectors().detach(), rtol=1e-4, atol=1e-6)
+    assert not folded.requires_grad
+    torch.testing.assert_close(folded.norm(dim=-1), torch.ones(len(CLASSES)))
+    arrays = prompt.arrays() | prompt.frozen_arrays()
+    context = arrays["ctx"] if method == "coop" else None
+    if context is None:
+        context = arrays["ctx.start"] + arrays["ctx.A"] @ arrays["ctx.B"]
+    tokens = clip.tokenizer([f"X X X X {name}." for name in CLASSES])
+    plain = clip.encode_text(tokens, TextPrompts(context=torch.from_numpy(context)))
+    torch.testing.assert_close(folded, F.normalize(plain, dim=-1), rtol=1e-4, atol=1e-6)
+
+
+def test_what_travels_is_all_that_changes(clip: FrozenClip) -> None:
+    sent = trained(clip, 1)
+    received = make(clip)
+    received.load_arrays(sent.arrays())
+    assert torch.equal(received.class_vectors(), sent.class_vectors())
+
+
+def test_dropout_is_drawn_from_the_callers_generator(clip: FrozenClip) -> None:
+    prompt = trained(clip, dropout=0.5)
+    draw = lambda seed: prompt.class_vectors(torch.Generator().manual_seed(seed))  # noqa: E731
+    assert torch.equal(draw(1), draw(1))
+    assert not torch.equal(draw(1), draw(2))
+    assert not torch.equal(draw(1), prompt.class_vectors())
+
+
+def step(prompt: Coop, rate: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the prompt matrix before and after one gradient step on the penalty."""
+    before = prompt.ctx.fold()
+    prompt.penalty().backward()
+    with torch.no_grad():
+        for parameter in prompt.parameters():
+            parameter -= rate * parameter.grad
+    return before, prompt.ctx.fold()
+
+
+@pytest.mark.parametrize("method", ["dip", "coop"])
+@pytest.mark.parametrize("k", [1, 2])
+def test_do_raises_information_density(clip: FrozenClip, method: str, k: int) -> None:
+    before, after = step(trained(clip, method=method, density_weight=1.0, density_k=k), 1e-2)
+    assert information_density(after, k) > information_density(before, k) + 1e-6
+
+
+@pytest.mark.parametrize("method", ["dip", "coop"])
+@pytest.mark.parametrize("k", [1, 2])
+def test_pp_lowers_late_singular_values(clip: FrozenClip, method: str, k: int) -> None:
+    before, after = step(trained(clip, method=method, tail_weight=1.0, density_k=k), 1e-2)
+    assert tail(after, k) < tail(before, k) - 1e-6
+
+
+def test_the_penalty_is_the_stated_sum(clip: FrozenClip) -> None:
+    prompt = trained(clip, density_weight=0.3, tail_weight=0.2, density_k=2)
+    spectrum = np.linalg.svd(prompt.ctx.fold().numpy(), compute_uv=False)
+    expected = -0.3 * spectrum[:2].sum() / spectrum.sum() + 0.2 * spectrum[2:].sum()
+    assert prompt.penalty().item() == pytest.approx(expected, rel=1e-5)
+    assert prompt.information_density() == pytest.approx(spectrum[:2].sum() / spectrum.sum())
+    assert float(trained(clip).penalty()) == 0.0
+
+
+def test_the_text_behind_the_name_stays(clip: FrozenClip) -> None:
+    found = placeholder_texts(["maple_tree", "{} owl"], "a photo of a {}, a plant.", 2)
+    assert found == ["X X maple tree, a plant.", "X X {} owl, a plant."]
+    tokens = clip.tokenize(placeholder_texts(CLASSES, "{}.", 16))
+    assert len({row[1 : 1 + 16].tolist() == [343] * 16 for row in tokens}) == 1
+
+
+def test_the_start_is_words_or_noise(clip: FrozenClip) -> None:
+    draw = lambda seed, **c: starting_context(  # noqa: E731
+        clip, PromptConfig(**c), torch.Generator().manual_seed(seed)
+    )
+    assert torch.equal(draw(0), clip.embed_words("a photo of a"))
+    noise = draw(0, tokens=64, init="")
+    assert tuple(noise.shape) == (64, 32)
+    assert noise.std().item() == pytest.approx(0.02, rel=0.1)
+    assert torch.equal(noise, draw(0, tokens=64, init=""))
+    assert not torch.equal(noise, draw(1, tokens=64, init=""))
+
+
+def test_words_must_be_as_many_tokens_as_the_prompt(clip: FrozenClip) -> None:
+    with pytest.raises(PromptError, match=r"'a photo of a' is 4 tokens, prompt.tokens is 3"):
+        make(clip, tokens=3)
+
+
+def test_a_name_too_long_for_the_tower_is_refused(clip: FrozenClip) -> None:
+    with pytest.raises(BackboneError, match="does not fit the 77 tokens"):
+        build_prompt(PromptConfig(), clip, ["cat", "very " * 80], TEMPLATE)
+
+
+def test_it_describes_itself(clip: FrozenClip) -> None:
+    assert make(clip, rank=2).describe() == {
+        "method": "dip",
+        "host": "coop",
+        "form": "lowrank",
+        "rank": 2,
+        "tokens": 4,
+    }
+    assert make(clip, method="coop").describe() == {
+        "method": "coop",
+        "host": "coop",
+        "form": "full",
+        "rank": 0,
+        "tokens": 4,
+    }
