@@ -1,0 +1,118 @@
+"""Planning a round with a strategy and merging what passed."""
+
+import numpy as np
+import pytest
+from flwr.app import Message, RecordDict
+
+from fedprompt.wire import from_array_record
+from server.config import ServerConfig
+from server.local_grid import LocalGrid
+from server.roster import Site
+from server.rules import RULES
+from server.strategies import STRATEGIES
+from server.training import Instruction, as_travelled, merge, plan
+from server.verdict import Accepted
+from tests.sites import client, start
+
+SITES = [Site(i, 1000 + i, 100) for i in (0, 2)]
+RULE = RULES["product"]
+
+
+@pytest.fixture
+def grid():
+    with LocalGrid(client(), 3, {}) as grid:
+        yield grid
+
+
+def strategy(name="fedavg", **settings):
+    return STRATEGIES[name](ServerConfig(strategy=name, **settings))
+
+
+def planned(grid, chosen, dtype="float32"):
+    arrays = start()
+    instruction = Instruction("run", 4, 11)
+    return plan(chosen, grid, arrays, RULE.lift(arrays), SITES, instruction, dtype)
+
+
+def test_the_chosen_sites_get_the_factors_and_the_settings(grid):
+    contents = planned(grid, strategy())
+    assert sorted(contents) == [1000, 1002]
+    content = contents[1000]
+    assert dict(content["config"]) == {"run": "run", "round": 4, "seed": 11, "mu": 0.0}
+    shapes = {name: array.shape for name, array in start().items()}
+    found = from_array_record(content["arrays"], shapes, "float32")
+    assert found["ctx.A"].tobytes() == start()["ctx.A"].tobytes()
+
+
+def test_fedprox_sends_its_weight(grid):
+    assert planned(grid, strategy("fedprox", mu=0.25))[1000]["config"]["mu"] == 0.25
+
+
+def test_half_precision_is_what_travels(grid):
+    assert planned(grid, strategy(), "float16")[1000]["arrays"]["ctx.A"].dtype == "float16"
+
+
+def updates(weights=(1, 3)):
+    rng = np.random.default_rng(0)
+    found, messages = [], {}
+    for i, weight in enumerate(weights):
+        found.append(Accepted(i, 1000 + i, {"ctx": rng.normal(size=(4, 32))}, weight, 0.5))
+        messages[1000 + i] = Message(RecordDict(), 1000 + i, "train")
+    return found, messages
+
+
+def test_the_weighted_mean_is_merged(grid):
+    found, messages = updates()
+    merged = merge(strategy(), RULE, start(rank=4), found, messages, 1, "float32")
+    expected = (found[0].update["ctx"] + 3 * found[1].update["ctx"]) / 4
+    np.testing.assert_allclose(merged.arrays["ctx.A"] @ merged.arrays["ctx.B"], expected, atol=1e-5)
+    assert merged.truncation_error < 1e-9  # rank 4 of 4 rows: nothing is cut
+
+
+def test_a_lower_rank_reports_what_it_lost(grid):
+    found, messages = updates()
+    merged = merge(strategy(), RULE, start(), found, messages, 1, "float32")
+    assert 0.1 < merged.truncation_error < 1
+
+
+def test_factors_report_what_averaging_lost(grid):
+    rng = np.random.default_rng(1)
+    found, messages = [], {}
+    for i in range(5):
+        update = {"ctx.A": rng.normal(size=(4, 1)), "ctx.B": rng.normal(size=(1, 32))}
+        found.append(Accepted(i, i, update, 1, 0.5))
+        messages[i] = Message(RecordDict(), i, "train")
+    merged = merge(strategy(), RULES["factors"], start(), found, messages, 1, "float32")
+    assert merged.truncation_error > 0.5
+
+
+def test_nothing_to_merge_keeps_the_arrays(grid):
+    arrays = start()
+    assert merge(strategy(), RULE, arrays, [], {}, 1, "float32").arrays is arrays
+
+
+@pytest.mark.parametrize("name", sorted(STRATEGIES))
+def test_every_strategy_returns_float32_factors(grid, name):
+    chosen = strategy(name)
+    planned(grid, chosen)
+    found, messages = updates()
+    merged = merge(chosen, RULE, start(), found, messages, 1, "float32")
+    assert {a.dtype for a in merged.arrays.values()} == {np.dtype(np.float32)}
+    assert {n: a.shape for n, a in merged.arrays.items()} == {
+        n: a.shape for n, a in start().items()
+    }
+
+
+def test_as_travelled_rounds_to_the_wire():
+    arrays = {"x": np.float32([1 / 3])}
+    assert as_travelled(arrays, "float32")["x"].tobytes() == arrays["x"].tobytes()
+    assert as_travelled(arrays, "float16")["x"][0] == np.float32(np.float16(1 / 3))
+
+
+def test_an_instruction_is_a_flat_record():
+    assert dict(Instruction("r", 1, 2).record(0.5)) == {
+        "run": "r",
+        "round": 1,
+        "seed": 2,
+        "mu": 0.5,
+    }
