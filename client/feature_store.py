@@ -72,7 +72,7 @@ class FeatureStore:
                     yield database
             finally:
                 database.close()
-        except (sqlite3.Error, OSError) as error:
+        except (sqlite3.Error, OSError, ValueError) as error:  # ValueError: a torn vector
             raise StorageError(
                 f"the feature cache {self.path} cannot be used: {error}; free some space, remove "
                 "the file, set FEDPROMPT_CACHE to another folder, or set fit.cache = false"

@@ -2,15 +2,19 @@
 
 import numpy as np
 
+from fedprompt.prompts.forms import SPREAD
 from fedprompt.prompts.method import Arrays
+
+_NEGLIGIBLE = 1e-6  # of the largest singular value: rounding of float32 factors
 
 
 def shrink(arrays: Arrays, rank: int) -> Arrays:
     """Return the arrays with every pair X.A, X.B cut to its best approximation of ``rank``.
 
     Eckart-Young: the leading singular directions of A B, both factors carrying sqrt(sigma).
-    0, or a rank that is not smaller, changes nothing. A zero product keeps the first columns of A,
-    because A = 0, B = 0 would have no gradient.
+    0, or a rank that is not smaller, changes nothing. A direction with A = 0 and B = 0 would never
+    get a gradient: a zero product keeps the first columns of A, and directions that a product of
+    lower rank lacks keep a small A.
     """
     cut = dict(arrays)
     for name in [n.removesuffix(".A") for n in arrays if n.endswith(".A")]:
@@ -22,6 +26,8 @@ def shrink(arrays: Arrays, rank: int) -> Arrays:
             first, second = a[:, :rank], b[:rank]
         else:
             root = np.sqrt(spectrum[:rank])
-            first, second = left[:, :rank] * root, root[:, None] * right[:rank]
+            lacking = spectrum[:rank] < _NEGLIGIBLE * spectrum[0]
+            first = left[:, :rank] * np.where(lacking, SPREAD, root)
+            second = np.where(lacking, 0, root)[:, None] * right[:rank]
         cut[f"{name}.A"], cut[f"{name}.B"] = first.astype(np.float32), second.astype(np.float32)
     return cut
