@@ -49,7 +49,7 @@ def accuracy_chart(lines: Sequence[Line]) -> Chart | None:
         _draw_sites(axes, lines)
         _draw(axes, [curve for curve in curves if curve.points])
         axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: percent(y, 0)))
-        note = "On each site's own held-out images; thin lines are sites."
+        note = "Of the prompt so far, on each site's own held-out images."
         return _finish(axes, "accuracy", "Accuracy", note, curves, percent)
 
 
@@ -72,7 +72,7 @@ def density_chart(lines: Sequence[Line]) -> Chart | None:
 def truncation_chart(lines: Sequence[Line]) -> Chart | None:
     """Return what merging lost."""
     curves = [Curve("error", _points(lines, lambda line: line.truncation_error), WORST)]
-    note = "What was lost when the sites' updates were merged at the prompt's rank; 0 is nothing."
+    note = "What merging the sites' updates at the prompt's rank lost; 0 is nothing."
     return _plain("truncation", "Truncation error", note, curves)
 
 
@@ -86,7 +86,7 @@ def bytes_chart(lines: Sequence[Line]) -> Chart | None:
         return None
     with drawing() as axes:
         (_bars if len(lines) <= _MOST_BARS else _draw)(axes, curves)
-        axes.set_ylim(bottom=0)
+        axes.set_ylim(0, 1.06 * axes.dataLim.y1)
         axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: size(y)))
         note = "All sites together, training only, framing included."
         return _finish(axes, "bytes", "Bytes per round", note, curves, size)
@@ -102,8 +102,8 @@ def participation_chart(lines: Sequence[Line]) -> Chart | None:
         return None
     with drawing() as axes:
         (_bars if len(lines) <= _MOST_BARS else _draw)(axes, curves)
-        axes.set_ylim(bottom=0)
-        note = "Replies that did not come or were refused are missing from the second."
+        axes.set_ylim(0, 1.06 * axes.dataLim.y1)
+        note = "How many were asked, and how many replies were merged."
         return _finish(axes, "participation", "Sites per round", note, curves, count)
 
 
@@ -166,10 +166,12 @@ def _finish(
     axes: Axes, name: str, title: str, note: str, curves: Sequence[Curve], show: Callable[..., str]
 ) -> Chart:
     axes.set_xlabel("round")
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8))
-    axes.yaxis.set_major_locator(MaxNLocator(nbins=5, integer=name == "participation"))
+    last = max(x for curve in curves for x, _ in curve.points)
+    axes.set_xlim(-max(0.6, 0.02 * last), last + max(0.6, 0.02 * last))  # alike in every chart
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8, min_n_ticks=1))
+    whole = name == "participation"
+    axes.yaxis.set_major_locator(MaxNLocator(nbins=5, steps=[1, 2, 5, 10], integer=whole))
     axes.tick_params(axis="x", color=FAINT)
-    axes.margins(x=0.03)
     if len(axes.get_legend_handles_labels()[0]) > 1:
         axes.legend(loc="lower left", bbox_to_anchor=(-0.02, 1.0), ncols=3, borderaxespad=0)
     told = "; ".join(_tell(curve, show) for curve in curves if curve.points)

@@ -40,7 +40,7 @@ def report(
         _evaluate(run, data)
         found = read_run(run)
     path = output or run / "report.html"
-    page = render(found).encode()
+    page = render(found).encode(errors="replace")  # a folder's name may not be UTF-8
     write_atomic(path, page)
     show(_result(found, path, len(page)), _tell(found, path, len(page)), as_json=json)
 

@@ -1,12 +1,13 @@
 """Write numbers as the page shows them; a missing one is a dash."""
 
 NONE = "–"
+_SPACE = "\u00a0"  # keeps a number and its unit in one line
 _UNITS = ("B", "kB", "MB", "GB", "TB", "PB")
 
 
 def percent(value: float | None, digits: int = 1) -> str:
     """Return a share in percent."""
-    return NONE if value is None else f"{100 * value:.{digits}f} %"
+    return NONE if value is None else f"{100 * value:.{digits}f}{_SPACE}%"
 
 
 def points(value: float | None) -> str:
@@ -24,7 +25,7 @@ def size(value: float | None) -> str:
     power = 0
     while abs(value) >= 999.5 and power < len(_UNITS) - 1:
         value, power = value / 1000, power + 1
-    return f"{value:.3g} {_UNITS[power]}"
+    return f"{value:.3g}{_SPACE}{_UNITS[power]}"
 
 
 def count(value: float | None) -> str:
@@ -40,9 +41,13 @@ def number(value: float | None, digits: int = 4) -> str:
 def duration(seconds: float) -> str:
     """Return a time as people say it."""
     if seconds < 90:
-        return f"{seconds:.1f} s"
+        return f"{seconds:.1f}{_SPACE}s"
     minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
+    return (
+        f"{minutes}{_SPACE}min"
+        if minutes < 90
+        else f"{minutes // 60}{_SPACE}h {minutes % 60}{_SPACE}min"
+    )
 
 
 FILTERS = {

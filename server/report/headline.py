@@ -6,6 +6,7 @@ from typing import Any
 
 from fedprompt.artefact import Artefact
 from server.report.lines import Line
+from server.report.run_folder import trained_arrays
 from server.report.site_rows import is_shown
 
 BYTES_A_NUMBER = 4  # float32, as a model's weights travel
@@ -91,17 +92,15 @@ def _total(lines: Sequence[Line]) -> Traffic:
 
 
 def _numbers(artefact: Artefact | None) -> int | None:
-    """Return how many numbers travel; ``trained`` names the arrays, the start stays at home."""
+    """Return how many numbers travel; the start and a frozen basis stay at home."""
     if artefact is None:
         return None
-    started = [name for name in artefact.tensors if not name.endswith(".start")]
-    trained = artefact.metadata.get("trained", started)
-    return sum(array.size for name, array in artefact.tensors.items() if name in trained)
+    return sum(array.size for array in trained_arrays(artefact).values())
 
 
 def _whole_model(lines: Sequence[Line], artefact: Artefact | None) -> Traffic | None:
     parameters = artefact.metadata["backbone"].get("parameters") if artefact else None
-    if not isinstance(parameters, int):
+    if not isinstance(parameters, int) or parameters < 1:
         return None
     model = BYTES_A_NUMBER * parameters
     return Traffic(

@@ -1,12 +1,14 @@
 """Put a run's figures, charts and tables into one page that needs nothing but itself."""
 
+import functools
 import shlex
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 
 from server.report import charts, confusion
+from server.report.doubts import doubts
 from server.report.formats import FILTERS, size
 from server.report.gate_events import by_reason, gate_events
 from server.report.headline import Headline, headline
@@ -19,12 +21,14 @@ _MOST_EVENTS, _MOST_CLASSES = 200, 200  # listed; the record and the artefact ho
 
 def render(run: RunFolder) -> str:
     """Return the page of a run; every text that comes from outside is escaped."""
-    template = _environment().get_template("page.html")
-    return template.render(
+    figures = headline(run.lines, run.artefact)
+    return _template().render(
         run=run,
         name=run.path.resolve().name,
         folder=shlex.quote(str(run.path)),
-        figures=headline(run.lines, run.artefact),
+        figures=figures,
+        story=story(run, figures) if run.lines else "",
+        warnings=doubts(run),
         settings=setting_rows(run),
         hashes=hash_rows(run),
         classes=run.artefact.metadata["classes"] if run.artefact else (),
@@ -39,6 +43,8 @@ def story(run: RunFolder, figures: Headline) -> str:
     sites = f"{figures.sites} {'site' if figures.sites == 1 else 'sites'}"
     rounds = f"{figures.rounds} {'round' if figures.rounds == 1 else 'rounds'}"
     told = f"{sites} tuned one prompt together in {rounds}."
+    if not figures.rounds:
+        return f"{sites} joined; no round of training is done."
     if figures.numbers is not None:
         told += f" Images stayed where they are; each site sent {figures.numbers:,} numbers a round"
         reply = figures.message_bytes
@@ -53,7 +59,6 @@ def _record(run: RunFolder) -> dict[str, Any]:
     events = gate_events(lines, shown_sites(lines))
     drawn = [draw(lines) for draw in charts.CHARTS] if lines else []
     return {
-        "story": story(run, headline(lines, run.artefact)) if lines else "",
         "accuracy_chart": charts.accuracy_chart(lines),
         "charts": [chart for chart in drawn if chart],
         "sites": site_rows(lines),
@@ -76,7 +81,8 @@ def _predictions(run: RunFolder) -> dict[str, Any]:
     }
 
 
-def _environment() -> Environment:
+@functools.cache
+def _template() -> Template:
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -85,4 +91,4 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     environment.filters.update(FILTERS)
-    return environment
+    return environment.get_template("page.html")

@@ -38,6 +38,7 @@ class Predictions(Entry):
     """Hold the scores on a test set that no site trained on."""
 
     source: str = ""
+    artefact: str = ""  # hash of the prompt that was scored
     images: Count | None = None
     accuracy: Share
     zero_shot_accuracy: Share | None = None

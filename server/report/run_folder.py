@@ -1,15 +1,18 @@
 """Gather what a run's folder holds; each part may be missing."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy.typing as npt
+from pydantic import TypeAdapter, ValidationError
+
 from fedprompt.artefact import Artefact
+from fedprompt.config import Flat
 from fedprompt.errors import CheckpointError
 from server import outcome
-from server.report.lines import Line, read_lines
+from server.report.lines import Line, explain, read_lines
 from server.report.predictions import Predictions, read_predictions
 
 RECORD, ARTEFACT, PREDICTIONS = "rounds.jsonl", "artefact", "predictions.json"
@@ -25,7 +28,7 @@ class RunFolder:
     torn: bool = False  # the record ends in half a line
     artefact: Artefact | None = None
     predictions: Predictions | None = None
-    settings: Mapping[str, Any] = field(default_factory=dict)  # flat: "section.key"
+    settings: Flat = field(default_factory=dict)
     ended: Mapping[str, Any] | None = None  # with which error; None: not at all
 
 
@@ -55,13 +58,18 @@ def read_run(path: Path) -> RunFolder:
     return RunFolder(path, tuple(lines), torn, artefact, predictions, settings, ended)
 
 
-def _read_settings(path: Path) -> dict[str, Any]:
-    if not path.exists():
-        return {}
+def trained_arrays(artefact: Artefact) -> dict[str, npt.NDArray[Any]]:
+    """Return the arrays that travelled; ``trained`` names them in the artefact."""
+    names = artefact.metadata.get("trained")
+    if not isinstance(names, list):
+        names = [name for name in artefact.tensors if not name.endswith(".start")]
+    return {name: array for name, array in artefact.tensors.items() if name in names}
+
+
+def _read_settings(path: Path) -> Flat:
     try:
-        found = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path} is damaged ({error}); delete it") from None
-    if not isinstance(found, dict):
-        raise CheckpointError(f"{path} holds no table of settings; delete it")
-    return found
+        return TypeAdapter(Flat).validate_json(path.read_bytes()) if path.exists() else {}
+    except ValidationError as error:
+        raise CheckpointError(f"{path} is damaged ({explain(error)}); delete it") from None
+    except OSError as error:
+        raise CheckpointError(f"{path} could not be read: {error.strerror}") from None

@@ -1,0 +1,26 @@
+from pathlib import Path
+
+from server.report.lines import Line
+from server.report.run_folder import RunFolder
+from server.report.settings import hash_rows, setting_rows
+from tests.unit.server.report.made_up_run import artefact
+
+
+def test_settings_and_hashes_are_told_apart():
+    run = RunFolder(
+        Path("r"), (Line(round=0, run="ab"),), artefact=artefact(), settings={"b": True}
+    )
+    rows, hashes = dict(setting_rows(run)), dict(hash_rows(run))
+    assert rows["b"] == "yes"
+    assert rows["backbone.name"] == "ViT-B-16"
+    assert rows["aggregation.truncation_error"] == "0.0216"
+    assert rows["privacy"] == "none"
+    assert "classes" not in rows
+    assert hashes["backbone.sha256"] == "c" * 64
+    assert hashes["artefact"] == artefact().sha256
+    assert hashes["run"] == "ab"
+    assert not rows.keys() & hashes.keys()
+
+
+def test_nothing_is_known():
+    assert setting_rows(RunFolder(Path("r"))) == hash_rows(RunFolder(Path("r"))) == []
