@@ -8,12 +8,13 @@ import onnx
 from export.graph import BATCH, Graph
 from export.head import write_head
 from export.traced import FEATURES, trace_tower
+from export.types import ClassVectors
 from export.vit.blocks import write_blocks
 from export.vit.operators import Operators
 from export.vit.ort import Ort
 from export.vit.patches import write_patches
 from export.vit.portable import Portable
-from export.vit.tower import Array, is_plain, read_tower
+from export.vit.tower import is_plain, read_tower
 from fedprompt.backbone.clip import FrozenClip
 from fedprompt.errors import GraphError
 
@@ -26,7 +27,9 @@ def flavour_of(clip: FrozenClip, asked: Flavour) -> Flavour:
     return asked if is_plain(clip.model.visual) else "portable"
 
 
-def fuse(clip: FrozenClip, class_vectors: Array, flavour: Flavour = "ort") -> onnx.ModelProto:
+def fuse(
+    clip: FrozenClip, class_vectors: ClassVectors, flavour: Flavour = "ort"
+) -> onnx.ModelProto:
     """Return the classifier: uint8 ``images`` to ``logits`` and ``image_embeds``.
 
     Parameters
@@ -68,7 +71,7 @@ def fuse(clip: FrozenClip, class_vectors: Array, flavour: Flavour = "ort") -> on
     return model
 
 
-def _check_class_vectors(vectors: Array) -> None:
+def _check_class_vectors(vectors: ClassVectors) -> None:
     found = "no vectors"
     if vectors.ndim == 2 and vectors.size:
         lengths = np.linalg.norm(vectors, axis=1)

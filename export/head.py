@@ -8,6 +8,7 @@ The length |z| is needed, so the projection before it stays.
 import numpy as np
 
 from export.graph import BATCH, Graph
+from export.types import ClassVectors
 from export.vit.tower import Array
 
 SMALLEST = 1e-12  # as torch's normalize
@@ -17,7 +18,7 @@ def write_head(
     graph: Graph,
     features: str,
     projection: Array | None,
-    class_vectors: Array,
+    class_vectors: ClassVectors,
     scale: float,
     bias: float,
 ) -> None:

@@ -4,10 +4,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
-from export.vit.tower import Array
+from export.types import ClassVectors, Pictures
 from fedprompt.artefact import Artefact
 from fedprompt.backbone.clip import FrozenClip
 from fedprompt.backbone.config import BackboneConfig
@@ -53,16 +52,14 @@ def load_clip(artefact: Artefact, settings: Mapping[str, Scalar]) -> FrozenClip:
     return clip
 
 
-def fold(artefact: Artefact, clip: FrozenClip) -> Array:
+def fold(artefact: Artefact, clip: FrozenClip) -> ClassVectors:
     """Return the class vectors [classes joint] of an artefact's prompt."""
     with torch.inference_mode():
-        vectors: Array = from_artefact(artefact, clip).class_vectors().float().cpu().numpy()
+        vectors: ClassVectors = from_artefact(artefact, clip).class_vectors().float().cpu().numpy()
     return vectors
 
 
-def real_images(
-    settings: Mapping[str, Scalar], count: int, pre: Preprocessing
-) -> npt.NDArray[np.uint8]:
+def real_images(settings: Mapping[str, Scalar], count: int, pre: Preprocessing) -> Pictures:
     """Return up to ``count`` test images spread over the set: uint8 [images size size 3].
 
     With a count of 0 nothing is loaded.

@@ -1,19 +1,16 @@
 """What torch answers: the reference of every parity measurement."""
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch.nn.functional import normalize
 
-from export.vit.tower import Array
+from export.types import Answers, ClassVectors, Pictures
 from fedprompt.backbone.clip import FrozenClip
 
 _BATCH = 32  # images at a time
 
 
-def reference_logits(
-    clip: FrozenClip, class_vectors: Array, images: npt.NDArray[np.uint8]
-) -> npt.NDArray[np.float32]:
+def reference_logits(clip: FrozenClip, class_vectors: ClassVectors, images: Pictures) -> Answers:
     """Return torch's logits [images classes] of resized images: uint8 [images size size 3]."""
     classes = torch.from_numpy(class_vectors).to(clip.device)
     found = []

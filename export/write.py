@@ -7,24 +7,21 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import onnx
 
 from export.fuse import Flavour, flavour_of, fuse
 from export.graph import OPSET
 from export.metadata import GraphMetadata
-from export.parity import Logits, Parity, compare
+from export.parity import Parity, compare
 from export.probes import COUNT, Probes, probe_images
 from export.reference import reference_logits
 from export.runtime.providers import CPU
 from export.runtime.session import start
 from export.structure import parse_model
-from export.vit.tower import Array
+from export.types import Answers, ClassVectors, Pictures
 from fedprompt.backbone.clip import FrozenClip
 from fedprompt.errors import GraphError
 from fedprompt.storage import write_atomic
-
-Images = npt.NDArray[np.uint8]
 
 _BATCHES = (1, 2, 5)  # an exporter that froze the batch fails at one of them
 _SEED = 0  # of the probes
@@ -46,9 +43,9 @@ class Written:
 def write_classifier(
     path: Path,
     clip: FrozenClip,
-    class_vectors: Array,
+    class_vectors: ClassVectors,
     classes: tuple[str, ...],
-    images: Images,
+    images: Pictures,
     *,
     artefact_sha256: str,
     flavour: Flavour = "ort",
@@ -132,7 +129,7 @@ def _record(parity: Parity | None, probes: Parity, *, forced: bool) -> dict[str,
     }
 
 
-def _answers(data: bytes, images: Images) -> Logits:
+def _answers(data: bytes, images: Pictures) -> Answers:
     """Return the graph's logits, asked in batches of several sizes."""
     session = start(data, [CPU])
     try:
@@ -142,7 +139,7 @@ def _answers(data: bytes, images: Images) -> Logits:
     return np.concatenate(parts)
 
 
-def _mixed_batches(images: Images) -> Iterator[Images]:
+def _mixed_batches(images: Pictures) -> Iterator[Pictures]:
     begin = 0
     sizes = iter(_BATCHES)
     while begin < len(images):

@@ -98,7 +98,6 @@ def test_declared_shapes_are_those_that_shape_inference_finds(
     [
         np.zeros((0, 24), np.float32),
         np.ones((3, 24), np.float32),
-        np.ones(24, np.float32),
         np.full((3, 24), np.nan, np.float32),
         np.eye(3, 7, dtype=np.float32),
     ],

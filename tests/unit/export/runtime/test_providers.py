@@ -78,7 +78,7 @@ class Listing:
     def get_available_providers(self) -> list[str]:
         return [TENSORRT, CUDA, CPU]
 
-    def InferenceSession(self, data: bytes, options: Any, **settings: Any) -> Any:  # noqa: N802
+    def InferenceSession(self, data: bytes, options: Any, **settings: Any) -> Any:
         self.asked.append(settings["providers"])
         if self.raises and settings["providers"] != [CPU]:
             raise RuntimeError("CUDA failure 35")
