@@ -132,7 +132,8 @@ def peak_mb(classes: int, speedups: Speedups) -> float:
     """Return the memory of one step above the model's, measured in this process."""
     bench = Bench(classes)
     encoder = bench.encoder(speedups)
-    bench.step(class_encoder(bench.clip, bench.tokens[:2], LENGTH, speedups))  # load libraries
+    warm = class_encoder(bench.clip, bench.tokens[:2], LENGTH, speedups)
+    warm(bench.context).sum().backward()  # loads libraries, allocates their buffers
     gc.collect()
     Path("/proc/self/clear_refs").write_text("5")  # forget the peak so far
     before = _status("VmRSS")

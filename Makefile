@@ -1,0 +1,54 @@
+# Two commands: `make demo` shows the whole job, `make test` checks it.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+CLI := $(BIN)/fedprompt
+DEMO := runs/demo
+CONFIG := --config examples/demo.toml
+
+export FLWR_TELEMETRY_ENABLED := 0
+export FLWR_DISABLE_UPDATE_CHECK := 1
+export FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION := 1
+export RAY_USAGE_STATS_ENABLED := 0
+
+.PHONY: env demo test lint format bench clean
+
+env: $(VENV)/.ready
+
+$(VENV)/.ready: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --upgrade pip
+	$(BIN)/pip install --quiet --editable '.[dev]'
+	touch $@
+
+demo: env
+	$(CLI) doctor
+	$(CLI) simulate $(CONFIG) --output $(DEMO)
+	$(CLI) eval $(DEMO) $(CONFIG)
+	$(CLI) export $(DEMO) $(CONFIG) --output $(DEMO)/classifier.onnx
+	$(CLI) verify $(DEMO)/classifier.onnx
+	$(BIN)/python examples/save_photos.py $(DEMO)/photos
+	$(CLI) predict $(DEMO)/classifier.onnx $(DEMO)/photos/*.png
+	$(CLI) report $(DEMO) --output $(DEMO)/report.html
+	@echo "Open $(DEMO)/report.html to see the run."
+
+lint: env
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+test: lint
+	$(BIN)/python -m pytest
+
+format: env
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+# minutes each; the figures of README and docs/benchmarks.md come from here
+bench: env
+	for name in local_step bytes rounds accuracy embedded; do \
+		$(BIN)/python -m benchmarks.$$name --json || exit 1; done
+
+clean:
+	rm -rf $(VENV) runs build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
