@@ -6,7 +6,9 @@ training are stored; the other rows of open_clip's vocabulary get the mean of th
 """
 
 import json
+import sys
 from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -60,7 +62,7 @@ def embedded_config(name: str) -> dict[str, Any]:
     """
     if name not in NAMES:
         raise BackboneError(f"embedded model {name!r} is unknown; expected {' or '.join(NAMES)}")
-    config: dict[str, Any] = json.loads((files("fedprompt") / f"assets/{name}.json").read_text())
+    config: dict[str, Any] = json.loads(_asset(f"{name}.json"))
     return config
 
 
@@ -83,7 +85,19 @@ def expanded_state_dict(name: str) -> dict[str, Tensor]:
 
 
 def _read(name: str) -> dict[str, Tensor]:
-    return load((files("fedprompt") / f"assets/{name}.safetensors").read_bytes())
+    return load(_asset(f"{name}.safetensors"))
+
+
+def _asset(name: str) -> bytes:
+    """Read an asset of this package or, in Flower's bundle of code alone, of the installed one."""
+    places = [Path(__file__).parents[1], *(Path(entry) / "fedprompt" for entry in sys.path)]
+    for place in places:
+        if (place / "assets" / name).is_file():
+            return (place / "assets" / name).read_bytes()
+    raise BackboneError(
+        f"the embedded model's file assets/{name} is missing from the installed fedprompt; "
+        "install fedprompt on this machine: pip install 'fedprompt[train]'"
+    )
 
 
 def _trunk() -> dict[str, Tensor]:

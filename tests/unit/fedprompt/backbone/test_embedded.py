@@ -100,3 +100,11 @@ def test_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(embedded, "TEACHER", "efficientnet_lite0_is_not_installed")
     with pytest.raises(BackboneError, match="pip install 'fedprompt\\[embedded-cnn\\]'"):
         expanded_state_dict("embedded-cnn")
+
+
+def test_missing_asset_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(embedded, "__file__", str(tmp_path / "fedprompt/backbone/embedded.py"))
+    expanded_state_dict("embedded")  # found on sys.path, as in Flower's bundle
+    monkeypatch.setattr("sys.path", [str(tmp_path)])
+    with pytest.raises(BackboneError, match=r"assets/embedded\.json is missing"):
+        load_embedded("embedded")
