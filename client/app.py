@@ -49,9 +49,7 @@ def train(message: Message, context: Context) -> Message:
         rounds=int(context.run_config["server.rounds"]),
         mu=_number(config, "mu"),
     )
-    metrics = MetricRecord({"num-examples": len(site.train_labels), "loss": loss})
-    metrics["receipt"] = _receipt(site, config)
-    content = RecordDict({ARRAYS: to_array_record(arrays, dtype), METRICS: metrics})
+    content = trained(arrays, dtype, len(site.train_labels), loss, _receipt(site, config))
     return Message(content, reply_to=message)
 
 
@@ -63,6 +61,12 @@ def evaluate(message: Message, context: Context) -> Message:
     metrics = MetricRecord({"num-examples": score.count, "correct": score.correct})
     metrics["loss"], metrics["receipt"] = score.loss, _receipt(site, config)
     return Message(RecordDict({METRICS: metrics}), reply_to=message)
+
+
+def trained(arrays: Arrays, dtype: str, examples: int, loss: float, stamp: int) -> RecordDict:
+    """Return what a site sends after training; nothing else leaves it."""
+    metrics = MetricRecord({"num-examples": examples, "loss": loss, "receipt": stamp})
+    return RecordDict({ARRAYS: to_array_record(arrays, dtype), METRICS: metrics})
 
 
 def _site(context: Context) -> Site:
@@ -94,7 +98,7 @@ def _number(config: ConfigRecord, key: str) -> float:
     value = config.get(key)
     if not isinstance(value, int | float):
         raise ConfigError(f"the server's message has {key} = {value!r}, expected a number")
-    return value
+    return float(value)
 
 
 def _dtype(context: Context) -> str:
