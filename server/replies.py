@@ -71,6 +71,11 @@ def expected_shapes(record: ArrayRecord, current: Arrays, mixed_ranks: bool) -> 
     return shapes
 
 
+def error_line(message: Message) -> str:
+    """Return what went wrong at a site in one line of bearable length."""
+    return " ".join(f"{message.error.reason}".split())[:_SHOWN]
+
+
 def to_numpy_record(arrays: Dense) -> ArrayRecord:
     """Pack lifted arrays as Flower's strategies read them; they never leave the server."""
     return ArrayRecord({name: Array(array) for name, array in arrays.items()})
@@ -94,7 +99,7 @@ def _envelope(
     message = answer.message
     if message.has_error():
         reason = Reason.TIMEOUT if message.error.code in _LOST else Reason.ERROR
-        return reason, f"{message.error.reason}"[:_SHOWN]
+        return reason, error_line(message)
     cap = max(_LEAST_CAP, _SIZE_CAP * sum(array.nbytes for array in current.values()))
     if answer.size > cap:
         return Reason.OVERSIZED, f"the message has {answer.size} bytes, at most {cap} are read"

@@ -17,6 +17,7 @@ from fedprompt.errors import QuorumError
 from fedprompt.wire import CONFIG, IDENTITY, SHARED
 from server.exchange import Answer, Traffic, exchange
 from server.gate import is_count
+from server.replies import error_line
 from server.verdict import Reason, Verdict, refuse
 
 _PAUSE = 0.5  # seconds between two looks for nodes that have not connected yet
@@ -109,7 +110,7 @@ def difference(ours: Mapping[str, str], theirs: Mapping[str, object]) -> str:
 def _read(answer: Answer, identity: Mapping[str, str]) -> tuple[Site | None, Verdict | None]:
     node, message = answer.node, answer.message
     if message.has_error():
-        return None, refuse(None, node, Reason.ERROR, f"{message.error.reason}"[:200])
+        return None, refuse(None, node, Reason.ERROR, error_line(message))
     record = message.content.config_records.get(IDENTITY)
     if record is None:
         return None, refuse(None, node, Reason.MALFORMED, "the reply brings no identity")

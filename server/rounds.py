@@ -6,7 +6,7 @@ no checkpoint, believes every reply and samples differently in each engine.
 
 import logging
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -49,15 +49,21 @@ class Rounds:
             Too few sites joined, or too few replies passed in every try; the last committed
             round stays on disk.
         """
+        for state in self.committed():  # noqa: B007 (the last one is what counts)
+            pass
+        return state
+
+    def committed(self) -> Iterator[Checkpoint]:
+        """Yield the state after each committed round, the one that was begun from first."""
         state = self._resume() if self.config.resume else None
         if not self.config.resume:
             self._clear()
         self.federation.roster.wait(self.federation.grid, self.least, self.config.join_deadline)
         if state is None:
             state = self._start()
+        yield state
         for server_round in range(state.round + 1, self.config.rounds + 1):
-            state = self._round(state, server_round)
-        return state
+            yield (state := self._round(state, server_round))
 
     def _clear(self) -> None:
         """Make room for a fresh run, if the user allowed it."""

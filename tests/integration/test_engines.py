@@ -1,0 +1,180 @@
+"""The real ServerApp and ClientApp: one prompt, whatever engine runs them."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from flwr.app import Context, RecordDict
+from PIL import Image
+
+from fedprompt.artefact import Artefact
+from fedprompt.config import defaults
+from fedprompt.errors import ConfigError, QuorumError
+from server import outcome, record
+from server.app import app
+from server.local_grid import LocalGrid
+from server.tuning import Tuning
+from tests.sites import IDENTITY
+from tests.sites import client as toy_client
+
+CLASSES = ("red", "green", "blue")
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory):
+    """Write a small image folder: noisy squares of three colours."""
+    root = tmp_path_factory.mktemp("images")
+    rng = np.random.default_rng(0)
+    for i, name in enumerate(CLASSES):
+        (root / name).mkdir()
+        for j in range(20):
+            pixels = rng.integers(0, 90, (32, 32, 3), dtype=np.uint8)
+            pixels[..., i] += 120
+            Image.fromarray(pixels).save(root / name / f"{j}.png")
+    return root
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(monkeypatch, cache):
+    monkeypatch.setenv("FEDPROMPT_CACHE", str(cache))
+
+
+def settings(images, folder, **changes):
+    own = {
+        "backbone.name": "embedded-cnn",
+        "data.source": str(images),
+        "data.clients": 3,
+        "data.partitioner": "iid",
+        "server.rounds": 2,
+        "server.output": str(folder),
+        "prompt.rank": 2,
+    }
+    return defaults() | own | {key.replace("__", "."): value for key, value in changes.items()}
+
+
+def run(images, folder, **changes):
+    from client.app import app as client
+
+    flat = settings(images, folder, **changes)
+    with LocalGrid(client, flat["data.clients"], flat, flat["server.workers"]) as grid:
+        app(grid=grid, context=Context(1, 0, {}, RecordDict(), flat))
+    return Artefact.load(folder / "artefact")
+
+
+@pytest.fixture(scope="module")
+def reference(images, cache, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("reference")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FEDPROMPT_CACHE", str(cache))
+        return run(images, folder), folder
+
+
+def equal(one, other):
+    return one.tensors.keys() == other.tensors.keys() and all(
+        one.tensors[n].tobytes() == other.tensors[n].tobytes() for n in one.tensors
+    )
+
+
+def test_a_run_leaves_record_checkpoints_artefact_and_outcome(reference):
+    artefact, folder = reference
+    lines = record.read(folder / "rounds.jsonl")
+    assert [line["round"] for line in lines] == [0, 1, 2]
+    assert all(line["verdicts"] == [] for line in lines[1:])
+    assert 0 < lines[-1]["information_density"] <= 1
+    assert outcome.read(folder) == {"artefact": artefact.sha256, "error": None}
+    aggregation = artefact.metadata["aggregation"]
+    assert aggregation["rule"] == "product"
+    assert aggregation["truncation_error"] == lines[-1]["truncation_error"]
+    assert artefact.metadata["classes"] == sorted(CLASSES)
+
+
+def test_the_prompt_moved(reference):
+    artefact, _ = reference
+    assert np.abs(artefact.tensors["ctx.A"] @ artefact.tensors["ctx.B"]).max() > 0
+
+
+@pytest.mark.parametrize("changes", [{"server__workers": 3}, {"server__evaluate_every": 0}])
+def test_threads_and_evaluation_do_not_change_a_byte(images, reference, tmp_path, changes):
+    assert equal(run(images, tmp_path, **changes), reference[0])
+
+
+def test_resumed_equals_uninterrupted(images, reference, tmp_path, monkeypatch):
+    from server import rounds
+
+    original = rounds.save
+
+    def killed(folder, state):
+        original(folder, state)
+        if state.round == 1:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(rounds, "save", killed)
+        run(images, tmp_path)
+    assert equal(run(images, tmp_path, server__resume=True), reference[0])
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"server__rule": "shared-basis"},
+        {"server__rule": "factors"},
+        {"server__strategy": "fedprox"},
+        {"server__strategy": "fedadam"},
+        {"server__dtype": "float16"},
+        {"fit__rank": 1},
+        {"prompt__method": "coop"},
+    ],
+)
+def test_every_rule_strategy_and_form_runs(images, tmp_path, changes):
+    artefact = run(images, tmp_path, server__rounds=1, **changes)
+    lines = record.read(tmp_path / "rounds.jsonl")
+    assert lines[-1]["accepted"] == [0, 1, 2]
+    assert artefact.metadata["round"] == 1
+
+
+def test_sites_with_another_backbone_do_not_join(images, tmp_path):
+    flat = settings(images, tmp_path)
+    other = toy_client(identity=IDENTITY)
+    with (
+        LocalGrid(other, 3, flat) as grid,
+        pytest.raises(QuorumError, match="the server has"),
+    ):
+        app(grid=grid, context=Context(1, 0, {}, RecordDict(), flat))
+    assert outcome.read(tmp_path)["error"] == "QuorumError"
+
+
+def test_a_prompt_without_parameters_is_refused(images, tmp_path):
+    with pytest.raises(ConfigError, match="trains nothing"):
+        Tuning(settings(images, tmp_path, prompt__method="template"))
+
+
+def test_what_is_free_does_not_change_the_run(images, tmp_path):
+    one = Tuning(settings(images, tmp_path)).task()
+    free = settings(images, tmp_path / "x", server__workers=2, server__deadline=9.0)
+    assert Tuning(free).task().run == one.run
+    other = settings(images, tmp_path, fit__learning_rate=0.5)
+    assert Tuning(other).task().run != one.run
+
+
+@pytest.mark.slow
+def test_ray_ends_in_the_same_bytes_through_the_command(images, reference, tmp_path):
+    own = settings(images, tmp_path / "run")
+    given = [f"{key}={json.dumps(value)}" for key, value in own.items() if value != ""]
+    sets = [part for pair in given for part in ("--set", pair)]
+    command = [sys.executable, "-c", "from fedprompt.cli import main; main()"]
+    command += ["simulate", "--engine", "ray", "--json", *sets]
+    root = Path(__file__).parents[2]
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout.splitlines()[-1])["rounds"] == 2
+    assert "round 2/2" in done.stderr
+    assert equal(Artefact.load(tmp_path / "run" / "artefact"), reference[0])

@@ -1,0 +1,41 @@
+"""How a run ended, told to another process."""
+
+import pytest
+
+from fedprompt.errors import FedpromptError, QuorumError
+from server import outcome
+
+
+def test_success_carries_the_artefacts_hash(tmp_path):
+    outcome.write_success(tmp_path, "abc")
+    assert outcome.read(tmp_path) == {"artefact": "abc", "error": None}
+    outcome.raise_failure(tmp_path)
+
+
+def test_a_failure_is_raised_again_as_what_it_was(tmp_path):
+    outcome.write_failure(tmp_path, QuorumError("2 of 5 sites"))
+    with pytest.raises(QuorumError, match="2 of 5 sites") as caught:
+        outcome.raise_failure(tmp_path)
+    assert caught.value.exit_code == 8
+
+
+def test_an_unknown_error_is_still_an_error(tmp_path):
+    class OddError(FedpromptError):
+        pass
+
+    outcome.write_failure(tmp_path, OddError("odd"))
+    with pytest.raises(FedpromptError, match="odd"):
+        outcome.raise_failure(tmp_path)
+
+
+def test_a_killed_run_left_nothing(tmp_path):
+    outcome.write_success(tmp_path, "abc")
+    outcome.clear(tmp_path)
+    assert outcome.read(tmp_path) is None
+    outcome.raise_failure(tmp_path)
+
+
+@pytest.mark.parametrize("junk", [b"", b"[]", b"{"])
+def test_junk_counts_as_nothing(tmp_path, junk):
+    (tmp_path / outcome.NAME).write_bytes(junk)
+    assert outcome.read(tmp_path) is None
