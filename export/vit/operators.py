@@ -1,11 +1,12 @@
 """What a flavour must offer: the three places where a graph differs between runtimes."""
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from export.graph import BATCH, Graph, Shape
 from export.vit.tower import Activation, Block, Norm
 
 
+@runtime_checkable
 class Operators(Protocol):
     """Append attention, residual sums and activations with the operators of one flavour."""
 
