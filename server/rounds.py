@@ -6,6 +6,7 @@ no checkpoint, believes every reply and samples differently in each engine.
 
 import logging
 import time
+from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -49,9 +50,7 @@ class Rounds:
             Too few sites joined, or too few replies passed in every try; the last committed
             round stays on disk.
         """
-        for state in self.committed():  # noqa: B007 (the last one is what counts)
-            pass
-        return state
+        return deque(self.committed(), maxlen=1).pop()
 
     def committed(self) -> Iterator[Checkpoint]:
         """Yield the state after each committed round, the one that was begun from first."""
