@@ -35,6 +35,18 @@ def parse_model(data: bytes, where: str = "the graph") -> onnx.ModelProto:
         model = onnx.load_model_from_string(data)
     except Exception as error:  # protobuf's DecodeError, whose package has no types
         raise GraphError(f"{where} is damaged or no ONNX file: {error}") from None
+    check_model(model, where)
+    return model
+
+
+def check_model(model: onnx.ModelProto, where: str) -> None:
+    """Check every part of a model, subgraphs and functions too.
+
+    Raises
+    ------
+    GraphError
+        A tensor lies outside, an operator is not on the list, or the model is not valid ONNX.
+    """
     for message in _messages(model):
         if isinstance(message, onnx.TensorProto):
             _check_tensor(message, where)
@@ -46,7 +58,6 @@ def parse_model(data: bytes, where: str = "the graph") -> onnx.ModelProto:
         onnx.checker.check_model(model)
     except (onnx.checker.ValidationError, ValueError) as error:
         raise GraphError(f"{where} is not valid ONNX: {str(error).strip()[:200]}") from None
-    return model
 
 
 def _messages(message: Any) -> Iterator[Any]:

@@ -17,7 +17,7 @@ from export.probes import COUNT, Probes, probe_images
 from export.reference import reference_logits
 from export.runtime.providers import CPU
 from export.runtime.session import start
-from export.structure import parse_model
+from export.structure import check_model
 from export.types import Answers, ClassVectors, Pictures
 from fedprompt.backbone.clip import FrozenClip
 from fedprompt.errors import GraphError
@@ -85,11 +85,10 @@ def write_classifier(
     model = fuse(clip, class_vectors, flavour)
     pictures = probe_images(_SEED, COUNT, clip.preprocessing.size)
     expected = reference_logits(clip, class_vectors, pictures)
-    data = model.SerializeToString()
-    probes = compare(_answers(data, pictures), expected)
-    parity = None
+    found = _answers(model, np.concatenate([pictures, images]))
+    probes, parity = compare(found[:COUNT], expected), None
     if len(images):
-        parity = compare(_answers(data, images), reference_logits(clip, class_vectors, images))
+        parity = compare(found[COUNT:], reference_logits(clip, class_vectors, images))
     forced = _allow([p for p in (parity, probes) if p is not None], force=force)
     metadata = GraphMetadata(
         classes=classes,
@@ -106,10 +105,10 @@ def write_classifier(
         probes=Probes(seed=_SEED, logits=expected),
     )
     onnx.helper.set_model_props(model, metadata.to_properties())
+    check_model(model, str(path))
     data = model.SerializeToString()
-    nodes = len(parse_model(data, str(path)).graph.node)
     write_atomic(path, data)
-    return Written(path, len(data), nodes, flavour, parity, probes, forced)
+    return Written(path, len(data), len(model.graph.node), flavour, parity, probes, forced)
 
 
 def _allow(measured: list[Parity], *, force: bool) -> bool:
@@ -129,9 +128,9 @@ def _record(parity: Parity | None, probes: Parity, *, forced: bool) -> dict[str,
     }
 
 
-def _answers(data: bytes, images: Pictures) -> Answers:
+def _answers(model: onnx.ModelProto, images: Pictures) -> Answers:
     """Return the graph's logits, asked in batches of several sizes."""
-    session = start(data, [CPU])
+    session = start(model.SerializeToString(), [CPU])
     try:
         parts = [session.run(["logits"], {"images": part})[0] for part in _mixed_batches(images)]
     except Exception as error:  # ONNX Runtime raises a dozen unrelated types
