@@ -58,11 +58,13 @@ def fit(
     Raises
     ------
     PromptError
-        Nothing is trained by this method, or the loss is no longer finite.
+        Nothing is trained by this method, there are no images, or the prompt is no longer finite.
     """
     trained = list(prompt.parameters())
     if not trained:
         raise PromptError("this method trains nothing; use `fedprompt eval`, or method dip or coop")
+    if not len(labels):
+        raise PromptError("there are no images to train on; a site without images abstains")
     generator = torch.Generator().manual_seed(seed)
     anchors = [tensor.detach().clone() for tensor in trained]
     optimiser, span = _optimiser(trained, config), span or Span()

@@ -1,0 +1,173 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from client import site as module
+from client.site import Site
+from fedprompt.backbone.clip import FrozenClip
+from fedprompt.backbone.config import BackboneConfig
+from fedprompt.config import Flat
+from fedprompt.data import load
+from fedprompt.errors import PromptError
+from fedprompt.identity import sha256_arrays
+from fedprompt.prompts.template import Template
+from fedprompt.wire import identity_digest
+
+
+@pytest.fixture(autouse=True)
+def loaded(clip: FrozenClip, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_backbone", lambda config: clip)
+    load.inspect.cache_clear()
+    load._parts.cache_clear()
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("images")
+    for number in range(24):
+        pixels = np.random.default_rng(number).integers(0, 256, (36, 40, 3), dtype=np.uint8)
+        path = root / ("cat", "dog")[number % 2] / f"{number}.png"
+        path.parent.mkdir(exist_ok=True)
+        Image.fromarray(pixels).save(path)
+    return root
+
+
+@pytest.fixture
+def settings(folder: Path) -> Flat:
+    return {
+        "data.source": str(folder),
+        "data.partitioner": "iid",
+        "data.test_share": 0.0,
+        "fit.batch": 4,
+        "prompt.dropout": 0.5,
+    }
+
+
+def digest(site: Site, arrays: dict | None = None, **changes: int) -> str:
+    asked = {"seed": 1, "server_round": 1, "rounds": 4, "mu": 0.0, **changes}
+    return sha256_arrays(site.train(arrays or site.prompt.arrays(), **asked)[0])
+
+
+def start(site: Site) -> dict[str, np.ndarray]:
+    return {name: array.copy() for name, array in site.prompt.arrays().items()}
+
+
+def test_images_are_divided_and_held_out(settings: Flat) -> None:
+    sites = [Site(settings, partition, 3) for partition in range(3)]
+    held = [len(site.held_labels) for site in sites]
+    trained = [len(site.train_labels) for site in sites]
+    assert sum(held) + sum(trained) == 24
+    assert all(h > 0 for h in held)
+    assert all(len(s.train_features) == len(s.train_labels) for s in sites)
+    assert all(site.classes == ("cat", "dog") for site in sites)
+
+
+def test_sites_show_one_identity(settings: Flat) -> None:
+    first, second = Site(settings, 0, 2), Site(settings, 1, 2)
+    assert first.identity == second.identity
+    assert first.digest == identity_digest(first.identity)
+    assert Site({**settings, "fit.rank": 1, "prompt.rank": 2}, 0, 2).digest == first.digest
+    other = Site({**settings, "data.template": "a {}."}, 0, 2)
+    assert other.digest != first.digest
+
+
+def test_training_depends_on_seed_round_partition_and_nothing_before(settings: Flat) -> None:
+    site = Site(settings, 0, 2)
+    sent = start(site)
+    first = digest(site, sent)
+    others = [
+        digest(site, sent, seed=2),
+        digest(site, sent, server_round=2),
+        digest(Site(settings, 1, 2), sent),
+    ]
+    assert len({first, *others}) == 4
+    assert digest(site, sent) == first
+    assert digest(Site(settings, 0, 2), sent) == first
+    assert all(np.array_equal(sent[name], array) for name, array in start(site).items()) is False
+
+
+def test_what_is_sent_is_where_training_starts(settings: Flat) -> None:
+    site = Site(settings, 0, 2)
+    moved = {name: array + 1 for name, array in start(site).items()}
+    kept = {name: array.copy() for name, array in moved.items()}
+    assert digest(site, moved) != digest(site, start(Site(settings, 0, 2)))
+    assert all(np.array_equal(moved[name], kept[name]) for name in kept)
+
+
+def test_the_round_places_the_learning_rate(
+    settings: Flat, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
+    monkeypatch.setattr(module, "fit", lambda *_, span, mu, seed: seen.append((span, mu)) or 0.5)
+    site = Site(settings, 0, 2)
+    _, loss = site.train(start(site), seed=1, server_round=3, rounds=4, mu=0.25)
+    assert (loss, seen[0][0].start, seen[0][0].end, seen[0][1]) == (0.5, 0.5, 0.75, 0.25)
+
+
+def test_a_site_without_images_abstains(settings: Flat) -> None:
+    uneven = {**settings, "data.partitioner": "dirichlet", "data.alpha": 0.001}
+    sites = [Site(uneven, partition, 8) for partition in range(8)]
+    empty = next(site for site in sites if not len(site.train_labels))
+    sent = start(empty)
+    assert empty.train(sent, seed=1, server_round=1, rounds=1, mu=0.0) == (sent, 0.0)
+    assert empty.evaluate(sent).count == 0
+    assert sum(len(site.train_labels) + len(site.held_labels) for site in sites) == 24
+
+
+@pytest.mark.parametrize("rank", [1, 2])
+def test_a_site_may_train_at_a_smaller_rank(settings: Flat, rank: int) -> None:
+    site = Site({**settings, "prompt.rank": 3, "fit.rank": rank}, 0, 2)
+    sent = start(site)
+    assert sent["ctx.A"].shape == (4, 3)
+    arrays, _ = site.train(sent, seed=1, server_round=1, rounds=2, mu=0.0)
+    assert {n: a.shape for n, a in arrays.items()} == {"ctx.A": (4, rank), "ctx.B": (rank, 32)}
+    assert arrays["ctx.B"].any()
+    assert site.evaluate(sent).count == len(site.held_labels)
+
+
+def test_under_a_shared_basis_only_b_leaves(settings: Flat) -> None:
+    site = Site({**settings, "server.rule": "shared-basis", "prompt.rank": 2}, 0, 2)
+    before = site.prompt.frozen_arrays()["ctx.A"]
+    arrays, _ = site.train(start(site), seed=1, server_round=1, rounds=1, mu=0.0)
+    assert {n: a.shape for n, a in arrays.items()} == {"ctx.B": (2, 32)}
+    assert np.array_equal(site.prompt.frozen_arrays()["ctx.A"], before)
+
+
+def test_round_0_scores_as_zero_shot_clip(settings: Flat, clip: FrozenClip) -> None:
+    site = Site(settings, 0, 2)
+    score = site.evaluate(start(site))
+    vectors = Template(clip, ("cat", "dog"), "a photo of a {}.").class_vectors()
+    logits = clip.logit_scale * site.held_features @ vectors.T
+    assert score.correct == int((logits.argmax(-1) == site.held_labels).sum())
+    loss = torch.nn.functional.cross_entropy(logits, site.held_labels)
+    assert score.loss == pytest.approx(float(loss), rel=1e-4)
+
+
+def test_wrong_arrays_are_refused(settings: Flat) -> None:
+    with pytest.raises(PromptError, match="expected"):
+        Site(settings, 0, 2).evaluate({"ctx.A": np.zeros((4, 1), np.float32)})
+
+
+def test_features_are_kept_only_where_wanted(settings: Flat, own_cache: Path) -> None:
+    Site({**settings, "fit.cache": False}, 0, 2)
+    assert not list(own_cache.rglob("*.sqlite"))
+    Site(settings, 0, 2)
+    assert len(list(own_cache.rglob("*.sqlite"))) == 1
+
+
+def test_one_process_loads_the_backbone_once(
+    clip: FrozenClip, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.undo()
+    calls = []
+    monkeypatch.setattr(module, "load_backbone", lambda config: calls.append(config) or clip)
+    module._backbone.cache_clear()
+    try:
+        for _ in range(2):
+            assert module._backbone(BackboneConfig(name="a")) is clip
+        assert calls == [BackboneConfig(name="a")]
+    finally:
+        module._backbone.cache_clear()
