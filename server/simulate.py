@@ -54,12 +54,23 @@ def simulate(
     settings = defaults() | load(config, override or ())
     settings["server.output"] = str((output or Path(str(settings["server.output"]))).resolve())
     settings["server.resume"] = resume or bool(settings["server.resume"])
+    settings |= queued(settings)
     server = section(settings, "server", ServerConfig)
     with display(server.rounds, Console(stderr=True)) as shown:
         run_on(engine)(settings, shown)
     folder = Path(server.output)
     result = summarise(folder)
     show(result, tell(result, server.rounds), as_json=json)
+
+
+def queued(settings: Flat) -> Flat:
+    """Return the deadlines of a simulation: sites wait for each other, so theirs add up."""
+    sites = section(settings, "data", DataConfig).clients
+    server = section(settings, "server", ServerConfig)
+    return {
+        "server.deadline": server.deadline * sites,
+        "server.join_deadline": server.join_deadline * sites,
+    }
 
 
 def run_on(engine: Engine) -> Callable[[Flat, Display], None]:

@@ -116,9 +116,10 @@ def test_resumed_equals_uninterrupted(images, reference, tmp_path, monkeypatch):
         if state.round == 1:
             raise KeyboardInterrupt
 
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as patch:
         patch.setattr(rounds, "save", killed)
-        run(images, tmp_path)
+        with pytest.raises(KeyboardInterrupt):
+            run(images, tmp_path)
     assert equal(run(images, tmp_path, server__resume=True), reference[0])
 
 

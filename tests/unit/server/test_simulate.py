@@ -7,7 +7,12 @@ from rich.console import Console
 from server import outcome, record
 from server.progress import LineDisplay
 from server.rounds import log
-from server.simulate import Engine, feeding, run_local, run_on, summarise, tell
+from server.simulate import Engine, feeding, queued, run_local, run_on, summarise, tell
+
+
+def test_deadlines_of_sites_that_wait_for_each_other_add_up():
+    found = queued({"data.clients": 7, "server.deadline": 2.0})
+    assert found == {"server.deadline": 14.0, "server.join_deadline": 4200.0}
 
 
 def test_engines_are_found_by_name():
