@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from client.feature_store import Features, FeatureStore
 from fedprompt.backbone.clip import FrozenClip
-from fedprompt.data.decode import decode
+from fedprompt.data.decode import MAX_PIXELS, decode
 from fedprompt.data.image_set import ImageSet
 from fedprompt.data.preprocess import fit_to_input
 from fedprompt.identity import canonical_json, sha256_bytes
@@ -24,7 +24,12 @@ def store_key(clip: FrozenClip) -> str:
 
 
 def image_features(
-    images: ImageSet, clip: FrozenClip, store: FeatureStore | None, batch: int
+    images: ImageSet,
+    clip: FrozenClip,
+    store: FeatureStore | None,
+    batch: int,
+    *,
+    max_pixels: int = MAX_PIXELS,
 ) -> ImageFeatures:
     """Return unit features [images joint], in order; only images the store lacks are encoded.
 
@@ -38,6 +43,8 @@ def image_features(
         Where features are kept; None encodes every image.
     batch
         Images encoded at a time; halved and tried again when a GPU's memory does not suffice.
+    max_pixels
+        Of one image, as the data were checked (``data.max_pixels``).
     """
     digests = [images.digest(index) for index in range(len(images))]
     known = store.read(digests) if store else {}
@@ -45,7 +52,7 @@ def image_features(
     todo = list(missing.items())
     for start in range(0, len(todo), _KEPT):
         part = todo[start : start + _KEPT]
-        vectors = _encode(images, [index for _, index in part], clip, batch)
+        vectors = _encode(images, [index for _, index in part], clip, batch, max_pixels)
         fresh = {digest: vector for (digest, _), vector in zip(part, vectors, strict=True)}
         known |= fresh
         if store:
@@ -57,14 +64,14 @@ def image_features(
 
 
 def _encode(
-    images: ImageSet, indices: list[int], clip: FrozenClip, batch: int
+    images: ImageSet, indices: list[int], clip: FrozenClip, batch: int, max_pixels: int
 ) -> Iterator[Features]:
     """Yield one raw feature vector [joint] for each index."""
     for start in range(0, len(indices), batch):
         pixels = np.stack(
             [
-                fit_to_input(decode(images.content(index)), clip.preprocessing)
-                for index in indices[start : start + batch]
+                fit_to_input(decode(content, max_pixels=max_pixels), clip.preprocessing)
+                for content in map(images.content, indices[start : start + batch])
             ]
         )
         yield from _encode_pixels(torch.from_numpy(pixels), clip, batch)

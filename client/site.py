@@ -95,7 +95,8 @@ class Site:
         return evaluate(self.prompt, self.held_features, self.held_labels, scale)
 
     def _encode(self, images: ImageSet) -> tuple[ImageFeatures, Labels]:
-        features = image_features(images, self.clip, self._store, self.config.encode_batch)
+        batch, most = self.config.encode_batch, self.data.max_pixels
+        features = image_features(images, self.clip, self._store, batch, max_pixels=most)
         return features, torch.from_numpy(images.labels).to(self.clip.device)
 
     def _of_rank(self, rank: int) -> Prompt:

@@ -41,7 +41,8 @@ class Workbench:
         if not len(images):
             raise DataError("there are no images to work on; check data.source and data.test_limit")
         store = FeatureStore(store_key(self.clip)) if self.fit.cache else None
-        features = image_features(images, self.clip, store, self.fit.encode_batch)
+        batch, most = self.fit.encode_batch, self.data.max_pixels
+        features = image_features(images, self.clip, store, batch, max_pixels=most)
         return features, torch.from_numpy(images.labels).to(self.clip.device)
 
 

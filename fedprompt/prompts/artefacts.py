@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 
 from fedprompt.artefact import Artefact
@@ -47,12 +49,12 @@ def from_artefact(artefact: Artefact, clip: FrozenClip, speedups: Speedups | Non
     Raises
     ------
     ArtefactError
-        The artefact was tuned for another CLIP or tokenizer; both hashes are shown.
+        The artefact was tuned for another CLIP or tokenizer (both hashes are shown), or lacks a
+        tensor of its method.
     """
     metadata = artefact.metadata
     _check_hash("backbone", metadata["backbone"]["sha256"], clip.fingerprint)
     _check_hash("tokenizer", metadata["tokenizer_sha256"], clip.tokenizer_fingerprint)
-    start = artefact.tensors.get("ctx.start")
     config = PromptConfig(
         method=metadata["method"],
         tokens=max(1, metadata["tokens"]),
@@ -68,12 +70,25 @@ def from_artefact(artefact: Artefact, clip: FrozenClip, speedups: Speedups | Non
         shared_basis=shared,
         speedups=speedups,
     )
-    if start is not None and isinstance(prompt, Coop) and isinstance(prompt.ctx, LowRank):
-        prompt.ctx.start.copy_(torch.from_numpy(start))
-        if shared:
-            prompt.ctx.A.copy_(torch.from_numpy(artefact.tensors["ctx.A"]))
-    prompt.load_arrays({name: artefact.tensors[name] for name in prompt.arrays()})
+    if isinstance(prompt, Coop) and isinstance(prompt.ctx, LowRank):
+        frozen = {"ctx.start": prompt.ctx.start} | ({"ctx.A": prompt.ctx.A} if shared else {})
+        for name, buffer in frozen.items():
+            buffer.copy_(torch.from_numpy(_array(artefact, name, tuple(buffer.shape))))
+    own = prompt.arrays()
+    prompt.load_arrays({name: _array(artefact, name, own[name].shape) for name in own})
     return prompt
+
+
+def _array(artefact: Artefact, name: str, shape: tuple[int, ...]) -> npt.NDArray[np.float32]:
+    """Return one tensor of the shape that the method has; nothing is broadcast."""
+    found = artefact.tensors.get(name)
+    if found is None or found.shape != shape:
+        described = "missing" if found is None else f"of shape {found.shape}"
+        raise ArtefactError(
+            f"the artefact's tensor {name} is {described}, expected {shape}; it is damaged, or of "
+            "another kind than its configuration says"
+        )
+    return np.array(found, np.float32)
 
 
 def _check_hash(what: str, found: str, expected: str) -> None:

@@ -12,6 +12,7 @@ from fedprompt.backbone.clip import FrozenClip
 from fedprompt.data.decode import decode
 from fedprompt.data.image_set import ImageSet, image_set
 from fedprompt.data.preprocess import fit_to_input
+from fedprompt.errors import DataError
 from tests.conftest import tiny_clip
 
 
@@ -163,3 +164,9 @@ def test_f31_out_of_memory_halves_the_batch(
     found = image_features(images(*range(6)), clip, None, 8)
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
     assert sizes == [8, 4, 2, 2, 2]
+
+
+def test_images_are_refused_above_the_size_that_the_data_allow(clip: FrozenClip) -> None:
+    assert len(image_features(images(1), clip, None, 1, max_pixels=40 * 36)) == 1
+    with pytest.raises(DataError):
+        image_features(images(1), clip, None, 1, max_pixels=40 * 36 - 1)
