@@ -67,14 +67,14 @@ class LineDisplay:
 
 
 class LiveDisplay:
-    """Draw a bar with the round, sites, loss, accuracy and bytes up and down."""
+    """Draw a bar with the round, sites, loss, accuracy and bytes up and down, 80 columns wide."""
 
     def __init__(self, rounds: int, console: Console) -> None:
         self._rounds = rounds
         self._up = self._down = 0
         self._progress = Progress(
             TextColumn("[bold]round {task.completed}/{task.total}"),
-            BarColumn(bar_width=24),
+            BarColumn(bar_width=10),
             TextColumn("{task.description}"),
             TimeElapsedColumn(),
             console=console,
@@ -96,16 +96,16 @@ class LiveDisplay:
         self._progress.stop()
 
     def show(self, line: Line) -> None:
-        """Move the bar to a committed round and keep its line above."""
+        """Move the bar to a committed round."""
         self._up += line.get("bytes_up", 0)
         self._down += line.get("bytes_down", 0)
         self._told = _describe(line, self._up, self._down)
-        self._progress.console.print(summary(line, self._rounds), highlight=False)
         self._progress.update(self._bar, completed=line["round"], description=self._told)
 
     def answered(self, count: int) -> None:
         """Show how many sites have answered in the current round."""
-        self._progress.update(self._bar, description=f"{self._told}  {count} answered")
+        told = self._told.partition("  ")[2]
+        self._progress.update(self._bar, description=f"{count} sites  {told}")
 
     def note(self, text: str) -> None:
         """Keep the text above the bar."""
@@ -130,11 +130,11 @@ class LogFeed(logging.Handler):
 
 
 def _describe(line: Line, up: int, down: int) -> str:
-    parts = [f"{len(line['accepted'])} sites"] if "accepted" in line else []
-    for key, name in (("loss", "loss"), ("accuracy", "acc"), ("worst_client_acc", "worst")):
+    parts = [f"{len(line.get('accepted', line.get('joined', [])))} sites"]
+    for key, name in (("loss", "loss"), ("accuracy", "acc")):
         if line.get(key) is not None:
-            parts.append(f"{name} {line[key]:.4f}")
-    return "  ".join([*parts, f"↑ {_bytes(up)} ↓ {_bytes(down)}"])
+            parts.append(f"{name} {line[key]:.3f}")
+    return "  ".join([*parts, f"↑{_bytes(up)} ↓{_bytes(down)}"])
 
 
 def _bytes(count: float) -> str:
