@@ -168,7 +168,7 @@ def _finish(
     axes.set_xlabel("round")
     last = max(x for curve in curves for x, _ in curve.points)
     axes.set_xlim(-max(0.6, 0.02 * last), last + max(0.6, 0.02 * last))  # alike in every chart
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8, min_n_ticks=1))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=7, min_n_ticks=1))
     whole = name == "participation"
     axes.yaxis.set_major_locator(MaxNLocator(nbins=5, steps=[1, 2, 5, 10], integer=whole))
     axes.tick_params(axis="x", color=FAINT)

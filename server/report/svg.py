@@ -45,7 +45,7 @@ _STYLE: Any = {  # matplotlib types every key, differently in each release
 def drawing() -> Iterator[Axes]:
     """Give axes to draw on, in the page's style."""
     with rc_context(_STYLE):
-        figure = Figure(figsize=(5.4, 3.1), layout="constrained")
+        figure = Figure(figsize=(5.0, 3.0), layout="constrained")
         yield figure.add_subplot()
 
 
