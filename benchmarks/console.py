@@ -1,6 +1,7 @@
 """How every benchmark prints: a table for a person, one JSON object as the last line for a tool."""
 
 import json
+import os
 import platform
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -20,8 +21,6 @@ def machine() -> str:
     if info.is_file():
         lines = [line for line in info.read_text().splitlines() if line.startswith("model name")]
         model = lines[0].partition(":")[2].strip() if lines else model
-    import os
-
     return f"{os.cpu_count()} cores of {model}"
 
 
@@ -38,7 +37,9 @@ def show(title: str, header: Sequence[str], rows: Rows) -> None:
 def run(measure: Callable[[], Mapping[str, Any]]) -> None:
     """Run a benchmark's ``measure``, which prints its tables and returns its figures."""
 
-    def command(as_json: bool = typer.Option(False, "--json", help="End with one JSON line.")) -> None:
+    def command(
+        as_json: bool = typer.Option(False, "--json", help="End with one JSON line."),
+    ) -> None:
         figures = {**measure(), "machine": machine()}
         if as_json:
             typer.echo(json.dumps(figures))

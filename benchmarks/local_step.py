@@ -160,7 +160,9 @@ def memory() -> dict[str, float]:
         program = f"from benchmarks.local_step import *; print(peak_mb({classes}, KINDS[{kind!r}]))"
         done = subprocess.run(
             [sys.executable, "-W", "ignore", "-c", program],
-            capture_output=True, text=True, check=True,
+            capture_output=True,
+            text=True,
+            check=True,
         )
         found[name] = float(done.stdout.split()[-1])
     show("Peak memory of a step above the model", ("classes", "MB"), list(found.items()))

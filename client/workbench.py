@@ -1,7 +1,6 @@
 """What a command on one machine works with: backbone, images, features, prompt."""
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 
@@ -63,8 +62,3 @@ def of_artefact(flat: Flat, artefact: Artefact) -> Flat:
         "data.template": str(metadata["template"]),
     }
     return own | flat
-
-
-def load_artefact(path: Path) -> Artefact:
-    """Read an artefact folder, or the one inside a run's folder."""
-    return Artefact.load(path / "artefact" if (path / "artefact").is_dir() else path)

@@ -14,6 +14,7 @@ from fedprompt.data.load import load
 
 
 def main(folder: Path) -> None:
+    """Write the files."""
     folder.mkdir(parents=True, exist_ok=True)
     _, test = load(DataConfig(test_limit=100))
     for label, name in enumerate(test.classes):

@@ -1,7 +1,6 @@
 """From an artefact folder to what `export.write` folds: the CLIP, class vectors, real images."""
 
 from collections.abc import Mapping
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -18,11 +17,6 @@ from fedprompt.data.load import load
 from fedprompt.data.preprocess import Preprocessing, fit_to_input
 from fedprompt.errors import ArtefactError
 from fedprompt.prompts.artefacts import from_artefact
-
-
-def load_artefact(path: Path) -> Artefact:
-    """Read an artefact folder, or the one inside a run's folder."""
-    return Artefact.load(path / "artefact" if (path / "artefact").is_dir() else path)
 
 
 def load_clip(artefact: Artefact, settings: Mapping[str, Scalar]) -> FrozenClip:

@@ -58,7 +58,7 @@ def _training() -> Finding:
 def _gpu() -> Finding:
     if importlib.util.find_spec("torch") is None:
         return Finding("GPU", "note", "torch is not installed: an edge installation")
-    import torch  # noqa: PLC0415 (seconds to import; only this check needs it)
+    import torch
 
     if not torch.cuda.is_available():
         return Finding("GPU", "note", "none that torch can use; everything runs on the CPU")
@@ -68,7 +68,7 @@ def _gpu() -> Finding:
 
 
 def _onnx_runtime() -> Finding:
-    from fedprompt.cli import resolve  # noqa: PLC0415 (cli imports every command lazily)
+    from fedprompt.cli import resolve
 
     try:
         runtime = resolve("export.runtime.providers:onnx_runtime")()

@@ -17,7 +17,7 @@ from fedprompt.errors import FedpromptError
 from fedprompt.identity import canonical_json, sha256_bytes
 
 ARRAYS, METRICS, CONFIG, IDENTITY = "arrays", "metrics", "config", "identity"
-RAW = "fedprompt.raw"  # Flower's `stype`: how the bytes are to be read
+RAW = "raw"  # Flower's `stype`: how the bytes are to be read; short, as it travels with each
 SHARED = ("version", "backbone", "tokenizer", "classes", "method")  # equal at every site
 
 Arrays = dict[str, npt.NDArray[np.float32]]

@@ -68,6 +68,7 @@ class LocalGrid(Grid):
         self._ids = itertools.count(1)
         self._threads = ThreadPoolExecutor(workers, thread_name_prefix="site")
         self._pending: dict[str, Future[bytes]] = {}
+        self._expiry: dict[str, float] = {}  # when nobody asks for a pending reply any more
         self._sizes: dict[str, int] = {}  # of pulled replies, by the message they answer
 
     def __enter__(self) -> "LocalGrid":
@@ -108,6 +109,7 @@ class LocalGrid(Grid):
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
         """Queue messages for their sites and return the ids to pull replies with."""
+        self._forget()
         return [self._push(message) for message in messages]
 
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
@@ -119,6 +121,7 @@ class LocalGrid(Grid):
         for i in ready:
             data = self._pending.pop(i).result()
             self._sizes[i] = len(data)
+            del self._expiry[i]
             replies.append(_from_bytes(data))
         return replies
 
@@ -142,7 +145,15 @@ class LocalGrid(Grid):
         message.metadata.__dict__["_message_id"] = name  # as Flower's grids do; it has no setter
         data = message_to_proto(message).SerializeToString()
         self._pending[name] = self._threads.submit(self._deliver, data)
+        self._expiry[name] = message.metadata.created_at + message.metadata.ttl
         return name
+
+    def _forget(self) -> None:
+        """Drop replies that came too late to be pulled, and sizes that nobody asked for."""
+        self._sizes.clear()
+        for name in [name for name, end in self._expiry.items() if end < time.time()]:
+            if self._pending[name].done():
+                del self._pending[name], self._expiry[name]
 
     def _deliver(self, data: bytes) -> bytes:
         message = _from_bytes(data)

@@ -10,13 +10,13 @@ from PIL import Image
 
 from client.evaluate import predict
 from client.scoring import confusion, metrics, spread_choice
-from client.workbench import Workbench, load_artefact, of_artefact, open_workbench
+from client.workbench import Workbench, of_artefact, open_workbench
 from fedprompt.config import load, section
 from fedprompt.data.decode import decode
 from fedprompt.errors import DataError
 from fedprompt.identity import canonical_json
 from fedprompt.options import ConfigOption, JsonOption, SetOption, show
-from fedprompt.prompts.artefacts import from_artefact
+from fedprompt.prompts.artefacts import from_artefact, load_artefact
 from fedprompt.prompts.build import Prompt, build_prompt
 from fedprompt.prompts.config import PromptConfig
 from fedprompt.prompts.template import Template

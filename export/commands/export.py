@@ -36,9 +36,10 @@ def export(
     json: JsonOption = False,
 ) -> None:
     """Fold a prompt into one ONNX file: uint8 images in, logits out, torch's answers checked."""
-    from export.load import fold, load_artefact, load_clip, real_images
+    from export.load import fold, load_clip, real_images
     from export.write import write_classifier
     from fedprompt.config import load
+    from fedprompt.prompts.artefacts import load_artefact
 
     flat = load(config, override or ())
     loaded = load_artefact(artefact)

@@ -20,7 +20,8 @@ def encode_images(
         Prompts are given for a tower without tokens (timm, ResNet).
     """
     if prompts is None:
-        features: Tensor = visual(images)
+        found = visual(images)  # CoCa's tower returns its tokens as well
+        features: Tensor = found[0] if isinstance(found, tuple) else found
         return features
     if not isinstance(visual, VisionTransformer):
         raise BackboneError(

@@ -1,6 +1,7 @@
 """From a tuned prompt to its artefact and back."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -30,7 +31,7 @@ def to_artefact(
         "dtype": "float32",
         "backbone": {
             "name": clip.name,
-            "pretrained": clip.pretrained,
+            "pretrained": Path(clip.pretrained).name,  # a local path is nobody else's business
             "sha256": clip.fingerprint,
         },
         "tokenizer_sha256": clip.tokenizer_fingerprint,
@@ -97,3 +98,8 @@ def _check_hash(what: str, found: str, expected: str) -> None:
             f"the prompt was tuned for {what} {found[:16]}…, this is {expected[:16]}…; "
             "load the backbone that the artefact names"
         )
+
+
+def load_artefact(path: Path) -> Artefact:
+    """Read an artefact folder, or the one inside a run's folder."""
+    return Artefact.load(path / "artefact" if (path / "artefact").is_dir() else path)

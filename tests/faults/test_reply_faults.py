@@ -1,4 +1,3 @@
-# ruff: noqa: N802 (tests carry the F-numbers of faults.md)
 """Hostile and broken sites as real ClientApps: one test for each F-number of the gate.
 
 Every run here has four sites; one or more misbehave, the round goes on and names them.
@@ -12,7 +11,7 @@ import pytest
 from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord
 
 from fedprompt.errors import QuorumError
-from fedprompt.wire import identity_digest, receipt, to_array_record
+from fedprompt.wire import RAW, identity_digest, receipt, to_array_record
 from server import record
 from server.local_grid import LocalGrid
 from server.rounds import Rounds
@@ -45,7 +44,7 @@ def arrays(change):
     return lambda message, reply: repack(message, reply, change)
 
 
-def raw(name, dtype, shape, data, stype="fedprompt.raw"):
+def raw(name, dtype, shape, data, stype=RAW):
     """Return a spoiler that replaces one array as it stands on the wire."""
 
     def spoil(message, reply):

@@ -12,7 +12,7 @@ from open_clip.transformer import PatchDropout, VisionTransformer
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from tools.embedded_clip import optimizers
+from tools.embedded_clip import optimizers, words
 from tools.embedded_clip.cache import load_copy
 from tools.embedded_clip.data import UNSEEN, class_names, load_split, trained_only
 from tools.embedded_clip.initial import normalised, start
@@ -21,8 +21,8 @@ from tools.embedded_clip.towers import build, text_vectors
 
 LOG = logging.getLogger(__name__)
 BATCH = 256
-SCALE = 20.0
-WHOLE = 0.9
+SCALE = 30.0
+WHOLE = 0.94
 """From this share of the training on, no patches are dropped."""
 
 
@@ -45,17 +45,27 @@ def shifted(images: Tensor, generator: torch.Generator, reach: int = 5) -> Tenso
 
 
 class Joint:
-    """The joint space that the text trainer left: class vectors and the map of features."""
+    """The joint space that the text trainer left: word vectors and the map of features.
+
+    ``classes`` are the 200 class vectors, for checks; ``anchors`` are what is trained against: the
+    150 trained classes, then ImageNet's other classes without those that are never seen.
+    """
 
     def __init__(self, data: Path, work: Path) -> None:
         parts = torch.load(work / "text.pt", weights_only=True)["parts"]
         model = build()
         model.load_state_dict({k[2:]: v for k, v in parts.items() if k.startswith("0.")})
         self.weight, self.bias = parts["1.weight"], parts["1.bias"]
-        names = [n.split(", ")[0] for n in class_names(data).values()]
+        trained = list(class_names(data).items())[:-UNSEEN]
+        names = [synonyms.split(", ")[0] for _, synonyms in class_names(data).items()]
+        rows, known = words.imagenet_rows(), {wnid for wnid, _ in trained}
+        others = [n for n in words.nouns() if n.wnid in rows and n.wnid not in known]
+        others = [noun for noun in others if not words.hidden(noun, data)]
+        anchors = names[:-UNSEEN] + [noun.lemmas[0] for noun in others]
         with torch.inference_mode():
-            vectors = text_vectors(model, [f"a photo of a {n}." for n in names])
-        self.classes = F.normalize(vectors, dim=1).clone()
+            vectors = text_vectors(model, [f"a photo of a {n}." for n in names + anchors])
+        vectors = F.normalize(vectors, dim=1).clone()
+        self.classes, self.anchors = vectors[: len(names)], vectors[len(names) :]
 
     def target(self, features: Tensor) -> Tensor:
         """Map the teacher's features ``(b, 1280)`` to the joint space, unit length."""
@@ -100,15 +110,15 @@ class ImageTrainer:
         return torch.cat(pixels), torch.cat(features), self.labels[torch.cat(rows)]
 
     def joint_loss(self, hidden: Tensor, features: Tensor, labels: Tensor) -> Tensor:
-        """Classify among the class vectors as labels and teacher say, and lie where it lies."""
+        """Classify among the anchors as labels and teacher say, and lie where it lies."""
         assert self.joint is not None  # noqa: S101 - only called with a joint space
         image = F.normalize(hidden.float() @ self.visual.proj, dim=1)
-        target, classes = self.joint.target(features), self.joint.classes[:-UNSEEN]
-        wanted = (2 * SCALE * target @ classes.T).softmax(dim=1)
-        wanted = 0.5 * wanted + 0.5 * F.one_hot(labels, len(classes))
-        apart = F.cross_entropy(2 * SCALE * image @ classes.T, wanted)
+        target, anchors = self.joint.target(features), self.joint.anchors
+        wanted = (SCALE * target @ anchors.T).softmax(dim=1)
+        wanted = 0.5 * wanted + 0.5 * F.one_hot(labels, len(anchors))
+        apart = F.cross_entropy(SCALE * image @ anchors.T, wanted)
         near = F.cross_entropy(SCALE * image @ target.T, torch.arange(len(image)))
-        return apart + 0.5 * near + 2 * (1 - (image * target).sum(dim=1)).mean()
+        return apart + 0.5 * near + 4 * (1 - (image * target).sum(dim=1)).mean()
 
     def loss(self) -> Tensor:
         """Classify, tell the teacher's features, and meet the joint space once there is one."""
@@ -117,7 +127,8 @@ class ImageTrainer:
         wanted = (features.float() - self.centre) / self.spread
         told = F.cosine_similarity(self.heads[1](hidden).float(), wanted)
         total = 5 * (1 - told).mean()
-        total = total + F.cross_entropy(self.heads[0](hidden), labels, label_smoothing=0.1)
+        named = F.cross_entropy(self.heads[0](hidden), labels, label_smoothing=0.1)
+        total = total + (named if self.joint is None else 0.5 * named)
         if self.joint is not None:
             total = total + self.joint_loss(hidden, features, labels)
         return total

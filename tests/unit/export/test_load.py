@@ -6,11 +6,11 @@ import pytest
 from PIL import Image
 
 import export.load
-from export.load import fold, load_artefact, load_clip, real_images
+from export.load import fold, load_clip, real_images
 from fedprompt.backbone.clip import FrozenClip
 from fedprompt.data.preprocess import Preprocessing
 from fedprompt.errors import ArtefactError
-from fedprompt.prompts.artefacts import to_artefact
+from fedprompt.prompts.artefacts import load_artefact, to_artefact
 from fedprompt.prompts.build import build_prompt
 from fedprompt.prompts.config import PromptConfig
 

@@ -156,6 +156,14 @@ def test_size_is_known_once():
             grid.size(reply)
 
 
+def test_late_replies_are_not_kept_for_ever():
+    with LocalGrid(slow(0.3, []), 2, {}, workers=2) as grid:
+        assert list(grid.send_and_receive([query(1000, ttl=0.1)], timeout=0.1)) == []
+        time.sleep(0.5)
+        list(grid.send_and_receive([query(1001)]))
+        assert grid._pending == grid._expiry == {}
+
+
 def test_the_run_and_messages_of_flowers_interface():
     with LocalGrid(client(), 1, {}) as grid:
         grid.set_run(Run.create_empty(9))
