@@ -1,5 +1,6 @@
 """The frozen CLIP: one owner of the weights, always in eval mode, never trained."""
 
+import math
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import Any
@@ -50,7 +51,7 @@ class FrozenClip(nn.Module):
         self.name, self.pretrained = name, pretrained
         self.fingerprint = model_fingerprint(model)
         self.tokenizer_fingerprint = tokenizer_fingerprint(tokenizer)
-        self.logit_scale = float(self.model.logit_scale.exp())
+        self.logit_scale = float(model.get_parameter("logit_scale").exp())
         bias = getattr(model, "logit_bias", None)
         self.logit_bias = 0.0 if bias is None else float(bias)
         self.register_buffer("_mean", torch.tensor(preprocessing.mean), persistent=False)

@@ -124,7 +124,9 @@ def _attend_to_path(
     read = (weights[..., :prefix] @ first_value.transpose(0, 1)).transpose(0, 1)
     read = read + weights[..., prefix].T.unsqueeze(-1) * value[itself]
     own = weights[..., prefix + 1 :].permute(1, 2, 0)[pairs.query, pairs.slot].unsqueeze(-1)
-    return read.index_add(0, pairs.query, own * value.index_select(0, pairs.ancestor))
+    weighed: Tensor = own * value.index_select(0, pairs.ancestor)
+    summed: Tensor = read.index_add(0, pairs.query, weighed)
+    return summed
 
 
 def _close(block: ResidualAttentionBlock, rows: Rows, read: Heads) -> Rows:

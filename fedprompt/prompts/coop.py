@@ -81,7 +81,7 @@ class Coop(nn.Module):
     def penalty(self) -> Tensor:
         """Return -lambda ID_k(P) + lambda' sum_{i>k} sigma_i(P): DIP's DO and PP."""
         config, prompt = self.config, self.ctx()
-        loss = prompt.new_zeros(())
+        loss: Tensor = prompt.new_zeros(())
         if config.density_weight:
             loss = loss - config.density_weight * information_density(prompt, config.density_k)
         if config.tail_weight:
