@@ -1,6 +1,5 @@
 """The frozen CLIP: one owner of the weights, always in eval mode, never trained."""
 
-import math
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import Any
