@@ -40,6 +40,7 @@ SHOTS = 16
 STEPS = 300
 RATES = {"coop": 0.01, "dip": 0.03}  # AdamW, cosine
 PROBE_IMAGES = 10_000  # of Fashion-MNIST's training images
+PROBE_SHOTS = 100  # of each unseen class
 BATCH = 250
 
 Pictures = list[npt.NDArray[np.uint8]]
@@ -105,7 +106,7 @@ def tiny_zero_shot(
 def linear_probe(train: tuple[Tensor, Tensor], test: tuple[Tensor, Tensor]) -> float:
     """Return the test accuracy, in per cent, of logistic regression on frozen features."""
     scale = StandardScaler().fit(train[0].numpy())
-    probe = LogisticRegression(C=0.1, max_iter=300)
+    probe = LogisticRegression(C=0.1, max_iter=1000)
     probe.fit(scale.transform(train[0].numpy()), train[1].numpy())
     return 100 * float(probe.score(scale.transform(test[0].numpy()), test[1].numpy()))
 
@@ -179,9 +180,11 @@ def measure(data: Path, cnn: bool) -> dict[str, float]:
     trained, unseen = tiny_zero_shot(clip, images, labels, names)
     figures |= {"zero_shot_trained_classes": trained, "zero_shot_unseen_classes": unseen}
     new = labels >= len(names) - UNSEEN
-    shots, shot_labels = tiny_imagenet(data, "tiny-imagenet-train-3.tar")
+    every, every_label = tiny_imagenet(data, "tiny-imagenet-train-3.tar")
+    chosen = few_shot(every_label.numpy(), PROBE_SHOTS, 0)
+    shots = encode(clip, [every[int(i)] for i in chosen])
     figures["linear_probe_unseen_classes"] = linear_probe(
-        (encode(clip, shots), shot_labels), (images[new], labels[new])
+        (shots, every_label[chosen]), (images[new], labels[new])
     )
     figures |= fashion_figures(clip)
     if cnn:
