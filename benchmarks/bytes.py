@@ -1,0 +1,139 @@
+"""Bytes a client sends and receives in a round: ``python -m benchmarks.bytes [--json]``.
+
+The messages are the product's own: planned by ``server.training``, answered by ``client.app``,
+with ids as long as a deployment's (64-bit nodes and run, SHA-256 message ids). A size is that of
+the serialised Flower ``Message`` with all its framing, unless a row says "object store": then the
+same message is cut into the objects that Flower's deployment uploads, each with its header. TLS
+and HTTP are not counted. Prompts, CoOp and FedTPG are packed and serialised whole; whole-model
+FedAvg is arithmetic: 4 bytes a parameter plus the measured framing of its named, empty arrays.
+"""
+
+from collections.abc import Mapping
+
+import numpy as np
+import open_clip
+import torch
+from flwr.app import Array, ArrayRecord, Message
+from flwr.common.serde import message_to_proto
+from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects
+from flwr.supercore.task_identity import TaskIdentity
+
+from benchmarks.console import run, show
+from client.app import app, trained
+from fedprompt.backbone.clip import FrozenClip
+from fedprompt.data.preprocess import Preprocessing
+from fedprompt.prompts.build import build_prompt
+from fedprompt.prompts.config import PromptConfig
+from fedprompt.wire import ARRAYS, RAW, Arrays, receipt
+from server.config import ServerConfig
+from server.local_grid import LocalGrid
+from server.roster import Site
+from server.rules import RULES
+from server.strategies import STRATEGIES
+from server.training import Instruction, plan
+
+BACKBONE = "ViT-B-16"
+FEDTPG_PARAMETERS = 4_208_000  # as published; see docs and the papers' table
+RUN = NODE = TASK = 2**64 - 59  # Flower draws its ids from 8 bytes
+RUN_DIGEST, IDENTITY_DIGEST = "5" * 64, "7" * 64  # a run and an identity are known by SHA-256
+SITE = Site(partition=7, node=NODE, enrolled=4_800)
+
+
+def prompt_arrays(config: PromptConfig) -> Arrays:
+    """Return what travels of a prompt on ViT-B/16; the towers have one random layer each."""
+    settings = open_clip.get_model_config(BACKBONE)
+    settings["vision_cfg"] |= {"layers": 1, "width": 64}
+    settings["text_cfg"] |= {"layers": 1}
+    model = open_clip.CLIP(**settings).eval()
+    clip = FrozenClip(model, open_clip.get_tokenizer(BACKBONE), Preprocessing())
+    return build_prompt(config, clip, ("cat", "dog"), "a photo of a {}.").arrays()
+
+
+def asked(arrays: Arrays, dtype: str) -> Message:
+    """Return the server's train message to one site."""
+    config, rule = ServerConfig(), RULES["factors"]
+    strategy, task = STRATEGIES["fedavg"](config), Instruction(RUN_DIGEST, 10, 0)
+    with LocalGrid(app, 0, {}) as grid:
+        contents = plan(strategy, grid, arrays, rule.lift(arrays), [SITE], task, dtype)
+    TaskIdentity.run_id, TaskIdentity.task_id, TaskIdentity.node_id = RUN, TASK, 1
+    return addressed(Message(contents[NODE], NODE, "train", ttl=config.deadline))
+
+
+def answered(message: Message, arrays: Arrays, dtype: str) -> Message:
+    """Return a site's reply to it; arrays of any values are as long."""
+    stamp = receipt(RUN_DIGEST, 10, SITE.partition, IDENTITY_DIGEST)
+    TaskIdentity.run_id, TaskIdentity.task_id, TaskIdentity.node_id = RUN, TASK, NODE
+    return addressed(Message(trained(arrays, dtype, 3_840, 1.234567, stamp), reply_to=message))
+
+
+def addressed(message: Message) -> Message:
+    """Give a message the id it has in a deployment: its SHA-256."""
+    message.metadata.__dict__["_message_id"] = message.object_id
+    return message
+
+
+def serialised(message: Message) -> int:
+    """Return the bytes of one protobuf message."""
+    return len(message_to_proto(message).SerializeToString())
+
+
+def as_objects(message: Message) -> int:
+    """Return the bytes of the objects that Flower's deployment moves instead."""
+    return sum(len(part.deflate()) for part in get_all_nested_objects(message).values())
+
+
+def whole_model() -> int:
+    """Return the bytes of a reply with every parameter of the backbone, by arithmetic."""
+    with torch.device("meta"):
+        model = open_clip.CLIP(**open_clip.get_model_config(BACKBONE))
+    shapes = {name: tuple(tensor.shape) for name, tensor in model.named_parameters()}
+    empty = {name: Array("float32", shape, RAW, b"") for name, shape in shapes.items()}
+    reply = answered(asked({}, "float32"), {}, "float32")
+    reply.content[ARRAYS] = ArrayRecord(empty)
+    parameters = sum(tensor.numel() for tensor in model.parameters())
+    return int(serialised(reply) + 4 * parameters)
+
+
+def ours(arrays: Arrays) -> dict[str, int]:
+    """Measure the default prompt, both ways and in both dtypes."""
+    figures = {"parameters": sum(array.size for array in arrays.values())}
+    for dtype, ending in (("float32", ""), ("float16", "_fp16")):
+        down = asked(arrays, dtype)
+        up = answered(down, arrays, dtype)
+        figures |= {f"bytes_up{ending}": serialised(up), f"bytes_down{ending}": serialised(down)}
+        figures |= {f"object_store_bytes_up{ending}": as_objects(up)}
+        figures |= {f"object_store_bytes_down{ending}": as_objects(down)}
+    return figures
+
+
+def peers(width: int) -> dict[str, int]:
+    """Return the bytes up of other methods in float32, through the same code."""
+    shapes = {"full_coop": (16, width), "fedtpg": (FEDTPG_PARAMETERS,)}
+    found = {}
+    for name, shape in shapes.items():
+        arrays = {"ctx.matrix": np.zeros(shape, np.float32)}
+        found[name] = serialised(answered(asked(arrays, "float32"), arrays, "float32"))
+    return found | {"whole_model": whole_model()}
+
+
+def table(figures: Mapping[str, int]) -> None:
+    """Print all sizes, and how many times the default's each peer sends."""
+    keys = [key for key in figures if "bytes" in key]
+    base = figures["bytes_up"]
+    rows = [(key, figures[key], figures[key] / base) for key in keys]
+    title = f"Bytes of one client and round: dip, {figures['parameters']} parameters, {BACKBONE}"
+    show(title, ("what", "bytes", "times bytes_up"), rows)
+
+
+def measure() -> dict[str, int]:
+    """Measure ours and the peers."""
+    arrays = prompt_arrays(PromptConfig())
+    figures = ours(arrays)
+    width = arrays["ctx.B"].shape[1]
+    figures |= {f"{name}_bytes_up": size for name, size in peers(width).items()}
+    table(figures)
+    return figures
+
+
+if __name__ == "__main__":
+    run(measure)
