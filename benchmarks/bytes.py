@@ -8,6 +8,7 @@ and HTTP are not counted. Prompts, CoOp and FedTPG are packed and serialised who
 FedAvg is arithmetic: 4 bytes a parameter plus the measured framing of its named, empty arrays.
 """
 
+import logging
 from collections.abc import Mapping
 
 import numpy as np
@@ -127,6 +128,7 @@ def table(figures: Mapping[str, int]) -> None:
 
 def measure() -> dict[str, int]:
     """Measure ours and the peers."""
+    logging.getLogger("flwr").setLevel(logging.WARNING)
     arrays = prompt_arrays(PromptConfig())
     figures = ours(arrays)
     width = arrays["ctx.B"].shape[1]
