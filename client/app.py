@@ -44,8 +44,8 @@ def train(message: Message, context: Context) -> Message:
     dtype = _dtype(context)
     arrays, loss = site.train(
         _arrays(message, site, dtype),
-        seed=int(_number(config, "seed")),
-        server_round=int(_number(config, "round")),
+        seed=_integer(config, "seed"),
+        server_round=_integer(config, "round"),
         rounds=int(context.run_config["server.rounds"]),
         mu=_number(config, "mu"),
     )
@@ -90,8 +90,15 @@ def _arrays(message: Message, site: Site, dtype: str) -> Arrays:
 
 
 def _receipt(site: Site, config: ConfigRecord) -> int:
-    server_round = int(_number(config, "round"))
+    server_round = _integer(config, "round")
     return receipt(str(config["run"]), server_round, site.partition, site.digest)
+
+
+def _integer(config: ConfigRecord, key: str) -> int:
+    value = config.get(key)
+    if not isinstance(value, int):
+        raise ConfigError(f"the server's message has {key} = {value!r}, expected an integer")
+    return value
 
 
 def _number(config: ConfigRecord, key: str) -> float:

@@ -11,6 +11,7 @@ from fedprompt.backbone.clip import FrozenClip
 from fedprompt.data.decode import MAX_PIXELS, decode
 from fedprompt.data.image_set import ImageSet
 from fedprompt.data.preprocess import fit_to_input
+from fedprompt.errors import BackboneError
 from fedprompt.identity import canonical_json, sha256_bytes
 from fedprompt.types import ImageFeatures
 
@@ -20,7 +21,7 @@ _KEPT = 1024  # images between two writes to the store
 def store_key(clip: FrozenClip) -> str:
     """Return the hash of everything but the image that a feature depends on."""
     settings = canonical_json(clip.preprocessing.to_dict())
-    return sha256_bytes(clip.fingerprint.encode() + settings)
+    return sha256_bytes(f"{clip.fingerprint}{clip.device.type}".encode() + settings)
 
 
 def image_features(
@@ -86,9 +87,12 @@ def _encode_pixels(pixels: torch.Tensor, clip: FrozenClip, batch: int) -> Iterat
         try:
             parts = [_fixed(part, clip, size) for part in pixels.split(size)]
             break
-        except torch.OutOfMemoryError:
+        except torch.OutOfMemoryError as error:
             if size == 1:
-                raise
+                raise BackboneError(
+                    "the GPU's memory does not hold one image's activations; choose a smaller "
+                    "backbone, free the GPU, or set backbone.device = cpu"
+                ) from error
             size //= 2
     yield from torch.cat(parts).float().cpu().numpy()
 

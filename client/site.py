@@ -4,7 +4,6 @@ A process keeps the backbone and its sites between messages, so that a Ray worke
 loads CLIP once. Nothing here depends on how messages travel.
 """
 
-import functools
 import threading
 from collections.abc import Mapping
 
@@ -16,9 +15,8 @@ from client.feature_store import FeatureStore
 from client.features import image_features, store_key
 from client.fit import Span, fit
 from client.rank import shrink
-from fedprompt.backbone.clip import FrozenClip
 from fedprompt.backbone.config import BackboneConfig
-from fedprompt.backbone.load import load_backbone
+from fedprompt.backbone.load import shared_backbone
 from fedprompt.config import Scalar, section
 from fedprompt.data.config import DataConfig
 from fedprompt.data.image_set import ImageSet
@@ -52,13 +50,14 @@ class Site:
         self.prompt_config = section(settings, "prompt", PromptConfig)
         self.shared_basis = settings.get("server.rule") == "shared-basis"
         with _loading:
-            self.clip = _backbone(section(settings, "backbone", BackboneConfig))
+            self.clip = shared_backbone(section(settings, "backbone", BackboneConfig))
             images = site_images(self.data, partition, partitions)
         self.classes = images.train.classes
         self._store = FeatureStore(store_key(self.clip)) if self.config.cache else None
         self.train_features, self.train_labels = self._encode(images.train)
         self.held_features, self.held_labels = self._encode(images.holdout)
         self.prompt = self._build(self.prompt_config)
+        self._prompts = {self.prompt_config.rank: self.prompt}
         card = identity_card(self.clip, self.prompt, self.classes, self.data.template)
         self.identity, self.digest = card, identity_digest(card)
 
@@ -100,20 +99,16 @@ class Site:
         return features, torch.from_numpy(images.labels).to(self.clip.device)
 
     def _of_rank(self, rank: int) -> Prompt:
-        """Return the site's prompt, or one of another rank that is built for this call."""
-        if rank == self.prompt_config.rank:
-            return self.prompt
-        return self._build(self.prompt_config.model_copy(update={"rank": rank}))
+        """Return this site's prompt of a rank; each is built once."""
+        if rank not in self._prompts:
+            config = self.prompt_config.model_copy(update={"rank": rank})
+            self._prompts[rank] = self._build(config)
+        return self._prompts[rank]
 
     def _build(self, config: PromptConfig) -> Prompt:
         return build_prompt(
             config, self.clip, self.classes, self.data.template, shared_basis=self.shared_basis
         )
-
-
-@functools.lru_cache(maxsize=1)
-def _backbone(config: BackboneConfig) -> FrozenClip:
-    return load_backbone(config)
 
 
 def _seed(*parts: int) -> int:

@@ -14,13 +14,14 @@ def identity_card(
     """Return the shared identity (F12-F14), one string a field.
 
     ``backbone`` and ``tokenizer`` are hashes, ``classes`` is a JSON list, ``method`` names the
-    prompt, its length, its template and the hash of its frozen matrices: the start and, under a
-    shared basis, A. The rank is left out: sites of unequal rank may meet.
+    prompt, its length, its template, how images are prepared and the hash of its frozen matrices:
+    the start and, under a shared basis, A. The rank is left out: sites of unequal rank may meet.
     """
     described = {key: value for key, value in prompt.describe().items() if key != "rank"}
     frozen = prompt.frozen_arrays()
     start = {name: array for name, array in frozen.items() if name in ("ctx.start", "ctx.A")}
-    method = described | {"template": template, "start": sha256_arrays(start)[:16]}
+    described |= {"preprocessing": clip.preprocessing.to_dict(), "template": template}
+    method = described | {"start": sha256_arrays(start)[:16]}
     return {
         "version": version("fedprompt"),
         "backbone": clip.fingerprint,

@@ -7,13 +7,15 @@ from flwr.serverapp import Grid, ServerApp
 
 from fedprompt.config import Flat, section
 from fedprompt.errors import FedpromptError
+from fedprompt.identity import canonical_json
+from fedprompt.storage import write_atomic
 from server import outcome, record
 from server.config import ServerConfig
 from server.rounds import RECORD, Rounds
 from server.tuning import Tuning
 
 app = ServerApp()
-ARTEFACT = "artefact"
+ARTEFACT, SETTINGS = "artefact", "settings.json"
 
 
 @app.main()
@@ -31,6 +33,7 @@ def main(grid: Grid, context: Context) -> None:
 def run(grid: Grid, settings: Flat, folder: Path) -> None:
     """Run every round, save the artefact and note that the run is done."""
     outcome.clear(folder)
+    write_atomic(folder / SETTINGS, canonical_json(settings))
     tuning = Tuning(settings)
     state = Rounds(grid, tuning.task(), tuning.server, tuning.sites).run()
     lines = record.read(folder / RECORD)

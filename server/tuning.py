@@ -9,7 +9,7 @@ from typing import Any
 
 from fedprompt.artefact import Artefact
 from fedprompt.backbone.config import BackboneConfig
-from fedprompt.backbone.load import load_backbone
+from fedprompt.backbone.load import shared_backbone
 from fedprompt.config import Scalar, section
 from fedprompt.data.config import DataConfig
 from fedprompt.data.load import load as load_images
@@ -46,7 +46,7 @@ class Tuning:
         self.settings = dict(settings)
         self.server = section(settings, "server", ServerConfig)
         self.data = section(settings, "data", DataConfig)
-        self.clip = load_backbone(section(settings, "backbone", BackboneConfig))
+        self.clip = shared_backbone(section(settings, "backbone", BackboneConfig))
         self.classes = load_images(self.data)[0].classes
         self.prompt = build_prompt(
             section(settings, "prompt", PromptConfig),

@@ -59,6 +59,7 @@ def evaluate(
         "images": len(labels),
         **metrics(logits, labels),
     }
+    result["artefact"] = artefact.sha256 if artefact else None
     result["zero_shot_accuracy"] = zero_shot["accuracy"]
     if run and (run / "rounds.jsonl").is_file():
         write_atomic(

@@ -1,6 +1,8 @@
 """Load any open_clip model: by name and tag, from a file, from the hub, or the embedded one."""
 
+import functools
 import logging
+import threading
 import warnings
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,7 @@ from fedprompt.errors import BackboneError, DataError
 
 EMBEDDED = ("embedded", "embedded-cnn")
 _SELF_CONTAINED = ("hf-hub:", "local-dir:")  # these bring their own weights
+_loading = threading.Lock()
 
 
 def load_backbone(config: BackboneConfig) -> FrozenClip:
@@ -42,6 +45,17 @@ def load_backbone(config: BackboneConfig) -> FrozenClip:
         pretrained=config.pretrained,
     )
     return clip.to(_device(config.device))
+
+
+def shared_backbone(config: BackboneConfig) -> FrozenClip:
+    """Return the CLIP of a configuration, loaded once a process and shared by all who ask."""
+    with _loading:
+        return _kept_backbone(config)
+
+
+@functools.lru_cache(maxsize=1)
+def _kept_backbone(config: BackboneConfig) -> FrozenClip:
+    return load_backbone(config)
 
 
 def preprocessing(settings: dict[str, Any]) -> Preprocessing:

@@ -16,7 +16,6 @@ from fedprompt.backbone.suffixes import Pairs, Suffixes, suffix_tree
 from fedprompt.backbone.text_tower import TextTower
 from fedprompt.types import Context, TextFeatures, Tokens
 
-Rows = Float[Tensor, "rows width"]
 Heads = Float[Tensor, "rows heads head_width"]
 AllHeads = Float[Tensor, "all_rows heads head_width"]  # prefix and nodes
 
@@ -42,7 +41,7 @@ class SharedPrefix:
     def __init__(
         self, tower: TextTower, tokens: Tokens, length: int, *, share: bool = True, chunk: int = 256
     ) -> None:
-        self.tower, self.length = tower, length
+        self.tower, self.length, self.blocks = tower, length, tower.frozen_blocks()
         self.start = tower.embedding[tokens[:1, 0]]  # such towers open with a start token
         end = tower.end(tokens)
         size = chunk or len(tokens)
@@ -71,32 +70,20 @@ class SharedPrefix:
         shared = torch.cat([self.start, context]) + tower.positions[:prefix]
         own = tower.embedding[tree.ids] + tower.positions[prefix + tree.depth]
         rows = torch.cat([shared, own])
-        for block in tower.blocks[:-1]:
-            query, key, value = _project(block, block.ln_1(rows), slice(0, 3))
+        *blocks, last = self.blocks
+        for block in blocks:
+            query, key, value = block.project(rows)
             read = torch.cat(
                 [
                     _attend_causally(query[:prefix], key[:prefix], value[:prefix]),
                     _attend_to_path(query[prefix:], key, value, prefix, slice(None), tree.pairs),
                 ]
             )
-            rows = _close(block, rows, read)
-        block, leaves = tower.blocks[-1], tree.leaves
-        hidden = block.ln_1(rows)
-        key, value = _project(block, hidden, slice(1, 3))
-        (query,) = _project(block, hidden[prefix + leaves], slice(0, 1))
-        read = _attend_to_path(query, key, value, prefix, leaves, tree.leaf_pairs)
-        pooled = tower.owner.ln_final(_close(block, rows[prefix + leaves], read))
+            rows = block.close(rows, read)
+        query, key, value = last.project_some(rows, prefix + tree.leaves)
+        read = _attend_to_path(query, key, value, prefix, tree.leaves, tree.leaf_pairs)
+        pooled = tower.owner.ln_final(last.close(rows[prefix + tree.leaves], read))
         return tower.read_out(pooled)[tree.leaf_of]
-
-
-def _project(block: ResidualAttentionBlock, hidden: Rows, chosen: slice) -> tuple[Heads, ...]:
-    """Return the ``chosen`` of queries, keys and values."""
-    attention, width = block.attn, hidden.shape[-1]
-    part = slice(chosen.start * width, chosen.stop * width)
-    packed = F.linear(hidden, attention.in_proj_weight[part], attention.in_proj_bias[part])
-    heads = packed.unflatten(-1, (chosen.stop - chosen.start, attention.num_heads, -1))
-    chosen_heads: tuple[Heads, ...] = heads.unbind(1)
-    return chosen_heads
 
 
 def _attend_causally(query: Heads, key: Heads, value: Heads) -> Heads:
@@ -127,10 +114,3 @@ def _attend_to_path(
     weighed: Tensor = own * value.index_select(0, pairs.ancestor)
     summed: Tensor = read.index_add(0, pairs.query, weighed)
     return summed
-
-
-def _close(block: ResidualAttentionBlock, rows: Rows, read: Heads) -> Rows:
-    """Close a block: output projection, MLP and both residuals."""
-    rows = rows + block.ls_1(block.attn.out_proj(read.flatten(1)))
-    closed: Tensor = rows + block.ls_2(block.mlp(block.ln_2(rows)))
-    return closed

@@ -7,6 +7,7 @@ from jaxtyping import Float
 from open_clip.transformer import text_global_pool
 from torch import Tensor, nn
 
+from fedprompt.backbone.frozen_block import FrozenBlock
 from fedprompt.backbone.prompts import TextPrompts
 from fedprompt.errors import BackboneError, PromptError
 from fedprompt.types import TextFeatures, Tokens
@@ -36,6 +37,16 @@ class TextTower:
         self.pool: str = getattr(model, "text_pool_type", "") or owner.pool_type
         self.end_id: int = getattr(model, "text_eos_id", 0) or owner.eos_id
         self.width: int = self.embedding.shape[1]
+        self._frozen: tuple[object, list[FrozenBlock]] | None = None
+
+    def frozen_blocks(self) -> list[FrozenBlock]:
+        """Return the blocks with their weights laid out for speed, once for all who ask."""
+        kind = (self.embedding.dtype, self.embedding.device)
+        if self._frozen is None or self._frozen[0] != kind:
+            *blocks, last = self.blocks
+            frozen = [*(FrozenBlock(b, last=False) for b in blocks), FrozenBlock(last, last=True)]
+            self._frozen = (kind, frozen)
+        return self._frozen[1]
 
     def embed(
         self, tokens: Tokens, prompts: TextPrompts | None

@@ -14,7 +14,7 @@ from fedprompt.backbone.clip import FrozenClip
 from fedprompt.errors import ArtefactError
 from fedprompt.prompts.build import Prompt, build_prompt
 from fedprompt.prompts.config import PromptConfig
-from fedprompt.prompts.coop import Coop
+from fedprompt.prompts.coop import RANDOM, Coop
 from fedprompt.prompts.forms import LowRank
 
 
@@ -33,6 +33,7 @@ def to_artefact(
             "name": clip.name,
             "pretrained": Path(clip.pretrained).name,  # a local path is nobody else's business
             "sha256": clip.fingerprint,
+            "parameters": sum(tensor.numel() for tensor in clip.parameters()),
         },
         "tokenizer_sha256": clip.tokenizer_fingerprint,
         "classes": list(classes),
@@ -60,7 +61,7 @@ def from_artefact(artefact: Artefact, clip: FrozenClip, speedups: Speedups | Non
         method=metadata["method"],
         tokens=max(1, metadata["tokens"]),
         rank=max(1, metadata["rank"]),
-        init="",
+        init=RANDOM,  # overwritten below by the tensors
     )
     shared = "ctx.A" in artefact.tensors and "ctx.A" not in metadata["trained"]
     prompt = build_prompt(

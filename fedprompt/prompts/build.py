@@ -34,7 +34,7 @@ def build_prompt(
     classes
         Ordered class names.
     template
-        Text with ``{}``; several joined by ``|`` for the template method.
+        Text with ``{}`` once; dip and coop start at the words before it.
     shared_basis
         Freeze A at its seeded start; only B is trained and sent.
     speedups
@@ -58,7 +58,7 @@ def _dip(
     speedups: Speedups | None,
 ) -> Prompt:
     generator = torch.Generator().manual_seed(config.seed)
-    start = starting_context(clip, config, generator)
+    start = starting_context(clip, config, template, generator)
     form = LowRank(start, config.rank, config.dropout, generator, freeze_a=shared_basis)
     return Coop(clip, classes, template, form, config, speedups)
 
@@ -72,7 +72,7 @@ def _coop(
     speedups: Speedups | None,
 ) -> Prompt:
     generator = torch.Generator().manual_seed(config.seed)
-    form = Full(starting_context(clip, config, generator))
+    form = Full(starting_context(clip, config, template, generator))
     return Coop(clip, classes, template, form, config, speedups)
 
 

@@ -21,6 +21,8 @@ from fedprompt.prompts.forms import SPREAD, Full, LowRank
 from fedprompt.prompts.method import Arrays, load_module_arrays, module_arrays
 from fedprompt.types import Context, TextFeatures
 
+RANDOM = "random"  # the value of prompt.init that asks for no words
+
 
 class Coop(nn.Module):
     """Tune a text context, in either form.
@@ -52,10 +54,10 @@ class Coop(nn.Module):
     ) -> None:
         super().__init__()
         self.ctx, self.config = ctx, config
-        length = config.tokens
-        tokens = clip.tokenize(placeholder_texts(classes, template, length))
-        self._encode = class_encoder(clip, tokens, length, speedups)
-        self._encode_plainly = class_encoder(clip, tokens, length, PLAIN)
+        self.length = len(ctx.fold())
+        tokens = clip.tokenize(placeholder_texts(classes, template, self.length))
+        self._encode = class_encoder(clip, tokens, self.length, speedups)
+        self._encode_plainly = class_encoder(clip, tokens, self.length, PLAIN)
 
     def arrays(self) -> Arrays:
         """Return ``ctx``, or ``ctx.A`` and ``ctx.B``."""
@@ -100,7 +102,7 @@ class Coop(nn.Module):
             "host": "coop",
             "form": "lowrank" if low else "full",
             "rank": self.ctx.B.shape[0] if isinstance(self.ctx, LowRank) else 0,
-            "tokens": self.config.tokens,
+            "tokens": self.length,
         }
 
 
@@ -110,21 +112,32 @@ def placeholder_texts(classes: Sequence[str], template: str, length: int) -> lis
     return [" ".join(["X"] * length) + f" {name.replace('_', ' ')}{rest}" for name in classes]
 
 
-def starting_context(clip: FrozenClip, config: PromptConfig, generator: torch.Generator) -> Context:
-    """Return P0 [length width]: the embeddings of ``config.init``, or N(0, 0.02) without words.
+def starting_context(
+    clip: FrozenClip, config: PromptConfig, template: str, generator: torch.Generator
+) -> Context:
+    """Return P0 [length width]: the embeddings of the starting words, or N(0, 0.02).
 
     Raises
     ------
     PromptError
-        The words are not as many tokens as the prompt is long.
+        There are no words, the words are not as many tokens as asked for, or a random start has
+        no length.
     """
-    if not config.init:
-        drawn = SPREAD * torch.randn(config.tokens, clip.text.width, generator=generator)
-        return drawn.to(clip.text.embedding)
-    start = clip.embed_words(config.init)
-    if len(start) != config.tokens:
+    words = config.init or template.partition("{}")[0].strip()
+    if words == RANDOM:
+        return _random_start(clip, config.tokens, generator)
+    start = clip.embed_words(words) if words else clip.text.embedding[:0]
+    if not len(start) or config.tokens not in (0, len(start)):
         raise PromptError(
-            f"prompt.init = {config.init!r} is {len(start)} tokens, prompt.tokens is "
-            f"{config.tokens}; change either, or set prompt.init = '' for a random start"
+            f"the starting words {words!r} are {len(start)} tokens, prompt.tokens is "
+            f"{config.tokens}; set prompt.tokens = 0, other words in prompt.init, or "
+            f"prompt.init = {RANDOM}"
         )
     return start
+
+
+def _random_start(clip: FrozenClip, length: int, generator: torch.Generator) -> Context:
+    if not length:
+        raise PromptError(f"prompt.init = {RANDOM} needs a length: set prompt.tokens, such as 4")
+    drawn = SPREAD * torch.randn(length, clip.text.width, generator=generator)
+    return drawn.to(clip.text.embedding)

@@ -1,7 +1,4 @@
-"""The zero-shot template: hand-written words, nothing trained (CLIP, arXiv 2103.00020).
-
-With several templates the class vector is the mean of their unit vectors, made unit again.
-"""
+"""The zero-shot template: hand-written words, nothing trained (CLIP, arXiv 2103.00020)."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -17,19 +14,16 @@ from fedprompt.types import TextFeatures
 
 
 class Template(nn.Module):
-    """Classify by templates such as "a photo of a {}.", joined by ``|`` for an ensemble."""
+    """Classify by a template such as "a photo of a {}."."""
 
     def __init__(self, clip: FrozenClip, classes: Sequence[str], template: str) -> None:
         super().__init__()
         self.vectors: Tensor
         names = [name.replace("_", " ") for name in classes]
         with torch.no_grad():
-            units = [
-                F.normalize(clip.encode_text(clip.tokenize([one.format(n) for n in names])), dim=-1)
-                for one in template.split("|")
-            ]
-            mean = F.normalize(torch.stack(units).mean(0), dim=-1)
-        self.register_buffer("vectors", mean, persistent=False)
+            tokens = clip.tokenize([template.format(name) for name in names])
+            vectors = F.normalize(clip.encode_text(tokens), dim=-1)
+        self.register_buffer("vectors", vectors, persistent=False)
 
     def arrays(self) -> Arrays:
         """Return nothing: a template does not travel."""

@@ -29,7 +29,7 @@ ASKED = {"run": "abc", "round": 1, "seed": 7, "mu": 0.0}
 
 @pytest.fixture(autouse=True)
 def loaded(clip: FrozenClip, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(site_module, "_backbone", lambda config: clip)
+    monkeypatch.setattr(site_module, "shared_backbone", lambda config: clip)
     for cached in (load.inspect, load._parts, module._known_site):
         cached.cache_clear()
 

@@ -8,7 +8,6 @@ from PIL import Image
 from client import site as module
 from client.site import Site
 from fedprompt.backbone.clip import FrozenClip
-from fedprompt.backbone.config import BackboneConfig
 from fedprompt.config import Flat
 from fedprompt.data import load
 from fedprompt.errors import PromptError
@@ -19,7 +18,7 @@ from fedprompt.wire import identity_digest
 
 @pytest.fixture(autouse=True)
 def loaded(clip: FrozenClip, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_backbone", lambda config: clip)
+    monkeypatch.setattr(module, "shared_backbone", lambda config: clip)
     load.inspect.cache_clear()
     load._parts.cache_clear()
 
@@ -156,18 +155,3 @@ def test_features_are_kept_only_where_wanted(settings: Flat, own_cache: Path) ->
     assert not list(own_cache.rglob("*.sqlite"))
     Site(settings, 0, 2)
     assert len(list(own_cache.rglob("*.sqlite"))) == 1
-
-
-def test_one_process_loads_the_backbone_once(
-    clip: FrozenClip, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.undo()
-    calls = []
-    monkeypatch.setattr(module, "load_backbone", lambda config: calls.append(config) or clip)
-    module._backbone.cache_clear()
-    try:
-        for _ in range(2):
-            assert module._backbone(BackboneConfig(name="a")) is clip
-        assert calls == [BackboneConfig(name="a")]
-    finally:
-        module._backbone.cache_clear()

@@ -57,7 +57,10 @@ def test_another_method_start_or_template_shows(clip: FrozenClip, change: dict) 
 
 
 def test_the_seed_of_a_random_start_shows(clip: FrozenClip) -> None:
-    assert card(clip, init="", seed=1)["method"] != card(clip, init="", seed=2)["method"]
+    assert (
+        card(clip, init="random", tokens=4, seed=1)["method"]
+        != card(clip, init="random", tokens=4, seed=2)["method"]
+    )
 
 
 def test_sites_of_unequal_rank_may_meet(clip: FrozenClip) -> None:

@@ -246,3 +246,17 @@ def test_inputs_that_are_not_square_or_not_known_are_refused() -> None:
         preprocessing({**vars(STATS), "size": (32, 64)})
     with pytest.raises(BackboneError, match="interpolation = 'random'"):
         preprocessing({**vars(STATS), "size": 32, "interpolation": "random"})
+
+
+def test_one_process_loads_a_shared_backbone_once(
+    clip: FrozenClip, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = []
+    monkeypatch.setattr(load, "load_backbone", lambda config: calls.append(config) or clip)
+    load._kept_backbone.cache_clear()
+    try:
+        for _ in range(2):
+            assert load.shared_backbone(BackboneConfig(name="a")) is clip
+        assert calls == [BackboneConfig(name="a")]
+    finally:
+        load._kept_backbone.cache_clear()

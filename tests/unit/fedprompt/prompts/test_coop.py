@@ -168,15 +168,15 @@ def test_the_start_is_words_or_noise(clip: FrozenClip) -> None:
         clip, PromptConfig(**c), torch.Generator().manual_seed(seed)
     )
     assert torch.equal(draw(0), clip.embed_words("a photo of a"))
-    noise = draw(0, tokens=64, init="")
+    noise = draw(0, tokens=64, init="random")
     assert tuple(noise.shape) == (64, 32)
     assert noise.std().item() == pytest.approx(0.02, rel=0.1)
-    assert torch.equal(noise, draw(0, tokens=64, init=""))
-    assert not torch.equal(noise, draw(1, tokens=64, init=""))
+    assert torch.equal(noise, draw(0, tokens=64, init="random"))
+    assert not torch.equal(noise, draw(1, tokens=64, init="random"))
 
 
 def test_words_must_be_as_many_tokens_as_the_prompt(clip: FrozenClip) -> None:
-    with pytest.raises(PromptError, match=r"'a photo of a' is 4 tokens, prompt.tokens is 3"):
+    with pytest.raises(PromptError, match=r"'a photo of a' are 4 tokens, prompt.tokens is 3"):
         make(clip, tokens=3)
 
 
