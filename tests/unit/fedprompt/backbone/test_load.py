@@ -15,6 +15,7 @@ from torch import nn
 
 from fedprompt.backbone import clip as clip_module
 from fedprompt.backbone import load
+from fedprompt.backbone.clip import FrozenClip
 from fedprompt.backbone.config import BackboneConfig
 from fedprompt.backbone.load import load_backbone, preprocessing
 from fedprompt.data.preprocess import OPENAI_MEAN, OPENAI_STD, Preprocessing
