@@ -74,7 +74,7 @@ class Bench:
 
     def encoder(self, speedups: Speedups) -> ClassEncoder:
         """Return the text tower with some speed-ups, on torch's own matrix product."""
-        with unittest.mock.patch.object(frozen_linear, "packing_pays", lambda weight: False):
+        with unittest.mock.patch.object(frozen_linear, "packing_pays", return_value=False):
             encoder = class_encoder(self.clip, self.tokens, LENGTH, speedups)
         self.clip.text._frozen = None  # so that the next encoder lays its weights out anew
         return encoder

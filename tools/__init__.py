@@ -1,0 +1,1 @@
+"""What the maintainers run: it ships in no wheel."""

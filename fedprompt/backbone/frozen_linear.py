@@ -40,7 +40,11 @@ class FrozenLinear:
 def packing_pays(weight: Tensor) -> bool:
     """Say whether oneDNN is there and the processor is one where it is the faster."""
     plain = weight.device.type == "cpu" and weight.dtype == torch.float32
-    return plain and torch.backends.mkldnn.is_available() and torch.backends.cpu.get_cpu_capability() == "AVX512"
+    return (
+        plain
+        and torch.backends.mkldnn.is_available()
+        and torch.backends.cpu.get_cpu_capability() == "AVX512"
+    )
 
 
 class _Product(torch.autograd.Function):
