@@ -1,1 +1,81 @@
-"""Federated tuning of dense low-rank prompts against a frozen CLIP."""
+"""Federated tuning of dense low-rank prompts against a frozen CLIP.
+
+The public names below are imported when they are first used: ``import fedprompt`` loads no torch.
+"""
+
+import importlib
+import importlib.metadata
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from fedprompt.artefact import Artefact
+    from fedprompt.backbone.clip import FrozenClip
+    from fedprompt.backbone.config import BackboneConfig
+    from fedprompt.backbone.load import load_backbone
+    from fedprompt.data.config import DataConfig
+    from fedprompt.errors import (
+        ArtefactError,
+        BackboneError,
+        CheckpointError,
+        ConfigError,
+        DataError,
+        FedpromptError,
+        GraphError,
+        ParityError,
+        PromptError,
+        ProviderError,
+        QuorumError,
+        StorageError,
+    )
+    from fedprompt.prompts.artefacts import from_artefact, to_artefact
+    from fedprompt.prompts.build import build_prompt
+    from fedprompt.prompts.config import PromptConfig
+
+__all__ = [
+    "Artefact",
+    "ArtefactError",
+    "BackboneConfig",
+    "BackboneError",
+    "CheckpointError",
+    "ConfigError",
+    "DataConfig",
+    "DataError",
+    "FedpromptError",
+    "FrozenClip",
+    "GraphError",
+    "ParityError",
+    "PromptConfig",
+    "PromptError",
+    "ProviderError",
+    "QuorumError",
+    "StorageError",
+    "build_prompt",
+    "from_artefact",
+    "load_backbone",
+    "to_artefact",
+]
+
+_HOMES = {
+    "Artefact": "fedprompt.artefact",
+    "BackboneConfig": "fedprompt.backbone.config",
+    "DataConfig": "fedprompt.data.config",
+    "FrozenClip": "fedprompt.backbone.clip",
+    "PromptConfig": "fedprompt.prompts.config",
+    "build_prompt": "fedprompt.prompts.build",
+    "from_artefact": "fedprompt.prompts.artefacts",
+    "load_backbone": "fedprompt.backbone.load",
+    "to_artefact": "fedprompt.prompts.artefacts",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name from where it lives."""
+    if name == "__version__":
+        return importlib.metadata.version("fedprompt")
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOMES.get(name, "fedprompt.errors")), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__, "__version__"])
