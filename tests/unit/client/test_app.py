@@ -218,7 +218,7 @@ def test_flowers_own_arrays_are_refused(settings: Flat) -> None:
 def test_a_message_without_a_number_is_refused_by_name(settings: Flat, key: str) -> None:
     content = asked(start())
     content["config"] = ConfigRecord({k: v for k, v in ASKED.items() if k != key})
-    with pytest.raises(ConfigError, match=f"{key} = None, expected a number"):
+    with pytest.raises(ConfigError, match=f"{key} = None, expected an? (number|integer)"):
         send(settings, MessageType.TRAIN, content)
 
 

@@ -47,7 +47,7 @@ def test_f13_another_order_of_classes_shows(clip: FrozenClip) -> None:
     [
         {"method": "coop"},
         {"method": "template"},
-        {"tokens": 2, "init": ""},
+        {"tokens": 2, "init": "random"},
         {"init": "a drawing of a"},
         {"template": "a photo of a {}, a kind of fish."},
     ],

@@ -29,7 +29,10 @@ def test_every_method_of_the_configuration_is_built(clip: FrozenClip) -> None:
     assert isinstance(build(clip, method="coop").ctx, Full)
 
 
-@pytest.mark.parametrize("config", [{}, {"init": ""}, {"method": "coop", "init": ""}])
+@pytest.mark.parametrize(
+    "config",
+    [{}, {"init": "random", "tokens": 4}, {"method": "coop", "init": "random", "tokens": 4}],
+)
 def test_the_seed_alone_decides_the_start(clip: FrozenClip, config: dict) -> None:
     def digest(seed: int, torch_seed: int = 0) -> str:
         torch.manual_seed(torch_seed)

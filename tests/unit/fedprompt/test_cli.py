@@ -1,0 +1,131 @@
+import json
+import re
+import subprocess
+import sys
+
+import pytest
+from click.testing import CliRunner, Result
+
+from fedprompt import cli, errors, options
+from fedprompt.cli import COMMANDS, command, group, resolve
+from fedprompt.errors import DataError, FedpromptError
+
+HEAVY = {"torch", "flwr", "onnx", "onnxruntime", "pydantic", "open_clip", "numpy", "PIL"}
+KINDS = [kind for kind in vars(errors).values() if isinstance(kind, type)]
+
+
+def invoke(*arguments: str) -> Result:
+    return CliRunner().invoke(group, arguments)
+
+
+@pytest.fixture
+def verb(monkeypatch: pytest.MonkeyPatch):
+    """Put a verb of the test's own into the table."""
+
+    def add(function) -> None:
+        monkeypatch.setitem(COMMANDS, "verb", ("tests:verb", "Do it."))
+        monkeypatch.setattr(cli, "resolve", lambda reference: function)
+
+    return add
+
+
+def failing(error: BaseException, *, result: bool = False):
+    def function(json: options.JsonOption = False) -> None:
+        if result:
+            options.show({"found": 1}, "found one", as_json=json)
+        raise error
+
+    return function
+
+
+def test_importing_the_command_loads_nothing_heavy() -> None:
+    code = "import sys, fedprompt.cli; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert not HEAVY & set(done.stdout.split())
+
+
+def test_help_lists_every_verb_and_every_exit_code() -> None:
+    shown = invoke("--help")
+    assert shown.exit_code == 0
+    assert all(
+        name in shown.output and text in shown.output for name, (_, text) in COMMANDS.items()
+    )
+    codes = set(re.findall(r"(\d+) \w", shown.output))
+    assert codes >= {str(kind.exit_code) for kind in KINDS}
+
+
+@pytest.mark.parametrize("name", list(COMMANDS))
+def test_every_verb_resolves_and_explains_itself(name: str) -> None:
+    function = resolve(COMMANDS[name][0])
+    assert callable(function)
+    shown = CliRunner().invoke(command(name, function), ["--help"])
+    assert shown.exit_code == 0
+    assert function.__doc__.splitlines()[0].split()[0] in shown.output
+    assert "--json" in shown.output
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_error_is_one_line_and_its_exit_code(verb, kind: type[FedpromptError]) -> None:
+    verb(failing(kind("found this,\n  expected that")))
+    done = invoke("verb")
+    assert done.exit_code == kind.exit_code
+    assert done.stderr == "fedprompt: found this, expected that\n"
+    assert done.stdout == ""
+
+
+def test_exit_codes_are_all_different() -> None:
+    assert len({kind.exit_code for kind in KINDS}) == len(KINDS)
+
+
+def test_with_json_an_error_is_the_one_object(verb) -> None:
+    verb(failing(DataError("no images")))
+    done = invoke("verb", "--json")
+    assert json.loads(done.stdout) == {"error": "no images", "exit_code": 3}
+    assert done.stderr == "fedprompt: no images\n"
+
+
+def test_after_a_result_no_second_object_is_printed(verb) -> None:
+    verb(failing(DataError("one of two images is bad"), result=True))
+    done = invoke("verb", "--json")
+    assert json.loads(done.stdout) == {"found": 1}
+    assert (done.exit_code, done.stderr) == (3, "fedprompt: one of two images is bad\n")
+
+
+def test_an_unknown_verb_is_refused() -> None:
+    done = invoke("simulte")
+    assert done.exit_code == 2
+    assert "No such command 'simulte'" in done.stderr
+    assert json.loads(invoke("simulte", "--json").stdout)["exit_code"] == 2
+
+
+def test_an_unknown_option_is_refused() -> None:
+    done = invoke("doctor", "--jsn")
+    assert done.exit_code == 2
+    assert "--jsn" in done.stderr
+
+
+def test_ctrl_c_is_told_as_a_shell_does(verb) -> None:
+    verb(failing(KeyboardInterrupt()))
+    done = invoke("verb")
+    assert done.exit_code == 130
+    assert "Traceback" not in done.output
+
+
+def test_a_verb_whose_package_is_missing_names_it(verb, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(FedpromptError, match=r"'torsch', which is not installed; pip install"):
+        resolve("torsch:train")
+
+    def edge() -> None:
+        import torsch  # noqa: F401
+
+    verb(edge)
+    done = invoke("verb")
+    assert done.exit_code == 1
+    assert done.stderr.startswith("fedprompt: this command needs the package 'torsch'")
+
+
+def test_main_leaves_with_the_code(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["fedprompt", "nope"])
+    with pytest.raises(SystemExit) as left:
+        cli.main()
+    assert left.value.code == 2
