@@ -3,14 +3,15 @@
 import importlib
 import json
 import logging
-import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import click
 import typer
 
 from fedprompt.errors import FedpromptError
+from fedprompt.options import shown
 
 # verb -> (where it lives, what it does); strings, because the library imports no application
 COMMANDS = {
@@ -23,6 +24,8 @@ COMMANDS = {
     "predict": ("export.commands.predict:predict", "Classify images with an ONNX file."),
     "report": ("server.report.command:report", "Make one HTML page of a run."),
 }
+
+_INTERRUPTED = 130  # as a shell reports SIGINT
 
 
 class LazyGroup(click.Group):
@@ -43,6 +46,23 @@ class LazyGroup(click.Group):
         with formatter.section("Commands"):
             formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
 
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run a verb; an expected error is one line and its own exit code."""
+        as_json = "--json" in ctx.args  # here still the verb's own
+        try:
+            with installed():
+                return super().invoke(ctx)
+        except FedpromptError as error:
+            message = " ".join(str(error).split())
+            _tell(message, error.exit_code, as_json=as_json and not shown(ctx))
+            typer.echo(f"fedprompt: {message}", err=True)
+            ctx.exit(error.exit_code)
+        except (click.Abort, KeyboardInterrupt):
+            ctx.exit(_INTERRUPTED)
+        except click.UsageError as error:  # click itself writes it to stderr
+            _tell(error.format_message(), error.exit_code, as_json=as_json)
+            raise
+
 
 def resolve(reference: str) -> Any:
     """Import ``module:attribute``.
@@ -53,8 +73,15 @@ def resolve(reference: str) -> Any:
         A package of the training installation is missing.
     """
     module, _, attribute = reference.partition(":")
-    try:
+    with installed():
         return getattr(importlib.import_module(module), attribute)
+
+
+@contextmanager
+def installed() -> Iterator[None]:
+    """Name the package that an edge installation lacks, instead of a traceback."""
+    try:
+        yield
     except ModuleNotFoundError as error:
         raise FedpromptError(
             f"this command needs the package {error.name!r}, which is not installed; "
@@ -85,21 +112,11 @@ def group(verbose: bool) -> None:
 
 
 def main() -> None:
-    """Run the command line; an expected error is one line and its own exit code."""
-    try:
-        code = group(standalone_mode=False)
-    except FedpromptError as error:
-        _tell(str(error), error.exit_code)
-        code = error.exit_code
-    except click.ClickException as error:
-        error.show()
-        code = error.exit_code
-    except (click.Abort, KeyboardInterrupt):
-        code = 130
-    sys.exit(code or 0)
+    """Run the command line."""
+    group(prog_name="fedprompt")
 
 
-def _tell(message: str, code: int) -> None:
-    if "--json" in sys.argv:
+def _tell(message: str, code: int, *, as_json: bool) -> None:
+    """Print an error where a program looks for the result, unless a result is there already."""
+    if as_json:
         typer.echo(json.dumps({"error": message, "exit_code": code}))
-    typer.echo(f"fedprompt: {message}", err=True)

@@ -80,10 +80,10 @@ def _onnx_runtime() -> Finding:
 
 def _cache() -> Finding:
     folder = cache_folder()
-    existing = next(path for path in (folder, *folder.parents) if path.exists())
-    free = shutil.disk_usage(existing).free / 1e9
-    if not os.access(existing, os.W_OK):
+    existing = next(path for path in (folder, *folder.parents) if os.path.lexists(path))
+    if not (existing.is_dir() and os.access(existing, os.W_OK | os.X_OK)):
         return Finding("cache", "missing", f"{folder} cannot be written; set FEDPROMPT_CACHE")
+    free = shutil.disk_usage(existing).free / 1e9
     status: Literal["ok", "note"] = "ok" if free >= _LEAST_DISK else "note"
     return Finding("cache", status, f"{folder}, {free:.0f} GB free")
 

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
+import click
 import typer
 
 ConfigOption = Annotated[
@@ -17,6 +18,16 @@ SetOption = Annotated[
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
 
+_SHOWN = "fedprompt.shown"
+
+
 def show(result: Mapping[str, Any], lines: str, *, as_json: bool) -> None:
     """Print a result: one JSON object for a program, or lines for a person."""
     typer.echo(json.dumps(result, ensure_ascii=False) if as_json else lines)
+    if context := click.get_current_context(silent=True):
+        context.meta[_SHOWN] = True
+
+
+def shown(context: click.Context) -> bool:
+    """Say whether a command has printed its result."""
+    return bool(context.meta.get(_SHOWN))
