@@ -50,7 +50,7 @@ def test_help_lists_every_verb_and_every_exit_code() -> None:
     assert all(
         name in shown.output and text in shown.output for name, (_, text) in COMMANDS.items()
     )
-    codes = set(re.findall(r"(\d+) \w", shown.output))
+    codes = set(re.findall(r"(\d+)\s+\w", shown.output))
     assert codes >= {str(kind.exit_code) for kind in KINDS}
 
 

@@ -1,0 +1,138 @@
+import base64
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner, Result
+from PIL import Image
+
+from client import workbench
+from client.workbench import open_workbench
+from fedprompt.backbone.clip import FrozenClip
+from fedprompt.cli import group
+from fedprompt.prompts.artefacts import to_artefact
+from fedprompt.prompts.build import Prompt, build_prompt
+from fedprompt.prompts.config import PromptConfig
+from tests.pictures import image_folder
+
+CLASSES, TEMPLATE = ("cat", "dog", "ox"), "a photo of a {}."
+
+
+@pytest.fixture(autouse=True)
+def photos(clip: FrozenClip, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """Nine images to train on and six to test on, two a class."""
+    monkeypatch.setattr(workbench, "load_backbone", lambda config: clip)
+    image_folder(tmp_path / "photos" / "train", CLASSES, 3)
+    return image_folder(tmp_path / "photos" / "test", CLASSES, 2, size=50).parent
+
+
+@pytest.fixture
+def prompt(clip: FrozenClip) -> Prompt:
+    made = build_prompt(PromptConfig(), clip, CLASSES, TEMPLATE)
+    rng = np.random.default_rng(0)
+    shapes = {name: array.shape for name, array in made.arrays().items()}
+    made.load_arrays({n: rng.standard_normal(s).astype("f4") for n, s in shapes.items()})
+    return made
+
+
+@pytest.fixture
+def run(clip: FrozenClip, prompt: Prompt, tmp_path: Path) -> Path:
+    """Leave what a finished run leaves: the record and the artefact."""
+    folder = tmp_path / "run"
+    artefact = to_artefact(clip, prompt, CLASSES, TEMPLATE, round=1, seed=0)
+    artefact.save(folder / "artefact")
+    (folder / "rounds.jsonl").write_text("")
+    return folder
+
+
+def call(photos: Path, *arguments: object) -> Result:
+    given = ["eval", *map(str, arguments), "--json", "--set", f"data.source={photos}"]
+    return CliRunner().invoke(group, given)
+
+
+def by_hand(photos: Path, prompt: Prompt) -> tuple[list[int], list[int], list[float]]:
+    """Return true and predicted classes and the probabilities, one image at a time."""
+    bench = open_workbench({"data.source": str(photos), "fit.cache": False})
+    features, labels = bench.features(bench.test)
+    with torch.no_grad():
+        rows = [(bench.clip.logit_scale * prompt.class_vectors() @ f).softmax(0) for f in features]
+    return labels.tolist(), [int(r.argmax()) for r in rows], [float(r.max()) for r in rows]
+
+
+def test_the_numbers_are_those_of_the_prompt(photos: Path, run: Path, prompt: Prompt) -> None:
+    result = json.loads(call(photos, run).stdout)
+    truth, predicted, _ = by_hand(photos, prompt)
+    hits = sum(a == b for a, b in zip(truth, predicted, strict=True))
+    assert result["accuracy"] == hits / 6
+    assert (result["images"], result["source"]) == (6, str(photos))
+    zero_shot = json.loads(call(photos, "--set", "prompt.method=template").stdout)
+    assert result["zero_shot_accuracy"] == zero_shot["accuracy"]
+
+
+def test_the_template_equals_zero_shot(photos: Path) -> None:
+    result = json.loads(call(photos, "--set", "prompt.method=template").stdout)
+    assert result["accuracy"] == result["zero_shot_accuracy"]
+    assert result["artefact"] is None
+
+
+@pytest.mark.parametrize("method", ["dip", "coop"])
+def test_an_untrained_prompt_equals_zero_shot(photos: Path, method: str) -> None:
+    """Round 0 is CLIP itself."""
+    result = json.loads(call(photos, "--set", f"prompt.method={method}").stdout)
+    template = json.loads(call(photos, "--set", "prompt.method=template").stdout)
+    assert result["nll"] == pytest.approx(template["nll"], rel=1e-5)
+    assert result["accuracy"] == result["zero_shot_accuracy"]
+
+
+def test_predictions_are_left_for_the_report(photos: Path, run: Path, prompt: Prompt) -> None:
+    result = json.loads(call(photos, run).stdout)
+    left = json.loads((run / "predictions.json").read_text())
+    assert result.items() <= left.items()
+    assert left["classes"] == list(CLASSES)
+    truth, predicted, shares = by_hand(photos, prompt)
+    counts = [[0] * 3 for _ in CLASSES]
+    for true, guess in zip(truth, predicted, strict=True):
+        counts[true][guess] += 1
+    assert left["confusion"] == counts
+    samples = {sample["name"]: sample for sample in left["samples"]}
+    assert len(samples) == 6
+    for index, name in enumerate(sorted(samples)):
+        assert samples[name]["true"] == CLASSES[truth[index]]
+        assert samples[name]["predicted"] == CLASSES[predicted[index]]
+        assert samples[name]["probability"] == pytest.approx(shares[index], rel=1e-4)
+        picture = Image.open(io.BytesIO(base64.b64decode(samples[name]["png"])))
+        assert picture.size == (54, 50)
+
+
+def test_an_artefact_without_a_run_is_left_alone(photos: Path, run: Path) -> None:
+    before = sorted(run.rglob("*"))
+    assert call(photos, run / "artefact").exit_code == 0
+    assert sorted(run.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        ("cat,dog,cow", r"['cow', 'ox']"),
+        ("dog,cat,ox", "their order"),
+    ],
+)
+def test_other_classes_are_refused_by_name(
+    run: Path, tmp_path: Path, names: str, message: str
+) -> None:
+    other = image_folder(tmp_path / "other", names.split(","), 10)
+    settings = ("--set", f"data.class_names={names}")
+    done = call(other, run, *settings)
+    assert done.exit_code == 3
+    assert message in done.stderr
+    assert not (run / "predictions.json").exists()
+
+
+def test_a_person_reads_one_line(photos: Path, run: Path) -> None:
+    done = CliRunner().invoke(group, ["eval", str(run), "--set", f"data.source={photos}"])
+    [line] = done.stdout.splitlines()
+    assert line.startswith("accuracy ")
+    assert line.endswith("on 6 images")

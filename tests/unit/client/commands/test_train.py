@@ -1,0 +1,87 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+
+from client import workbench
+from fedprompt.artefact import Artefact
+from fedprompt.backbone.clip import FrozenClip
+from fedprompt.cli import group
+from fedprompt.errors import StorageError
+from fedprompt.identity import sha256_arrays
+from fedprompt.prompts.artefacts import from_artefact
+from tests.pictures import image_folder
+
+
+@pytest.fixture(autouse=True)
+def photos(clip: FrozenClip, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    monkeypatch.setattr(workbench, "load_backbone", lambda config: clip)
+    return image_folder(tmp_path / "photos", ("cat", "dog"), 12)
+
+
+def call(photos: Path, output: Path, *settings: str) -> Result:
+    sets = [f"data.source={photos}", "fit.epochs=8", "fit.batch=4", *settings]
+    arguments = [part for value in sets for part in ("--set", value)]
+    return CliRunner().invoke(group, ["train", "--output", str(output), "--json", *arguments])
+
+
+def test_it_leaves_the_prompt_that_it_scored(
+    photos: Path, clip: FrozenClip, tmp_path: Path
+) -> None:
+    done = call(photos, tmp_path / "out")
+    assert done.exit_code == 0, done.output
+    result = json.loads(done.stdout)
+    assert set(result) == {"artefact", "loss", "zero_shot_accuracy", "accuracy"}
+    assert result["artefact"] == str(tmp_path / "out")
+    artefact = Artefact.load(tmp_path / "out")
+    assert artefact.metadata["classes"] == ["cat", "dog"]
+    assert (artefact.metadata["round"], artefact.metadata["aggregation"]) == (0, None)
+    prompt = from_artefact(artefact, clip)
+    assert np.abs(prompt.arrays()["ctx.B"]).max() > 0
+    again = ["eval", str(tmp_path / "out"), "--json", "--set", f"data.source={photos}"]
+    scored = json.loads(CliRunner().invoke(group, again).stdout)
+    assert {key: scored[key] for key in ("accuracy", "zero_shot_accuracy")} == {
+        key: result[key] for key in ("accuracy", "zero_shot_accuracy")
+    }
+
+
+def test_colours_are_learnt(photos: Path, tmp_path: Path) -> None:
+    long = json.loads(call(photos, tmp_path / "out", "fit.epochs=60").stdout)
+    short = json.loads(call(photos, tmp_path / "other", "fit.epochs=1").stdout)
+    assert long["loss"] < short["loss"]
+
+
+def test_one_seed_is_one_prompt(photos: Path, tmp_path: Path) -> None:
+    def tensors(name: str, seed: int) -> str:
+        assert call(photos, tmp_path / name, f"prompt.seed={seed}").exit_code == 0
+        return sha256_arrays(Artefact.load(tmp_path / name).tensors)
+
+    assert tensors("a", 0) == tensors("b", 0) != tensors("c", 1)
+
+
+def test_a_person_reads_one_line(photos: Path, tmp_path: Path) -> None:
+    arguments = ["train", "--output", str(tmp_path / "out"), "--set", f"data.source={photos}"]
+    done = CliRunner().invoke(group, arguments)
+    assert done.stdout.startswith("zero-shot ")
+    assert done.stdout.endswith(f"held-out images; artefact in {tmp_path / 'out'}\n")
+
+
+def test_the_template_has_nothing_to_train(photos: Path, tmp_path: Path) -> None:
+    done = call(photos, tmp_path / "out", "prompt.method=template")
+    assert done.exit_code == 5
+    assert "trains nothing" in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_full_disk_leaves_no_artefact(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(self: Artefact, folder: Path) -> None:
+        raise StorageError("no space left on device")
+
+    monkeypatch.setattr(Artefact, "save", full)
+    done = call(photos, tmp_path / "out")
+    assert done.exit_code == 12
+    assert not (tmp_path / "out").exists()
