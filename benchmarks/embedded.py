@@ -39,7 +39,7 @@ SEEDS = (0, 1, 2)
 SHOTS = 16
 STEPS = 300
 RATES = {"coop": 0.01, "dip": 0.03}  # AdamW, cosine
-PROBE_IMAGES = 10_000  # of Fashion-MNIST's training images
+PROBE_IMAGES = 30_000  # of Fashion-MNIST's training images
 PROBE_SHOTS = 100  # of each unseen class
 BATCH = 250
 
@@ -106,7 +106,7 @@ def tiny_zero_shot(
 def linear_probe(train: tuple[Tensor, Tensor], test: tuple[Tensor, Tensor]) -> float:
     """Return the test accuracy, in per cent, of logistic regression on frozen features."""
     scale = StandardScaler().fit(train[0].numpy())
-    probe = LogisticRegression(C=0.1, max_iter=1000)
+    probe = LogisticRegression(C=1.0, max_iter=1000)
     probe.fit(scale.transform(train[0].numpy()), train[1].numpy())
     return 100 * float(probe.score(scale.transform(test[0].numpy()), test[1].numpy()))
 

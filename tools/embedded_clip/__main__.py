@@ -43,7 +43,7 @@ def text(data_folder: Data = DATA, work: Work = WORK, steps: int = 1000, seed: i
 def image(
     data_folder: Data = DATA,
     work: Work = WORK,
-    steps: int = 3000,
+    steps: int = 3500,
     joint: bool = True,
     seed: int = 0,
 ) -> None:
