@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from fedprompt import errors
-from fedprompt.errors import FedpromptError
+from fedprompt.errors import FedpromptError, StorageError
 from fedprompt.identity import canonical_json
 from fedprompt.storage import write_atomic
 
@@ -13,8 +13,19 @@ NAME = "outcome.json"
 
 
 def clear(folder: Path) -> None:
-    """Forget how an earlier run in this folder ended."""
-    (folder / NAME).unlink(missing_ok=True)
+    """Forget how an earlier run in this folder ended.
+
+    Raises
+    ------
+    StorageError
+        The folder is a file, or may not be changed.
+    """
+    try:
+        (folder / NAME).unlink(missing_ok=True)
+    except OSError as error:
+        raise StorageError(
+            f"{folder} cannot be written: {error.strerror}; give another --output folder"
+        ) from error
 
 
 def write_success(folder: Path, artefact: str) -> None:

@@ -46,9 +46,12 @@ class Classifier:
         threads: int = 0,
     ) -> None:
         data = read_model(Path(path))
-        self._session, self.metadata = open_classifier(
-            data, provider=provider, allow_cpu=allow_cpu, threads=threads
-        )
+        try:
+            self._session, self.metadata = open_classifier(
+                data, provider=provider, allow_cpu=allow_cpu, threads=threads
+            )
+        except GraphError as error:
+            raise GraphError(f"{path}: {error}") from None
         self.classes = self.metadata.classes
         self.providers: tuple[str, ...] = tuple(self._session.get_providers())
 
