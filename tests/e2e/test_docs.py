@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from fedprompt.config import load
+
 ROOT = Path(__file__).parents[2]
 BLOCK = re.compile(r"```(sh|python|toml)\n(.*?)```", re.S)
 PAGES = ["README.md", *sorted(str(p.relative_to(ROOT)) for p in (ROOT / "docs").glob("*.md"))]
@@ -67,3 +69,10 @@ def test_the_settings_page_is_current() -> None:
     assert (ROOT / "docs/settings.md").read_text() == written.stdout, (
         "run python tools/settings_page.py > docs/settings.md"
     )
+
+
+@pytest.mark.parametrize(
+    "example", sorted((ROOT / "examples").glob("*.toml")), ids=lambda p: p.name
+)
+def test_every_example_is_a_sound_configuration(example: Path) -> None:
+    assert load(example)
