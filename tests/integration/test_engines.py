@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from PIL import Image
 from fedprompt.artefact import Artefact
 from fedprompt.config import defaults
 from fedprompt.errors import ConfigError, QuorumError
-from server import outcome, record
+from server import outcome, ray_engine, record
 from server.app import app
 from server.local_grid import LocalGrid
 from server.tuning import Tuning
@@ -178,4 +179,25 @@ def test_ray_ends_in_the_same_bytes_through_the_command(images, reference, tmp_p
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout.splitlines()[-1])["rounds"] == 2
     assert "round 2/2" in done.stderr
+    assert equal(Artefact.load(tmp_path / "run" / "artefact"), reference[0])
+
+
+@pytest.mark.slow
+def test_flwr_run_of_the_repository_ends_in_the_same_bytes(images, reference, tmp_path):
+    """`flwr run .`, with Flower's own command line and the pyproject.toml of this repository."""
+    root = Path(__file__).parents[2]
+    flat = settings(images, tmp_path / "run")
+    changed = {key: value for key, value in flat.items() if value != defaults()[key]}
+    overrides = " ".join(f"{key}={json.dumps(value)}" for key, value in changed.items())
+    with ray_engine._superlink(tmp_path) as env:
+        federation = "num-supernodes=3 client-resources-num-cpus=1"
+        told = ray_engine._flwr(
+            env, "run", str(root), ray_engine._CONNECTION,
+            "--federation-config", federation, "--run-config", overrides,
+        )  # fmt: skip
+        end = time.monotonic() + 400
+        while not ray_engine._status(str(told["run-id"]), env).startswith("finished"):
+            assert time.monotonic() < end, (tmp_path / "superlink.log").read_text()[-2000:]
+            time.sleep(1)
+    outcome.raise_failure(tmp_path / "run")
     assert equal(Artefact.load(tmp_path / "run" / "artefact"), reference[0])
