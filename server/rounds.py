@@ -29,6 +29,26 @@ log = logging.getLogger("fedprompt.rounds")
 RECORD, CHECKPOINTS = "rounds.jsonl", "checkpoints"
 
 
+def check_vacant(config: ServerConfig) -> None:
+    """Refuse a folder that holds an earlier run, unless it is to be resumed or overwritten.
+
+    Raises
+    ------
+    ConfigError
+        Says how far the earlier run came and what to do.
+    """
+    old = _checkpoints(config)
+    if old and not (config.resume or config.overwrite):
+        raise ConfigError(
+            f"{config.output} holds an earlier run up to {old[-1].stem}; continue it with "
+            "--resume, give another --output, or set server.overwrite=true"
+        )
+
+
+def _checkpoints(config: ServerConfig) -> list[Path]:
+    return sorted((Path(config.output) / CHECKPOINTS).glob("*.safetensors"))
+
+
 class Rounds:
     """Run a task's rounds on any Flower grid, going on after the last committed one.
 
@@ -66,14 +86,8 @@ class Rounds:
 
     def _clear(self) -> None:
         """Make room for a fresh run, if the user allowed it."""
-        folder = self.folder / CHECKPOINTS
-        old = sorted(folder.glob("*.safetensors"))
-        if old and not self.config.overwrite:
-            raise ConfigError(
-                f"{self.folder} holds an earlier run up to {old[-1].stem}; continue it with "
-                "--resume, give another --output, or set server.overwrite=true"
-            )
-        for path in old:
+        check_vacant(self.config)
+        for path in _checkpoints(self.config):
             path.unlink()
         record.truncate(self.folder / RECORD, -1)
 

@@ -19,7 +19,7 @@ from server import outcome, record
 from server.config import ServerConfig
 from server.local_grid import LocalGrid
 from server.progress import Display, LogFeed, display
-from server.rounds import RECORD
+from server.rounds import RECORD, check_vacant
 from server.rounds import log as rounds_log
 
 SERVER_APP, CLIENT_APP = "server.app:app", "client.app:app"
@@ -56,6 +56,7 @@ def simulate(
     settings["server.resume"] = resume or bool(settings["server.resume"])
     settings |= queued(settings)
     server = section(settings, "server", ServerConfig)
+    check_vacant(server)
     with display(server.rounds, Console(stderr=True)) as shown:
         run_on(engine)(settings, shown)
     folder = Path(server.output)

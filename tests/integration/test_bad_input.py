@@ -252,3 +252,27 @@ def test_an_output_that_is_a_file(tmp_path: Path, photos: Path, verb: str) -> No
     (tmp_path / "out").write_text("mine")
     refused(12, *learn(verb, photos, tmp_path / "out"), says="out")
     assert (tmp_path / "out").read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    ("more", "code", "says"),
+    [
+        ((), 2, "holds an earlier run up to round-00001; continue it with --resume"),
+        (("--resume", "--set", "fit.learning_rate=0.5"), 7, "belongs to run"),
+        (("--resume", "--set", "data.lmit=1"), 2, "data.lmit is not a setting"),
+    ],
+)
+def test_an_earlier_run_stays_as_it_was(
+    photos: Path, tmp_path: Path, more: tuple[str, ...], code: int, says: str
+) -> None:
+    run = learn("simulate", photos, tmp_path / "out")
+    assert CliRunner().invoke(group, [str(a) for a in run]).exit_code == 0
+
+    def kept() -> dict[Path, bytes]:
+        files = (path for path in (tmp_path / "out").rglob("*") if path.is_file())
+        told = () if code == 2 else ("outcome.json",)  # another process may wait for it
+        return {path: path.read_bytes() for path in files if path.name not in told}
+
+    before = kept()
+    refused(code, *run, *more, says=says)
+    assert kept() == before
