@@ -1,0 +1,122 @@
+"""ONNX equals torch on real images, and round 0 equals CLIP."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional as F
+
+from client.config import FitConfig
+from client.evaluate import predict
+from client.workbench import Workbench
+from export.load import fold
+from export.runtime import Classifier
+from export.write import write_classifier
+from fedprompt.artefact import Artefact
+from fedprompt.backbone.config import BackboneConfig
+from fedprompt.backbone.load import load_backbone
+from fedprompt.data.config import DataConfig
+from fedprompt.data.decode import decode
+from fedprompt.data.load import load
+from fedprompt.data.preprocess import fit_to_input
+from fedprompt.prompts.artefacts import from_artefact, to_artefact
+from fedprompt.prompts.build import build_prompt
+from fedprompt.prompts.config import PromptConfig
+from fedprompt.prompts.template import Template
+from fedprompt.types import ImageFeatures, Labels
+
+IMAGES = 1000
+BOUND = 1e-3  # of a logit, fp32 (issue 2)
+
+
+@pytest.fixture(scope="module")
+def bench() -> Workbench:
+    """Open the embedded backbone and 1,000 test images of Fashion-MNIST."""
+    data = DataConfig(source="fashion-mnist", limit=20, test_limit=IMAGES)
+    clip = load_backbone(BackboneConfig(name="embedded", device="cpu"))
+    return Workbench(clip, data, FitConfig(cache=False), *load(data))
+
+
+@pytest.fixture(scope="module")
+def encoded(bench: Workbench) -> tuple[ImageFeatures, Labels]:
+    return bench.features(bench.test)
+
+
+@pytest.fixture(scope="module")
+def artefact(bench: Workbench) -> Artefact:
+    """Return a prompt that is far from its start."""
+    classes, template = bench.test.classes, bench.data.template
+    prompt = build_prompt(PromptConfig(rank=2), bench.clip, classes, template)
+    rng = np.random.default_rng(0)
+    moved = {
+        name: (array + rng.normal(scale=0.3, size=array.shape)).astype(np.float32)
+        for name, array in prompt.arrays().items()
+    }
+    prompt.load_arrays(moved)
+    return to_artefact(bench.clip, prompt, classes, template, round=1, seed=0)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("flavour", ["ort", "portable"])
+def test_onnx_equals_torch_on_real_images(
+    bench: Workbench,
+    encoded: tuple[ImageFeatures, Labels],
+    artefact: Artefact,
+    tmp_path: Path,
+    flavour: str,
+) -> None:
+    features, _ = encoded
+    prompt = from_artefact(artefact, bench.clip)
+    expected = predict(prompt, features, bench.clip.logit_scale).numpy()
+    images = np.stack(
+        [
+            fit_to_input(decode(bench.test.content(i)), bench.clip.preprocessing)
+            for i in range(len(bench.test))
+        ]
+    )
+    written = write_classifier(
+        tmp_path / "classifier.onnx",
+        bench.clip,
+        fold(artefact, bench.clip),
+        bench.test.classes,
+        images[:16],
+        artefact_sha256=artefact.sha256,
+        flavour=flavour,
+    )
+    assert written.flavour == flavour
+    classifier = Classifier(written.path, provider="cpu")
+    found = np.concatenate([classifier.logits(part) for part in np.split(images, 20)])
+    assert found.shape == (IMAGES, 10)
+    assert np.abs(found - expected).max() < BOUND
+    assert (found.argmax(-1) == expected.argmax(-1)).all()
+    assert len(set(expected.argmax(-1))) > 5  # the answers do differ
+
+
+@pytest.mark.slow
+def test_the_tuned_prompt_is_not_the_template(
+    bench: Workbench, encoded: tuple[ImageFeatures, Labels], artefact: Artefact
+) -> None:
+    """Else the comparison above would not see a prompt that was dropped."""
+    template = Template(bench.clip, bench.test.classes, bench.data.template)
+    tuned = from_artefact(artefact, bench.clip)
+    scale = bench.clip.logit_scale
+    difference = predict(tuned, encoded[0], scale) - predict(template, encoded[0], scale)
+    assert float(difference.abs().max()) > 100 * BOUND
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["dip", "coop"])
+def test_round_0_equals_clip(
+    bench: Workbench, encoded: tuple[ImageFeatures, Labels], method: str
+) -> None:
+    """open_clip's own forward of the template's sentences, no part of the prompts package."""
+    clip, classes, template = bench.clip, bench.test.classes, bench.data.template
+    prompt = build_prompt(PromptConfig(method=method), clip, classes, template)
+    tokens = clip.tokenize([template.format(name) for name in classes])
+    with torch.no_grad():
+        plain = F.normalize(clip.model.encode_text(tokens), dim=-1)
+        expected = clip.logit_scale * encoded[0] @ plain.T
+    found = predict(prompt, encoded[0], clip.logit_scale)
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-4)  # logits of up to 100
+    assert bool((found.argmax(-1) == expected.argmax(-1)).all())
