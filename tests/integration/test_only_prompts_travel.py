@@ -93,7 +93,7 @@ def test_every_message_is_a_known_kind(wire: Wire) -> None:
 
 
 def test_no_message_is_larger_than_the_prompt_and_its_frame(wire: Wire) -> None:
-    width = shared_backbone(BackboneConfig(name="embedded-cnn")).text_width
+    width = shared_backbone(BackboneConfig(name="embedded-cnn")).text.width
     numbers = 2 * (4 + width)  # rank 2, four tokens
     for data in [*wire.down, *wire.up]:
         arrays = arrays_of(data)

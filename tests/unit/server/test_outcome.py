@@ -2,7 +2,7 @@
 
 import pytest
 
-from fedprompt.errors import FedpromptError, QuorumError
+from fedprompt.errors import FedpromptError, QuorumError, StorageError
 from server import outcome
 
 
@@ -39,3 +39,9 @@ def test_a_killed_run_left_nothing(tmp_path):
 def test_junk_counts_as_nothing(tmp_path, junk):
     (tmp_path / outcome.NAME).write_bytes(junk)
     assert outcome.read(tmp_path) is None
+
+
+def test_a_file_where_the_folder_should_be(tmp_path):
+    (tmp_path / "run").write_text("mine")
+    with pytest.raises(StorageError, match="give another --output folder"):
+        outcome.clear(tmp_path / "run")

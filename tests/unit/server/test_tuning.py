@@ -1,0 +1,91 @@
+import numpy as np
+import pytest
+import torch
+
+from fedprompt.config import defaults
+from fedprompt.data import load
+from fedprompt.errors import ConfigError, PromptError
+from fedprompt.prompts.artefacts import from_artefact
+from fedprompt.wire import SHARED
+from server import tuning as module
+from server.tuning import FREE, Tuning
+from tests.pictures import image_folder
+
+
+@pytest.fixture(autouse=True)
+def loaded(clip, monkeypatch, tmp_path):
+    monkeypatch.setenv("FEDPROMPT_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(module, "shared_backbone", lambda config: clip)
+    load.inspect.cache_clear()
+
+
+@pytest.fixture
+def settings(tmp_path):
+    photos = image_folder(tmp_path / "photos", ("cat", "dog"), 4)
+    return defaults() | {"data.source": str(photos), "data.clients": 4}
+
+
+def test_a_task_is_the_prompts_start_and_identity(settings, clip):
+    tuning = Tuning(settings)
+    task = tuning.task()
+    assert {name: array.shape for name, array in task.arrays.items()} == {
+        "ctx.A": (4, 1),
+        "ctx.B": (1, 32),
+    }
+    assert not task.arrays["ctx.B"].any()
+    assert set(task.identity) == set(SHARED)
+    assert task.identity["backbone"] == clip.fingerprint
+    assert task.identity["classes"] == '["cat","dog"]'
+
+
+def test_sites_to_wait_for(settings):
+    assert Tuning(settings).sites == 4
+    assert Tuning(settings | {"server.min_sites": 2}).sites == 2
+
+
+def test_a_run_is_known_by_what_touches_its_prompt(settings):
+    run = Tuning(settings).task().run
+    changed = {"server.output": "x", "server.workers": 3, "fit.cache": False}
+    assert set(changed) <= FREE
+    assert Tuning(settings | changed).task().run == run
+    for other in ({"prompt.seed": 1}, {"fit.epochs": 2}, {"server.rounds": 11}):
+        assert Tuning(settings | other).task().run != run
+
+
+def test_free_settings_exist(settings):
+    assert set(defaults()) >= FREE
+
+
+def test_it_describes_a_prompt_by_its_density(settings):
+    tuning = Tuning(settings)
+    told = tuning.describe(tuning.task().arrays)
+    assert set(told) == {"information_density"}
+    assert 0 < told["information_density"] <= 1
+
+
+@pytest.mark.parametrize("rule", ["product", "shared-basis"])
+def test_the_artefact_holds_the_merged_prompt(settings, clip, rule):
+    tuning = Tuning(settings | {"server.rule": rule})
+    rng = np.random.default_rng(0)
+    merged = {n: rng.normal(size=a.shape).astype("f4") for n, a in tuning.task().arrays.items()}
+    artefact = tuning.artefact(merged, 3, 0.25)
+    assert artefact.metadata["round"] == 3
+    assert artefact.metadata["aggregation"] == {"rule": rule, "truncation_error": 0.25}
+    prompt = from_artefact(artefact, clip)
+    assert all(np.array_equal(prompt.arrays()[name], merged[name]) for name in merged)
+    tuning.prompt.load_arrays(merged)
+    torch.testing.assert_close(prompt.class_vectors(), tuning.prompt.class_vectors())
+
+
+def test_a_shared_basis_sends_b_alone(settings):
+    assert set(Tuning(settings | {"server.rule": "shared-basis"}).task().arrays) == {"ctx.B"}
+
+
+def test_nothing_to_train_is_refused(settings):
+    with pytest.raises(ConfigError, match="trains nothing; choose dip or coop"):
+        Tuning(settings | {"prompt.method": "template"})
+
+
+def test_a_rank_above_the_length_is_refused(settings):
+    with pytest.raises(PromptError, match="rank"):
+        Tuning(settings | {"prompt.rank": 5})
