@@ -14,7 +14,7 @@ from tests.unit.server.report.made_up_run import lines, predictions
 
 
 def run(*arguments):
-    return CliRunner().invoke(cli.group, ["report", *map(str, arguments)], standalone_mode=False)
+    return CliRunner().invoke(cli.group, ["report", *map(str, arguments)])
 
 
 def test_the_page_lands_in_the_runs_folder(make_run):
@@ -58,15 +58,14 @@ def test_data_scores_images_first_and_prints_one_result(make_run, monkeypatch):
 def test_a_damaged_record_is_a_clear_error_and_writes_nothing(make_run, content):
     folder = make_run()
     (folder / "rounds.jsonl").write_bytes(content)
-    with pytest.raises(CheckpointError):
-        raise run(folder).exception
+    assert run(folder).exit_code == CheckpointError.exit_code
     assert not (folder / "report.html").exists()
 
 
 def test_a_page_that_cannot_be_written_is_a_clear_error(make_run, tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(StorageError):
-        raise run(make_run(found=lines(1)), "--output", tmp_path / "file" / "page.html").exception
+    found = run(make_run(found=lines(1)), "--output", tmp_path / "file" / "page.html")
+    assert found.exit_code == StorageError.exit_code
 
 
 def test_the_report_loads_neither_torch_nor_flower():
