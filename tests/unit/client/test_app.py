@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MessageType, Metadata, RecordDict
 from flwr.common.serde import message_to_proto
-from PIL import Image
 
 from client import app as module
 from client import site as site_module
@@ -22,6 +21,7 @@ from fedprompt.wire import (
     receipt,
     to_array_record,
 )
+from tests.pictures import image_folder
 
 SHAPES = {"ctx.A": (4, 1), "ctx.B": (1, 32)}
 ASKED = {"run": "abc", "round": 1, "seed": 7, "mu": 0.0}
@@ -36,12 +36,7 @@ def loaded(clip: FrozenClip, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="module")
 def settings(tmp_path_factory: pytest.TempPathFactory) -> Flat:
-    root = tmp_path_factory.mktemp("images")
-    for number in range(24):
-        pixels = np.random.default_rng(number).integers(0, 256, (36, 40, 3), dtype=np.uint8)
-        path = root / ("cat", "dog")[number % 2] / f"{number}.png"
-        path.parent.mkdir(exist_ok=True)
-        Image.fromarray(pixels).save(path)
+    root = image_folder(tmp_path_factory.mktemp("images"), ("cat", "dog"), 12)
     own = {"data.source": str(root), "data.partitioner": "iid", "data.test_share": 0.0}
     return {**defaults(), **own, "server.rounds": 3, "fit.batch": 4}
 

@@ -3,7 +3,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 from client import site as module
 from client.site import Site
@@ -14,6 +13,7 @@ from fedprompt.errors import PromptError
 from fedprompt.identity import sha256_arrays
 from fedprompt.prompts.template import Template
 from fedprompt.wire import identity_digest
+from tests.pictures import image_folder
 
 
 @pytest.fixture(autouse=True)
@@ -25,13 +25,7 @@ def loaded(clip: FrozenClip, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("images")
-    for number in range(24):
-        pixels = np.random.default_rng(number).integers(0, 256, (36, 40, 3), dtype=np.uint8)
-        path = root / ("cat", "dog")[number % 2] / f"{number}.png"
-        path.parent.mkdir(exist_ok=True)
-        Image.fromarray(pixels).save(path)
-    return root
+    return image_folder(tmp_path_factory.mktemp("images"), ("cat", "dog"), 12)
 
 
 @pytest.fixture
