@@ -32,6 +32,12 @@ def half(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     }
 
 
+def write(tensors: dict[str, Tensor], name: str) -> None:
+    """Write an asset in float16, readable by everyone: safetensors alone keeps it to its owner."""
+    save_file(half(tensors), ASSETS / f"{name}.safetensors")
+    (ASSETS / f"{name}.safetensors").chmod(0o644)
+
+
 def pack_text(work: Path) -> None:
     """Write the text tower and the projection of the convolutional tower."""
     parts = torch.load(work / "text.pt", weights_only=True)["parts"]
@@ -40,17 +46,17 @@ def pack_text(work: Path) -> None:
     ids = learned_tokens()
     text["token_ids"], text["token_rows"] = ids, text.pop("token_embedding.weight")[ids.long()]
     text["logit_scale"] = text["logit_scale"].clamp(max=torch.tensor(60.0).log())
-    save_file(half(text), ASSETS / "embedded-text.safetensors")
+    write(text, "embedded-text")
     projection = {"weight": parts["1.weight"], "bias": parts["1.bias"]}
     projection = {f"visual.head.proj.{k}": v for k, v in projection.items()}
-    save_file(half(projection), ASSETS / "embedded-cnn.safetensors")
+    write(projection, "embedded-cnn")
 
 
 def pack_image(work: Path) -> None:
     """Write the image tower."""
     parts = torch.load(work / "image.pt", weights_only=True)["parts"]
     tower = {f"visual.{k[2:]}": v for k, v in parts.items() if k.startswith("0.")}
-    save_file(half(tower), ASSETS / "embedded.safetensors")
+    write(tower, "embedded")
 
 
 def expand(name: str, folder: Path) -> None:
