@@ -77,7 +77,8 @@ def fit(
         chosen = chosen.to(labels.device)
         with _autocast(features.device):
             vectors = prompt.class_vectors(generator)
-            loss = classification_loss(features[chosen], vectors, labels[chosen], scale)
+        # outside: bf16 would round logits near 30 to steps of 0.125
+        loss = classification_loss(features[chosen], vectors.float(), labels[chosen], scale)
         total += float(loss.detach()) * len(chosen)
         objective = loss + prompt.penalty() + _proximal(trained, anchors, mu)
         optimiser.zero_grad()
@@ -123,7 +124,7 @@ def _proximal(trained: list[nn.Parameter], anchors: list[Tensor], mu: float) -> 
 
 
 def _autocast(device: torch.device) -> AbstractContextManager[object]:
-    """Compute in bf16 on a GPU that has it (speed-up 6); fp32 stays the reference elsewhere."""
+    """Run the tower in bf16 on a GPU that has it (speed-up 6); fp32 stays the reference."""
     if device.type == "cuda" and torch.cuda.is_bf16_supported():
         return torch.autocast("cuda", torch.bfloat16)
     return nullcontext()

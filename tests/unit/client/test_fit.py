@@ -3,6 +3,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from client import fit as module
 from client.config import FitConfig
 from client.features import image_features
 from client.fit import Span, classification_loss, fit
@@ -252,3 +253,17 @@ def test_a_method_that_trains_nothing_is_refused(clip: FrozenClip, features: tor
 def test_no_images_are_refused(clip: FrozenClip, features: torch.Tensor) -> None:
     with pytest.raises(PromptError, match="no images"):
         fit(make(clip), features[:0], LABELS[:0], SCALE, settings(), 0)
+
+
+def test_logits_are_exact_where_the_tower_is_not(
+    clip: FrozenClip, features: torch.Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Under bf16 autocast (speed-up 6) the tower alone computes in bf16."""
+    prompt = make(clip, dropout=0.0)
+    vectors = prompt.class_vectors().detach().to(torch.bfloat16)
+    monkeypatch.setattr(prompt, "class_vectors", lambda _: vectors + 0 * prompt.ctx.fold().sum())
+    monkeypatch.setattr(module, "_autocast", lambda _: torch.autocast("cpu", torch.bfloat16))
+    monkeypatch.setattr(prompt, "penalty", lambda: sum(p.sum() for p in prompt.parameters()))
+    found = fit(prompt, features, LABELS, 100.0, settings(epochs=1, batch=22), 0)
+    expected = classification_loss(features, vectors.float(), LABELS, 100.0)
+    assert found == pytest.approx(float(expected), rel=1e-6)
