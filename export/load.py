@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 
 import numpy as np
-import torch
 
 from export.types import ClassVectors, Pictures
 from fedprompt.artefact import Artefact
@@ -15,7 +14,7 @@ from fedprompt.data.config import DataConfig
 from fedprompt.data.decode import decode
 from fedprompt.data.load import load
 from fedprompt.data.preprocess import Preprocessing, fit_to_input
-from fedprompt.errors import ArtefactError
+from fedprompt.errors import ArtefactError, DataError
 from fedprompt.prompts.artefacts import from_artefact
 
 
@@ -47,9 +46,8 @@ def load_clip(artefact: Artefact, settings: Mapping[str, Scalar]) -> FrozenClip:
 
 
 def fold(artefact: Artefact, clip: FrozenClip) -> ClassVectors:
-    """Return the class vectors [classes joint] of an artefact's prompt."""
-    with torch.inference_mode():
-        vectors: ClassVectors = from_artefact(artefact, clip).class_vectors().float().cpu().numpy()
+    """Return the class vectors [classes joint] of an artefact's prompt, from the plain tower."""
+    vectors: ClassVectors = from_artefact(artefact, clip).fold().float().cpu().numpy()
     return vectors
 
 
@@ -61,10 +59,14 @@ def real_images(settings: Mapping[str, Scalar], count: int, pre: Preprocessing) 
     Raises
     ------
     DataError
-        The source of the ``data.*`` settings cannot be read.
+        The source of the ``data.*`` settings cannot be read or has no test images.
     """
     if count == 0:
         return np.zeros((0, pre.size, pre.size, 3), np.uint8)
-    _, test = load(section(settings, "data", DataConfig))
+    data = section(settings, "data", DataConfig)
+    _, test = load(data)
+    if not len(test):
+        raise DataError("the source has no test images to compare; raise data.test_share above 0")
     chosen = np.linspace(0, len(test) - 1, min(count, len(test))).astype(np.int64)
-    return np.stack([fit_to_input(decode(test.content(int(i))), pre) for i in chosen])
+    contents = (test.content(int(i)) for i in chosen)
+    return np.stack([fit_to_input(decode(c, max_pixels=data.max_pixels), pre) for c in contents])

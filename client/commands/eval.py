@@ -94,15 +94,15 @@ def _details(bench: Workbench, logits: Logits, labels: Labels) -> dict[str, Any]
             "true": names[int(labels[index])],
             "predicted": names[int(predicted[index])],
             "probability": float(probabilities[index]),
-            "png": _thumbnail(bench.test.content(index)),
+            "png": _thumbnail(bench.test.content(index), bench.data.max_pixels),
         }
         for index in chosen
     ]
     return {"classes": list(names), "confusion": confusion(logits, labels), "samples": samples}
 
 
-def _thumbnail(content: bytes) -> str:
-    image = Image.fromarray(decode(content))
+def _thumbnail(content: bytes, max_pixels: int) -> str:
+    image = Image.fromarray(decode(content, max_pixels=max_pixels))
     image.thumbnail(_THUMBNAIL)
     buffer = io.BytesIO()
     image.save(buffer, "PNG")

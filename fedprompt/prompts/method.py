@@ -31,6 +31,9 @@ class PromptMethod(Protocol):
     def class_vectors(self, generator: torch.Generator | None = None) -> TextFeatures:
         """Return unit class vectors [classes joint]; with a generator, as in training."""
 
+    def fold(self) -> TextFeatures:
+        """Return unit class vectors [classes joint] from the plain tower, for export."""
+
     def penalty(self) -> Tensor:
         """Return the method's own loss term, a scalar."""
 

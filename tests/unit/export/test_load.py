@@ -7,14 +7,17 @@ from PIL import Image
 
 import export.load
 from export.load import fold, load_clip, real_images
+from fedprompt.backbone.class_encoder import PLAIN
 from fedprompt.backbone.clip import FrozenClip
 from fedprompt.data.preprocess import Preprocessing
-from fedprompt.errors import ArtefactError
-from fedprompt.prompts.artefacts import load_artefact, to_artefact
+from fedprompt.errors import ArtefactError, DataError
+from fedprompt.prompts.artefacts import from_artefact, load_artefact, to_artefact
 from fedprompt.prompts.build import build_prompt
 from fedprompt.prompts.config import PromptConfig
+from tests.pictures import image_folder
 
 CLASSES, TEMPLATE = ("cat", "dog"), "a photo of a {}."
+PIXELS = np.zeros((8, 8, 3), np.uint8)
 
 
 @pytest.fixture(scope="module")
@@ -71,3 +74,27 @@ def test_real_images_are_spread_over_the_test_set(tmp_path: Path) -> None:
     assert found[0].max() < 100 < found[-1].min()
     assert len(real_images({"data.source": str(tmp_path)}, 99, pre)) == 8
     assert real_images({"data.source": "does not exist"}, 0, pre).shape == (0, 8, 8, 3)
+
+
+def test_images_may_be_as_large_as_the_data_s(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = image_folder(tmp_path / "photos", CLASSES, 10)
+    asked = []
+    monkeypatch.setattr(
+        export.load, "decode", lambda c, *, max_pixels: asked.append(max_pixels) or PIXELS
+    )
+    real_images({"data.source": str(root), "data.max_pixels": 70_000_000}, 2, Preprocessing(size=8))
+    assert asked == [70_000_000] * 2
+
+
+def test_no_test_images_are_told(tmp_path: Path) -> None:
+    root = image_folder(tmp_path / "photos", CLASSES, 4)
+    with pytest.raises(DataError, match=r"raise data\.test_share above 0"):
+        real_images({"data.source": str(root), "data.test_share": 0.0}, 2, Preprocessing(size=8))
+
+
+def test_class_vectors_come_from_the_plain_tower(clip: FrozenClip, saved: Path) -> None:
+    artefact = load_artefact(saved)
+    prompt = from_artefact(artefact, clip, PLAIN)
+    np.testing.assert_array_equal(fold(artefact, clip), prompt.class_vectors().detach().numpy())

@@ -19,6 +19,7 @@ from fedprompt.prompts.config import PromptConfig
 from tests.pictures import image_folder
 
 CLASSES, TEMPLATE = ("cat", "dog", "ox"), "a photo of a {}."
+PIXELS = np.zeros((5, 5, 3), np.uint8)
 
 
 @pytest.fixture(autouse=True)
@@ -136,3 +137,14 @@ def test_a_person_reads_one_line(photos: Path, run: Path) -> None:
     [line] = done.stdout.splitlines()
     assert line.startswith("accuracy ")
     assert line.endswith("on 6 images")
+
+
+def test_thumbnails_are_made_of_images_as_large_as_the_data_may_be(
+    photos: Path, run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+    monkeypatch.setattr(
+        "client.commands.eval.decode", lambda c, *, max_pixels: asked.append(max_pixels) or PIXELS
+    )
+    assert call(photos, run, "--set", "data.max_pixels=70000000").exit_code == 0
+    assert set(asked) == {70_000_000}
