@@ -93,7 +93,11 @@ def write_classifier(
     metadata = GraphMetadata(
         classes=classes,
         preprocessing=clip.preprocessing,
-        backbone={"name": clip.name, "pretrained": clip.pretrained, "sha256": clip.fingerprint},
+        backbone={
+            "name": clip.name,
+            "pretrained": Path(clip.pretrained).name,  # as in the artefact: no local path
+            "sha256": clip.fingerprint,
+        },
         tokenizer_sha256=clip.tokenizer_fingerprint,
         artefact_sha256=artefact_sha256,
         flavour=flavour,

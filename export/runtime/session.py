@@ -1,5 +1,6 @@
 """Open an ONNX Runtime session on the bytes of a checked file."""
 
+from contextlib import suppress
 from typing import Any
 
 from export.metadata import GraphMetadata
@@ -73,7 +74,8 @@ def open_classifier(
         session = start(data, [providers.CPU], threads)  # shown by the session, and checked below
     metadata = read_metadata(session)
     if provider is None and providers.TENSORRT in available and metadata.flavour == "portable":
-        session = start(data, [providers.TENSORRT, *chosen], threads)
+        with suppress(GraphError):  # its libraries come apart from ONNX Runtime's
+            session = start(data, [providers.TENSORRT, *chosen], threads)
     providers.check_fallback(provider, session.get_providers(), allow_cpu=allow_cpu)
     return session, metadata
 

@@ -124,3 +124,13 @@ def test_names_and_vectors_must_match(
         write_classifier(
             tmp_path / "c.onnx", clip, class_vectors, ("a", "b"), images, artefact_sha256=""
         )
+
+
+def test_a_checkpoint_s_local_path_stays_at_home(
+    tmp_path: Path, clip: FrozenClip, class_vectors: Vectors, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(clip, "pretrained", "/home/alice/secret/weights.pt")
+    none, path = np.zeros((0, 32, 32, 3), np.uint8), tmp_path / "c.onnx"
+    write_classifier(path, clip, class_vectors, CLASSES, none, artefact_sha256="")
+    assert Classifier(path).metadata.backbone["pretrained"] == "weights.pt"
+    assert b"alice" not in path.read_bytes()

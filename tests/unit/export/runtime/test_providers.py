@@ -3,11 +3,14 @@ import importlib.metadata
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnxruntime
 import pytest
 
 from export.runtime import Classifier, providers
 from export.runtime.providers import CPU, CUDA, TENSORRT, check_fallback, choose, onnx_runtime
+from export.write import write_classifier
+from fedprompt.backbone.clip import FrozenClip
 from fedprompt.errors import ProviderError
 
 
@@ -72,8 +75,8 @@ class Listing:
 
     SessionOptions = onnxruntime.SessionOptions
 
-    def __init__(self, *, raises: bool = False) -> None:
-        self.raises, self.asked = raises, list[list[str]]()
+    def __init__(self, *, raises: bool = False, portable: bool = False) -> None:
+        self.raises, self.portable, self.asked = raises, portable, list[list[str]]()
 
     def get_available_providers(self) -> list[str]:
         return [TENSORRT, CUDA, CPU]
@@ -82,6 +85,8 @@ class Listing:
         self.asked.append(settings["providers"])
         if self.raises and settings["providers"] != [CPU]:
             raise RuntimeError("CUDA failure 35")
+        if self.portable and TENSORRT in settings["providers"]:
+            raise RuntimeError("libnvinfer.so.10: cannot open shared object file")
         return onnxruntime.InferenceSession(data, options, providers=[CPU])
 
 
@@ -98,3 +103,15 @@ def test_onnxruntime_gpu_without_a_driver(
     if not raises:
         with pytest.raises(ProviderError, match="fell back"):
             Classifier(classifier_file, provider="cuda")
+
+
+def test_a_portable_graph_opens_where_tensorrt_s_libraries_are_missing(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, clip: FrozenClip, class_vectors: Any
+) -> None:
+    library, path = Listing(portable=True), tmp_path / "c.onnx"
+    none = np.zeros((0, 32, 32, 3), np.uint8)
+    names = tuple("abcde")
+    write_classifier(path, clip, class_vectors, names, none, artefact_sha256="", flavour="portable")
+    monkeypatch.setattr(providers, "onnx_runtime", lambda: library)
+    assert Classifier(path).providers == (CPU,)
+    assert library.asked == [[CUDA, CPU], [TENSORRT, CUDA, CPU]]
