@@ -21,6 +21,7 @@ from fedprompt.config import Scalar, section
 from fedprompt.data.config import DataConfig
 from fedprompt.data.image_set import ImageSet
 from fedprompt.data.load import site as site_images
+from fedprompt.errors import ConfigError
 from fedprompt.identity import canonical_json, sha256_bytes
 from fedprompt.identity_card import identity_card
 from fedprompt.prompts.build import Prompt, build_prompt
@@ -41,6 +42,11 @@ class Site:
         The flat configuration of the run.
     partition, partitions
         Which share of the data is this site's.
+
+    Raises
+    ------
+    ConfigError
+        A setting is refused, or the aggregation rule takes no rank of a site's own.
     """
 
     def __init__(self, settings: Mapping[str, Scalar], partition: int, partitions: int) -> None:
@@ -48,7 +54,13 @@ class Site:
         self.config = section(settings, "fit", FitConfig)
         self.data = section(settings, "data", DataConfig)
         self.prompt_config = section(settings, "prompt", PromptConfig)
-        self.shared_basis = settings.get("server.rule") == "shared-basis"
+        rule = settings.get("server.rule", "product")
+        if self.config.rank and rule != "product":
+            raise ConfigError(
+                f"fit.rank = {self.config.rank} under server.rule = {rule}: sites of unequal rank "
+                "meet under product only; set fit.rank = 0 or server.rule = product"
+            )
+        self.shared_basis = rule == "shared-basis"
         with _loading:
             self.clip = shared_backbone(section(settings, "backbone", BackboneConfig))
             images = site_images(self.data, partition, partitions)

@@ -9,7 +9,7 @@ from client.site import Site
 from fedprompt.backbone.clip import FrozenClip
 from fedprompt.config import Flat
 from fedprompt.data import load
-from fedprompt.errors import PromptError
+from fedprompt.errors import ConfigError, PromptError
 from fedprompt.identity import sha256_arrays
 from fedprompt.prompts.template import Template
 from fedprompt.wire import identity_digest
@@ -149,3 +149,9 @@ def test_features_are_kept_only_where_wanted(settings: Flat, own_cache: Path) ->
     assert not list(own_cache.rglob("*.sqlite"))
     Site(settings, 0, 2)
     assert len(list(own_cache.rglob("*.sqlite"))) == 1
+
+
+@pytest.mark.parametrize("rule", ["factors", "shared-basis"])
+def test_a_rank_of_its_own_needs_the_product_rule(settings: Flat, rule: str) -> None:
+    with pytest.raises(ConfigError, match=r"fit\.rank = 1 under server\.rule"):
+        Site({**settings, "prompt.rank": 2, "fit.rank": 1, "server.rule": rule}, 0, 2)
