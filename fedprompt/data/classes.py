@@ -5,6 +5,7 @@ deployment has the configured list, and may hold images of some of its classes o
 """
 
 import json
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -44,9 +45,10 @@ def settle(
     names = tuple(wanted.values())
     _check_names(keys)
     _check_names(names)
-    strangers = [name for name in found if spoken(name) not in keys]
+    place = {key: index for index, key in enumerate(keys)}
+    strangers = [name for name in found if spoken(name) not in place]
     if not strangers:
-        return names, np.array([keys.index(spoken(name)) for name in found], dtype=np.int64)
+        return names, np.array([place[spoken(name)] for name in found], dtype=np.int64)
     if numbered and len(names) == len(found):
         return names, np.arange(len(found), dtype=np.int64)
     raise DataError(
@@ -97,7 +99,7 @@ def _read_file(path: Path) -> list[str] | dict[str, str]:
 
 
 def _check_names(names: Sequence[str]) -> None:
-    doubled = sorted({name for name in names if names.count(name) > 1})
+    doubled = sorted(name for name, times in Counter(names).items() if times > 1)
     if doubled:
         raise DataError(f"class names occur twice: {listed(doubled)}; each must be one of a kind")
     if not all(names):

@@ -31,6 +31,8 @@ class _Rows:
 
     def content(self, index: int) -> bytes:
         image = self.table[index][self.column]
+        if image is None:
+            raise DataError(f"{self.name(index)} holds no image")
         content, path = image["bytes"], image["path"]
         if content is not None:
             return bytes(content)

@@ -140,3 +140,8 @@ def test_a_hub_error_is_a_data_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(datasets, "load_dataset", load)
     with pytest.raises(DataError, match=r"hf:no/thing could not be fetched .*doesn't exist"):
         read_hub("hf:no/thing")
+
+
+def test_a_row_without_an_image_is_unreadable() -> None:
+    with pytest.raises(DataError, match=r"set\[0\] holds no image"):
+        hub._Rows([{"image": None}], "image", "set").content(0)
