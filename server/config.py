@@ -14,7 +14,7 @@ class ServerConfig(Section):
     strategy: Literal["fedavg", "fedprox", "fedadam", "fedyogi", "fedavgm"] = "fedavg"
     rule: Literal["product", "shared-basis", "factors"] = "product"
     dtype: Literal["float32", "float16"] = "float32"  # of the arrays on the wire, both ways
-    seed: int = Field(0, ge=0)  # of sampling and, through the messages, of local training
+    seed: int = Field(0, ge=0, lt=2**32)  # of sampling and, through the messages, of local training
     output: str = "runs/latest"  # folder of checkpoints, rounds.jsonl and the artefact
     resume: bool = False  # continue from the last committed round in `output`
     overwrite: bool = False  # start afresh in an `output` that holds an earlier run

@@ -54,8 +54,9 @@ def run_ray(settings: Flat, shown: Display) -> None:
         _superlink(Path(home)) as env,
     ):
         app = write_app(Path(home) / "app", settings)
+        earlier: list[record.Line] = [*record.read(folder / RECORD)]
         run = _submit(app, env, sites, server)
-        details = _follow(run, env, folder, server, shown)
+        details = _follow(run, env, folder, earlier, shown, resume=server.resume)
     outcome.raise_failure(folder)
     if outcome.read(folder) is None:
         raise FedpromptError(f"the Ray run ended without a result: {details}")
@@ -132,13 +133,24 @@ def _submit(app: Path, env: Mapping[str, str], sites: int, server: ServerConfig)
 
 
 def _follow(
-    run: str, env: Mapping[str, str], folder: Path, server: ServerConfig, shown: Display
+    run: str,
+    env: Mapping[str, str],
+    folder: Path,
+    earlier: list[record.Line],
+    shown: Display,
+    *,
+    resume: bool,
 ) -> str:
-    """Show rounds until the run is over; return Flower's last word on it."""
-    seen = len(record.read(folder / RECORD)) if server.resume else 0
+    """Show rounds until the run is over; return Flower's last word on it.
+
+    ``earlier`` are the lines that the folder's record held before: a fresh run clears them.
+    """
+    seen = len(earlier)
     while True:
         status = _status(run, env)
-        lines = record.read(folder / RECORD)
+        lines: list[record.Line] = [*record.read(folder / RECORD)]
+        if not resume and lines[:1] != earlier[:1]:  # the earlier run's were cleared
+            earlier, seen = lines, 0
         for line in lines[seen:]:
             shown.show(line)
         seen = max(seen, len(lines))

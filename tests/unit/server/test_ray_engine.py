@@ -3,12 +3,15 @@
 import subprocess
 import sys
 import tomllib
+from types import SimpleNamespace
 
 import pytest
 
 from fedprompt.errors import FedpromptError
+from fedprompt.identity import canonical_json
 from server import ray_engine
 from server.ray_engine import write_app
+from server.rounds import RECORD
 
 
 def test_the_bundle_carries_every_setting_and_no_code(tmp_path):
@@ -45,3 +48,31 @@ def test_a_superlink_that_dies_is_told_with_its_log(tmp_path):
     process.wait()
     with pytest.raises(FedpromptError, match="port in use"):
         ray_engine._await(1, process, log)
+
+
+def test_rounds_of_an_earlier_run_are_not_shown(tmp_path, monkeypatch):
+    """A run that overwrites begins beside the old record and clears it when its server is up."""
+    path, shown = tmp_path / RECORD, []
+    old = [{"round": i, "seconds": 1.0} for i in range(3)]
+    new = [{"round": i, "seconds": 2.0} for i in range(3)]
+    states = iter([old, [], new[:1], new])
+
+    def status(run, env):
+        told = next(states)
+        path.write_bytes(b"".join(canonical_json(line) + b"\n" for line in told))
+        return "finished" if told is new else "running"
+
+    monkeypatch.setattr(ray_engine, "_status", status)
+    monkeypatch.setattr(ray_engine, "_PAUSE", 0.0)
+    display = SimpleNamespace(show=shown.append)
+    assert ray_engine._follow("1", {}, tmp_path, old, display, resume=False) == "finished"
+    assert shown == new
+
+
+def test_a_resumed_run_shows_what_it_adds(tmp_path, monkeypatch):
+    lines, shown = [{"round": i, "seconds": 1.0} for i in range(3)], []
+    (tmp_path / RECORD).write_bytes(b"".join(canonical_json(line) + b"\n" for line in lines))
+    monkeypatch.setattr(ray_engine, "_status", lambda run, env: "finished:completed")
+    display = SimpleNamespace(show=shown.append)
+    ray_engine._follow("1", {}, tmp_path, lines[:2], display, resume=True)
+    assert shown == lines[2:]
