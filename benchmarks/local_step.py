@@ -40,7 +40,7 @@ streetcar, sunflower, sweet pepper, table, tank, telephone, television, tiger, t
 trout, tulip, turtle, wardrobe, whale, willow tree, wolf, woman, worm"""
 STEPS = {
     "cached images, 77 tokens": PLAIN,
-    "+ cut at the longest end of text": Speedups(share_prefix=False),
+    "+ cut at the longest end of text": Speedups(share_prefix=False, chunk=0),
     "+ shared prefix": Speedups(share_suffixes=False, chunk=0),
     "+ shared suffixes": Speedups(),
 }

@@ -1,7 +1,13 @@
 """Encode a fixed list of classes under a changing context, as fast as the tower allows."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from fedprompt.backbone.clip import FrozenClip
 from fedprompt.backbone.prompts import TextPrompts
@@ -9,6 +15,7 @@ from fedprompt.backbone.shared_prefix import SharedPrefix
 from fedprompt.types import Context, TextFeatures, Tokens
 
 ClassEncoder = Callable[[Context], TextFeatures]
+_WHOLE = 8  # times the tokens that a class has on the general path
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,16 +37,23 @@ def class_encoder(
     """Return a function from context [length width] to class features [classes joint].
 
     Towers that are not causal, or not built of plain blocks, take the general path: every token
-    of every class.
+    of every class, in smaller chunks.
     """
     chosen = speedups or Speedups()
-    if chosen.share_prefix and SharedPrefix.fits(clip.text):
+    if chosen.share_prefix and clip.first_word == 1 and SharedPrefix.fits(clip.text):
         return SharedPrefix(
             clip.text, tokens, length, share=chosen.share_suffixes, chunk=chosen.chunk
         )
 
-    def encode(context: Context) -> TextFeatures:
+    def encode(part: Int[Tensor, "chunk positions"], context: Context) -> TextFeatures:
         prompts = TextPrompts(context=context, start=clip.first_word)
-        return clip.text.encode(tokens, prompts, cut=chosen.cut)
+        return clip.text.encode(part, prompts, cut=chosen.cut)
 
-    return encode
+    parts = tokens.split(math.ceil(chosen.chunk / _WHOLE) or len(tokens))
+
+    def encode_all(context: Context) -> TextFeatures:
+        if len(parts) == 1:
+            return encode(tokens, context)
+        return torch.cat([checkpoint(encode, p, context, use_reentrant=False) for p in parts])
+
+    return encode_all

@@ -14,12 +14,12 @@ from torch.nn import functional as F
 
 from fedprompt.backbone.class_encoder import PLAIN, Speedups, class_encoder
 from fedprompt.backbone.clip import FrozenClip
-from fedprompt.errors import PromptError
+from fedprompt.errors import BackboneError, PromptError
 from fedprompt.prompts.config import PromptConfig
 from fedprompt.prompts.density import information_density, tail
 from fedprompt.prompts.forms import SPREAD, Full, LowRank
 from fedprompt.prompts.method import Arrays, load_module_arrays, module_arrays
-from fedprompt.types import Context, TextFeatures
+from fedprompt.types import Context, TextFeatures, Tokens
 
 RANDOM = "random"  # the value of prompt.init that asks for no words
 
@@ -56,6 +56,7 @@ class Coop(nn.Module):
         self.ctx, self.config = ctx, config
         self.length = len(ctx.fold())
         tokens = clip.tokenize(placeholder_texts(classes, template, self.length))
+        _check_placeholders(clip, tokens, self.length)
         self._encode = class_encoder(clip, tokens, self.length, speedups)
         self._encode_plainly = class_encoder(clip, tokens, self.length, PLAIN)
 
@@ -110,6 +111,16 @@ def placeholder_texts(classes: Sequence[str], template: str, length: int) -> lis
     """Return "X X ... NAME REST" for each class: each X is one token, to be replaced."""
     rest = template.partition("{}")[2]
     return [" ".join(["X"] * length) + f" {name.replace('_', ' ')}{rest}" for name in classes]
+
+
+def _check_placeholders(clip: FrozenClip, tokens: Tokens, length: int) -> None:
+    """Refuse a tokenizer that does not take each placeholder for one token."""
+    found = tokens[:, clip.first_word : clip.first_word + length]
+    if found.shape[1] != length or bool((found != found[0, 0]).any()):
+        raise BackboneError(
+            f"the tokenizer of {clip.name or 'this backbone'} does not read {length} times 'X' as "
+            f"{length} equal tokens, so a context cannot take their place: choose another backbone"
+        )
 
 
 def starting_context(

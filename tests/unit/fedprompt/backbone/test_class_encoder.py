@@ -86,3 +86,23 @@ def test_another_design_takes_the_general_path(text: dict) -> None:
     context = torch.randn(LENGTH, 32)
     assert not isinstance(encode, SharedPrefix)
     assert torch.equal(encode(context), clip.encode_text(tokens, TextPrompts(context=context)))
+
+
+def test_the_general_path_goes_in_chunks_too() -> None:
+    """Memory does not grow with the number of classes for towers that are not causal either."""
+    clip = tiny_clip(no_causal_mask=True)
+    tokens = clip.tokenize(placeholder_texts([f"owl{i}" for i in range(24)], "{}.", LENGTH))
+    context = torch.randn(LENGTH, 32, generator=torch.Generator().manual_seed(5)) / 3
+
+    def kept(chunk: int) -> int:
+        sizes: list[int] = []
+        count = lambda t: sizes.append(t.numel()) or t  # noqa: E731
+        with torch.autograd.graph.saved_tensors_hooks(count, lambda t: t):
+            class_encoder(clip, tokens, LENGTH, Speedups(chunk=chunk))(context.requires_grad_())
+        return sum(sizes)
+
+    assert kept(64) * 10 < kept(0)
+    whole, parts = (class_encoder(clip, tokens, LENGTH, Speedups(chunk=c)) for c in (0, 64))
+    found, expected = (vectors_and_gradient(encode, context.detach()) for encode in (parts, whole))
+    assert (found[0] - expected[0]).norm() <= 1e-5 * expected[0].norm()
+    assert (found[1] - expected[1]).norm() <= 1e-5 * expected[1].norm()

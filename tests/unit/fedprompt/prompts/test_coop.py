@@ -14,7 +14,7 @@ from fedprompt.prompts.config import PromptConfig
 from fedprompt.prompts.coop import Coop, placeholder_texts, starting_context
 from fedprompt.prompts.density import information_density, tail
 from fedprompt.prompts.template import Template
-from tests.conftest import CLASSES
+from tests.conftest import CLASSES, tiny_clip
 
 TEMPLATE = "a photo of a {}."
 
@@ -200,3 +200,11 @@ def test_it_describes_itself(clip: FrozenClip) -> None:
         "rank": 0,
         "tokens": 4,
     }
+
+
+def test_a_tokenizer_that_joins_placeholders_is_refused() -> None:
+    clip = tiny_clip()
+    tokenizer = clip.tokenizer
+    clip.tokenizer = lambda texts: tokenizer([text.replace("X X", "XX") for text in texts])
+    with pytest.raises(BackboneError, match="4 times 'X'"):
+        make(clip)
