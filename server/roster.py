@@ -21,6 +21,7 @@ from server.replies import error_line
 from server.verdict import Reason, Verdict, refuse
 
 _PAUSE = 0.5  # seconds between two looks for nodes that have not connected yet
+_BRIEFLY = 5.0  # seconds that nodes which kept silent before are waited for
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,7 @@ class Roster:
     identity: Mapping[str, str]
     sites: dict[int, Site] = field(default_factory=dict)  # by partition
     refused: dict[int, Verdict] = field(default_factory=dict)  # by node
+    silent: set[int] = field(default_factory=set)  # nodes that did not say who they are
     traffic: Traffic = field(default_factory=lambda: Traffic(0, 0))
 
     def wait(self, grid: Grid, least: int, seconds: float) -> None:
@@ -58,7 +60,10 @@ class Roster:
             self.refresh(grid, max(_PAUSE, end - time.monotonic()))
 
     def refresh(self, grid: Grid, seconds: float) -> None:
-        """Forget the nodes that left; ask new ones, and ones that raised, who they are."""
+        """Forget the nodes that left; ask new ones, and ones that raised, who they are.
+
+        A node that kept silent is asked again, but a round does not wait long for it.
+        """
         connected = set(grid.get_node_ids())
         self.sites = {p: site for p, site in self.sites.items() if site.node in connected}
         raised = {n for n, verdict in self.refused.items() if Reason.ERROR in verdict.reasons}
@@ -66,8 +71,10 @@ class Roster:
         query = RecordDict({CONFIG: ConfigRecord({key: self.identity[key] for key in SHARED})})
         if strangers := connected - known:
             contents = dict.fromkeys(strangers, query)
-            answers, traffic = exchange(grid, contents, "query", seconds)
+            patience = min(seconds, _BRIEFLY) if strangers <= self.silent else seconds
+            answers, traffic = exchange(grid, contents, "query", patience)
             self.traffic += traffic
+            self.silent = strangers - {answer.node for answer in answers}
             for answer in sorted(answers, key=lambda a: a.node):
                 self._admit(answer)
 

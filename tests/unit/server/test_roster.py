@@ -1,6 +1,7 @@
 """Who joins, who is refused, who is asked."""
 
 import time
+from types import SimpleNamespace
 
 import pytest
 from flwr.app import ConfigRecord, RecordDict
@@ -8,6 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fedprompt.errors import QuorumError
+from server import roster as module
+from server.exchange import Traffic
 from server.local_grid import LocalGrid
 from server.roster import Roster, Site, difference
 from server.verdict import Reason
@@ -157,3 +160,20 @@ def test_difference_shows_both_sides(changes, told):
 
 def test_difference_names_a_missing_field():
     assert difference(IDENTITY, {}).startswith("version is None")
+
+
+def test_a_node_that_keeps_silent_stalls_one_round_only(monkeypatch):
+    waited = []
+
+    def hear(grid, contents, kind, seconds):
+        waited.append((set(contents), seconds))
+        return [], Traffic(0, 0)
+
+    monkeypatch.setattr(module, "exchange", hear)
+    found, nodes = Roster(IDENTITY), [1000]
+    grid = SimpleNamespace(get_node_ids=lambda: nodes)
+    for _ in range(3):
+        found.refresh(grid, 600.0)
+    nodes.append(1001)
+    found.refresh(grid, 600.0)
+    assert waited == [({1000}, 600.0), ({1000}, 5.0), ({1000}, 5.0), ({1000, 1001}, 600.0)]
