@@ -54,7 +54,7 @@ def open_workbench(flat: Flat) -> Workbench:
 
 
 def of_artefact(flat: Flat, artefact: Artefact) -> Flat:
-    """Let an artefact name its own backbone, classes and template, where nobody else does."""
+    """Let an artefact name its own backbone and template, where nobody else does."""
     metadata = artefact.metadata
     own: Flat = {
         "backbone.name": str(metadata["backbone"]["name"]),
