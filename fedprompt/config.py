@@ -6,6 +6,7 @@ overrides one key. Each owner validates its own section and refuses keys it does
 
 import difflib
 import importlib
+import json
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from fedprompt.errors import ConfigError
 
 Scalar = str | int | float | bool
+_OF_A_RUN = ("backbone.", "data.", "fit.")  # what scoring and exporting its prompt need
 Flat = dict[str, Scalar]
 
 # section -> its owner's model; strings, because the library imports no application
@@ -53,6 +55,25 @@ def load(path: Path | None, overrides: Sequence[str] = ()) -> Flat:
         flat[key.strip()] = _scalar(value.strip())
     check(flat)
     return flat
+
+
+def of_run(folder: Path) -> Flat:
+    """Return what a finished run said of backbone, images and fitting; nothing for other folders.
+
+    Raises
+    ------
+    ConfigError
+        ``settings.json`` is damaged.
+    """
+    path = folder / "settings.json"
+    if not path.is_file():
+        return {}
+    try:
+        settings = json.loads(path.read_bytes())
+        named = {str(k): v for k, v in settings.items() if isinstance(v, Scalar)}
+    except (ValueError, AttributeError) as error:
+        raise ConfigError(f"{path} is damaged: {error}; remove it and give --config") from None
+    return {key: value for key, value in named.items() if key.startswith(_OF_A_RUN)}
 
 
 def check(flat: Mapping[str, Scalar]) -> None:

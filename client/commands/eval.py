@@ -11,7 +11,7 @@ from PIL import Image
 from client.evaluate import predict
 from client.scoring import confusion, metrics, spread_choice
 from client.workbench import Workbench, of_artefact, open_workbench
-from fedprompt.config import load, section
+from fedprompt.config import load, of_run, section
 from fedprompt.data.decode import decode
 from fedprompt.errors import DataError
 from fedprompt.identity import canonical_json
@@ -37,10 +37,10 @@ def evaluate(
 ) -> None:
     """Score a prompt on the test split, beside zero-shot CLIP in the same run.
 
-    With a run's folder its predictions are left there for `fedprompt report`.
-    Example: fedprompt eval runs/demo --set data.source=photos/
+    A run's folder brings its own settings, and the predictions are left there for
+    `fedprompt report`. Example: fedprompt eval runs/demo
     """
-    flat = load(config, override or ())
+    flat = (of_run(run) if run else {}) | load(config, override or ())
     artefact = load_artefact(run) if run else None
     bench = open_workbench(of_artefact(flat, artefact) if artefact else flat)
     classes, template = bench.test.classes, bench.data.template

@@ -38,16 +38,21 @@ def export(
     """Fold a prompt into one ONNX file: uint8 images in, logits out, torch's answers checked."""
     from export.load import fold, load_clip, real_images
     from export.write import write_classifier
-    from fedprompt.config import load
+    from fedprompt.config import load, of_run
+    from fedprompt.errors import DataError
     from fedprompt.prompts.artefacts import load_artefact
 
-    flat = load(config, override or ())
+    given = load(config, override or ()) | ({"data.source": data} if data else {})
+    flat = of_run(artefact) | given
     loaded = load_artefact(artefact)
     clip = load_clip(loaded, flat)
-    if data:
-        flat["data.source"] = data
-    count = images if "data.source" in flat else 0
-    pictures = real_images(flat, count, clip.preprocessing)
+    try:
+        count = images if "data.source" in flat else 0
+        pictures = real_images(flat, count, clip.preprocessing)
+    except DataError:
+        if "data.source" in given:
+            raise
+        pictures = real_images(flat, 0, clip.preprocessing)  # the run's images are not here
     written = write_classifier(
         output,
         clip,

@@ -20,6 +20,7 @@ from fedprompt.errors import BackboneError, DataError
 EMBEDDED = ("embedded", "embedded-cnn")
 _SELF_CONTAINED = ("hf-hub:", "local-dir:")  # these bring their own weights
 _loading = threading.Lock()
+_log = logging.getLogger(__name__)
 
 
 def load_backbone(config: BackboneConfig) -> FrozenClip:
@@ -118,7 +119,7 @@ def _open_clip_model(config: BackboneConfig) -> tuple[nn.Module, Any]:
             )
             return model, open_clip.get_tokenizer(config.name)
     except Exception as error:  # open_clip raises nearly every type, from KeyError to HTTP errors
-        logging.getLogger(__name__).debug("open_clip failed", exc_info=True)
+        _log.debug("open_clip failed", exc_info=True)
         raise BackboneError(
             f"backbone {config.name} {config.pretrained} could not be loaded: "
             f"{_first_line(error)}. Without internet give a local checkpoint file in "
@@ -134,6 +135,13 @@ def _activation(config: BackboneConfig) -> dict[str, bool]:
     if config.quick_gelu != "auto":
         return {"quick_gelu": config.quick_gelu == "on"}
     tag = open_clip.get_pretrained_cfg(config.name, config.pretrained)
+    if not tag and "openai" in open_clip.list_pretrained_tags_by_model(config.name):
+        _log.warning(
+            "%s is a file, so nothing says which activation it was trained with: %s takes GELU as "
+            "its own configuration says; for OpenAI's weights set backbone.quick_gelu = on",
+            config.pretrained,
+            config.name,
+        )
     return {"quick_gelu": True} if tag.get("quick_gelu", False) else {}
 
 

@@ -1,4 +1,4 @@
-"""Which prompt is tuned: a method of the papers, or host and form by hand."""
+"""Which prompt is tuned, and how it starts."""
 
 from typing import Literal
 

@@ -1,10 +1,11 @@
+import json
 import tomllib
 from pathlib import Path
 
 import pytest
 
 from client.config import FitConfig
-from fedprompt.config import SECTIONS, check, defaults, load, section
+from fedprompt.config import SECTIONS, check, defaults, load, of_run, section
 from fedprompt.errors import ConfigError
 from fedprompt.prompts.config import PromptConfig
 
@@ -137,3 +138,17 @@ def test_flowers_run_config_in_pyproject_states_the_defaults() -> None:
     }
     assert flat == defaults()
     assert {k: type(v) for k, v in flat.items()} == {k: type(v) for k, v in defaults().items()}
+
+
+def test_a_runs_own_settings_serve_its_evaluation(tmp_path: Path) -> None:
+    assert of_run(tmp_path) == {}
+    settings = {"data.source": "photos", "backbone.name": "embedded", "server.rounds": 3}
+    (tmp_path / "settings.json").write_text(json.dumps(settings))
+    assert of_run(tmp_path) == {"data.source": "photos", "backbone.name": "embedded"}
+
+
+@pytest.mark.parametrize("content", ["{", "[1]", "\x00"])
+def test_damaged_settings_of_a_run_are_refused(tmp_path: Path, content: str) -> None:
+    (tmp_path / "settings.json").write_text(content)
+    with pytest.raises(ConfigError, match=r"settings.json is damaged"):
+        of_run(tmp_path)
