@@ -45,7 +45,7 @@ def run(grid: Grid, settings: Flat, folder: Path) -> None:
     write_atomic(folder / SETTINGS, canonical_json(settings))
     state = Rounds(grid, task, tuning.server, tuning.sites).run()
     lines = record.read(folder / RECORD)
-    lost = lines[-1].get("truncation_error", 0.0)
+    lost = lines[-1].get("truncation_error", 0.0) if lines else 0.0
     artefact = tuning.artefact(state.arrays, state.round, lost)
     artefact.save(folder / ARTEFACT)
     outcome.write_success(folder, artefact.sha256)

@@ -14,6 +14,7 @@ from rich.console import Console
 from fedprompt.cli import resolve
 from fedprompt.config import Flat, defaults, load, section
 from fedprompt.data.config import DataConfig
+from fedprompt.errors import CheckpointError
 from fedprompt.options import ConfigOption, JsonOption, SetOption, show
 from server import outcome, record
 from server.config import ServerConfig
@@ -115,6 +116,11 @@ def feeding(shown: Display) -> Iterator[None]:
 def summarise(folder: Path) -> dict[str, Any]:
     """Return what a finished run reached, from its own record."""
     lines = record.read(folder / RECORD)
+    if not lines:
+        raise CheckpointError(
+            f"{folder / RECORD} is gone or empty; the prompt is whole in {folder}/artefact, but "
+            "nothing tells how it was reached"
+        )
     evaluated = [line for line in lines if "accuracy" in line]
     first, last = (evaluated[0], evaluated[-1]) if evaluated else ({}, {})
     return {

@@ -2,8 +2,10 @@
 
 import logging
 
+import pytest
 from rich.console import Console
 
+from fedprompt.errors import CheckpointError
 from server import outcome, record
 from server.progress import LineDisplay
 from server.rounds import log
@@ -49,3 +51,8 @@ def test_feeding_leaves_the_logger_as_it_was():
     with feeding(LineDisplay(1, Console(stderr=True))):
         assert log.level == logging.DEBUG
     assert (log.level, log.propagate, list(log.handlers)) == before
+
+
+def test_a_run_without_its_record_is_told_in_one_line(tmp_path):
+    with pytest.raises(CheckpointError, match=r"rounds.jsonl is gone or empty"):
+        summarise(tmp_path)
