@@ -40,7 +40,7 @@ SEEDS = (0, 1, 2)
 SHOTS = 16
 STEPS = 300
 RATES = {"coop": 0.01, "dip": 0.03}  # AdamW, cosine
-PROBE_IMAGES = 20_000  # of Fashion-MNIST's training images
+PROBE_IMAGES = 60_000  # of Fashion-MNIST's training images: all
 PROBE_SHOTS = 100  # of each unseen class
 BATCH = 250
 
