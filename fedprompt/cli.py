@@ -58,6 +58,7 @@ class LazyGroup(click.Group):
             typer.echo(f"fedprompt: {message}", err=True)
             ctx.exit(error.exit_code)
         except (click.Abort, KeyboardInterrupt):
+            typer.echo("fedprompt: interrupted; a simulation goes on with --resume", err=True)
             ctx.exit(_INTERRUPTED)
         except click.UsageError as error:  # click itself writes it to stderr
             _tell(error.format_message(), error.exit_code, as_json=as_json)
@@ -104,7 +105,7 @@ def group(verbose: bool) -> None:
     """Tune a few hundred numbers over many sites, fuse them into one ONNX file, run it anywhere.
 
     Exit codes: 0 done, 1 error, 2 configuration, 3 data, 4 backbone, 5 prompt, 6 artefact,
-    7 checkpoint, 8 quorum, 9 parity, 10 ONNX Runtime, 11 ONNX file, 12 storage.
+    7 checkpoint, 8 quorum, 9 parity, 10 ONNX Runtime, 11 ONNX file, 12 storage, 130 interrupted.
     """
     logging.basicConfig(
         level=logging.DEBUG if verbose else logging.WARNING, format="%(name)s: %(message)s"

@@ -61,7 +61,7 @@ def evaluate(
     }
     result["artefact"] = artefact.sha256 if artefact else None
     result["zero_shot_accuracy"] = zero_shot["accuracy"]
-    if run and (run / "rounds.jsonl").is_file():
+    if run and any((run / name).is_file() for name in ("rounds.jsonl", "settings.json")):
         write_atomic(
             run / "predictions.json", canonical_json(result | _details(bench, logits, labels))
         )

@@ -10,10 +10,12 @@ from client.fit import fit
 from client.scoring import metrics
 from client.workbench import Workbench, open_workbench
 from fedprompt.config import load, section
+from fedprompt.identity import canonical_json
 from fedprompt.options import ConfigOption, JsonOption, SetOption, show
 from fedprompt.prompts.artefacts import to_artefact
 from fedprompt.prompts.build import Prompt, build_prompt
 from fedprompt.prompts.config import PromptConfig
+from fedprompt.storage import write_atomic
 
 
 def train(
@@ -40,6 +42,7 @@ def train(
         bench.clip, prompt, classes, template, round=0, seed=settings.seed, aggregation=None
     )
     artefact.save(output)
+    write_atomic(output / "settings.json", canonical_json(flat))
     result = {
         "artefact": str(output),
         "loss": loss,
