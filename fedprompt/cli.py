@@ -92,7 +92,7 @@ def installed() -> Iterator[None]:
 
 def command(name: str, function: Callable[..., None]) -> click.Command:
     """Return a click command made from a function with typer annotations."""
-    app = typer.Typer(add_completion=False, rich_markup_mode=None)
+    app = typer.Typer(add_completion=False, rich_markup_mode="markdown")
     app.command(name)(function)
     made: click.Command = typer.main.get_command(app)
     return made
