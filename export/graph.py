@@ -26,18 +26,27 @@ class Graph:
         self._nodes: list[onnx.NodeProto] = []
         self._constants: list[onnx.TensorProto] = []
         self._types: dict[str, onnx.ValueInfoProto] = {}
-        self._shared: dict[tuple[int, ...], str] = {}
         self._domains = {""}
 
     def adopt(self, model: onnx.ModelProto, types: dict[str, Shape]) -> None:
         """Take over the nodes of a model without functions; ``types`` are its outputs' shapes."""
         graph = model.graph
-        self._nodes += graph.node
+        for node in graph.node:
+            self.keep(node)
         self._constants += graph.initializer
         self._types |= {info.name: info for info in graph.value_info}
-        self._domains |= {node.domain for node in graph.node}
         for name, shape in types.items():
             self._types[name] = helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
+
+    def keep(self, node: onnx.NodeProto) -> None:
+        """Append a node of another graph, whose types were taken over."""
+        self._nodes.append(node)
+        self._domains.add(node.domain)
+
+    def shape(self, name: str) -> Shape:
+        """Return the shape of a tensor that some node makes."""
+        dims = self._types[name].type.tensor_type.shape.dim
+        return tuple(dim.dim_param or dim.dim_value for dim in dims)
 
     def constant(self, name: str, values: npt.ArrayLike) -> str:
         """Store float32 values under a name and return it."""
@@ -47,10 +56,10 @@ class Graph:
 
     def integers(self, *values: int) -> str:
         """Store an int64 list once, however often it is asked for."""
-        if values not in self._shared:
-            name = self._shared[values] = "int_" + "_".join(str(v) for v in values)
+        name = "int_" + "_".join(str(v) for v in values)
+        if all(tensor.name != name for tensor in self._constants):
             self._constants.append(numpy_helper.from_array(np.array(values, np.int64), name))
-        return self._shared[values]
+        return name
 
     def add(
         self,
@@ -93,12 +102,21 @@ class Graph:
 
     def model(self, images: Shape, outputs: Sequence[str]) -> onnx.ModelProto:
         """Return the model with the uint8 input ``images`` and the named outputs."""
-        entry = helper.make_tensor_value_info("images", TensorProto.UINT8, images)
+        return self.model_of({"images": (TensorProto.UINT8, images)}, outputs)
+
+    def model_of(
+        self, inputs: dict[str, tuple[int, Shape]], outputs: Sequence[str]
+    ) -> onnx.ModelProto:
+        """Return the model with inputs of some (dtype, shape) and the named outputs.
+
+        An input that is a constant as well has that constant's values unless others are given.
+        """
+        entries = [helper.make_tensor_value_info(name, *of) for name, of in inputs.items()]
         exits = [self._types.pop(name) for name in outputs]
         graph = helper.make_graph(
             self._nodes,
             "fedprompt",
-            [entry],
+            entries,
             exits,
             self._constants,
             value_info=list(self._types.values()),

@@ -1,10 +1,13 @@
-"""From an artefact folder to what `export.write` folds: the CLIP, class vectors, real images."""
+"""From an artefact folder to what `export.write` folds: CLIP, constants, real images."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
-from export.types import ClassVectors, Pictures
+from export.constants import Constants
+from export.parity import Labels
+from export.types import Pictures
 from fedprompt.artefact import Artefact
 from fedprompt.backbone.clip import FrozenClip
 from fedprompt.backbone.config import BackboneConfig
@@ -12,10 +15,13 @@ from fedprompt.backbone.load import load_backbone
 from fedprompt.config import Scalar, section
 from fedprompt.data.config import DataConfig
 from fedprompt.data.decode import decode
+from fedprompt.data.image_set import ImageSet, Indices
 from fedprompt.data.load import load
 from fedprompt.data.preprocess import Preprocessing, fit_to_input
 from fedprompt.errors import ArtefactError, DataError
 from fedprompt.prompts.artefacts import from_artefact
+
+_CALIBRATION = 64  # training images
 
 
 def load_clip(artefact: Artefact, settings: Mapping[str, Scalar]) -> FrozenClip:
@@ -45,28 +51,80 @@ def load_clip(artefact: Artefact, settings: Mapping[str, Scalar]) -> FrozenClip:
     return clip
 
 
-def fold(artefact: Artefact, clip: FrozenClip) -> ClassVectors:
-    """Return the class vectors [classes joint] of an artefact's prompt, from the plain tower."""
-    vectors: ClassVectors = from_artefact(artefact, clip).fold().float().cpu().numpy()
-    return vectors
+def fold(artefact: Artefact, clip: FrozenClip) -> Constants:
+    """Return what an artefact's prompt folds to, computed by the plain towers.
+
+    Raises
+    ------
+    PromptError
+        The method needs the prompt at every image, so that nothing folds.
+    GraphError
+        It folds to a part that no graph is written for.
+    """
+    return Constants.of(from_artefact(artefact, clip).fold())
 
 
-def real_images(settings: Mapping[str, Scalar], count: int, pre: Preprocessing) -> Pictures:
-    """Return up to ``count`` test images spread over the set: uint8 [images size size 3].
+@dataclass(frozen=True, eq=False)
+class RealImages:
+    """Hold what a graph is compared with torch on, and fitted to.
 
-    With a count of 0 nothing is loaded.
+    Attributes
+    ----------
+    pictures
+        Test images.
+    labels
+        Their classes' numbers, int64 [images]; None where the data's classes are not the prompt's.
+    calibration
+        Training images.
+    """
+
+    pictures: Pictures
+    labels: Labels | None
+    calibration: Pictures
+
+
+def no_images(pre: Preprocessing) -> RealImages:
+    """Return what there is without any data."""
+    none = np.zeros((0, pre.size, pre.size, 3), np.uint8)
+    return RealImages(pictures=none, labels=None, calibration=none)
+
+
+def real_images(
+    settings: Mapping[str, Scalar], count: int, pre: Preprocessing, classes: Sequence[str]
+) -> RealImages:
+    """Return up to ``count`` test images spread over the set, and training images beside them.
 
     Raises
     ------
     DataError
         The source of the ``data.*`` settings cannot be read or has no test images.
     """
-    if count == 0:
-        return np.zeros((0, pre.size, pre.size, 3), np.uint8)
     data = section(settings, "data", DataConfig)
-    _, test = load(data)
+    train, test = load(data)
     if not len(test):
         raise DataError("the source has no test images to compare; raise data.test_share above 0")
-    chosen = np.linspace(0, len(test) - 1, min(count, len(test))).astype(np.int64)
-    contents = (test.content(int(i)) for i in chosen)
-    return np.stack([fit_to_input(decode(c, max_pixels=data.max_pixels), pre) for c in contents])
+    chosen = _spread(len(test), count)
+    return RealImages(
+        pictures=_fitted(test, chosen, data, pre),
+        labels=_labels(test, classes, chosen),
+        calibration=_fitted(train, _spread(len(train), _CALIBRATION), data, pre),
+    )
+
+
+def _spread(there: int, count: int) -> Indices:
+    return np.linspace(0, there - 1, min(count, there)).astype(np.int64)
+
+
+def _labels(images: ImageSet, classes: Sequence[str], chosen: Indices) -> Labels | None:
+    """Return labels as numbers of the prompt's classes; two of one name are told apart by place."""
+    if images.classes == tuple(classes):
+        return images.labels[chosen]
+    if len(set(classes)) < len(classes) or set(images.classes) != set(classes):
+        return None
+    return np.array([classes.index(images.classes[i]) for i in images.labels[chosen]], np.int64)
+
+
+def _fitted(images: ImageSet, chosen: Indices, data: DataConfig, pre: Preprocessing) -> Pictures:
+    contents = (images.content(int(index)) for index in chosen)
+    fitted = [fit_to_input(decode(c, max_pixels=data.max_pixels), pre) for c in contents]
+    return np.stack(fitted) if fitted else no_images(pre).pictures

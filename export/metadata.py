@@ -28,6 +28,8 @@ class GraphMetadata:
         ``name``, ``pretrained`` and ``sha256`` of the CLIP.
     tokenizer_sha256, artefact_sha256
         Of what was folded in.
+    folded
+        Shapes of the prompt's constants: ``class_vectors``, ``visual_prompts`` and so on.
     flavour
         ``ort`` or ``portable``.
     opset
@@ -40,6 +42,9 @@ class GraphMetadata:
         Agreement with torch on real images as measured at export.
     probes
         Seeded images' answers, for `fedprompt verify`.
+    ladder
+        What each step from torch to this file cost and gained: `export.ladder.Rung` as JSON; empty
+        in files of older releases.
     """
 
     classes: tuple[str, ...]
@@ -47,6 +52,7 @@ class GraphMetadata:
     backbone: dict[str, str]
     tokenizer_sha256: str
     artefact_sha256: str
+    folded: dict[str, Any]
     flavour: str
     opset: int
     logit_scale: float
@@ -54,6 +60,12 @@ class GraphMetadata:
     version: str
     parity: dict[str, Any] | None = None
     probes: Probes | None = None
+    ladder: tuple[dict[str, Any], ...] = ()
+
+    @property
+    def precision(self) -> str:
+        """Return ``fp32``, ``fp16``, ``bf16`` or ``int8``, as the parity was measured for."""
+        return str((self.parity or {}).get("precision", "fp32"))
 
     def to_properties(self) -> dict[str, str]:
         """Return ONNX's ``metadata_props``: one JSON text a key."""
@@ -65,6 +77,7 @@ class GraphMetadata:
             "backbone": self.backbone,
             "tokenizer_sha256": self.tokenizer_sha256,
             "artefact_sha256": self.artefact_sha256,
+            "folded": self.folded,
             "flavour": self.flavour,
             "opset": self.opset,
             "logit_scale": self.logit_scale,
@@ -72,6 +85,7 @@ class GraphMetadata:
             "version": self.version,
             "parity": self.parity,
             "probes": None if self.probes is None else self.probes.to_dict(),
+            "ladder": list(self.ladder),
         }
         return {PREFIX + key: canonical_json(value).decode() for key, value in values.items()}
 
@@ -120,6 +134,7 @@ _KINDS: dict[str, type | tuple[type, ...]] = {
     "backbone": dict,
     "tokenizer_sha256": str,
     "artefact_sha256": str,
+    "folded": dict,
     "flavour": str,
     "opset": int,
     "logit_scale": (int, float),
@@ -127,10 +142,12 @@ _KINDS: dict[str, type | tuple[type, ...]] = {
     "version": str,
     "parity": (dict, type(None)),
     "probes": (dict, type(None)),
+    "ladder": list,
 }
 
 
 def _checked(kind: type[GraphMetadata], values: dict[str, Any]) -> GraphMetadata:
+    values.setdefault("ladder", [])  # came later
     for key, expected in _KINDS.items():
         if key not in values or not isinstance(values[key], expected):
             raise GraphError(f"metadata {PREFIX}{key} is missing or damaged; export again")
@@ -146,5 +163,7 @@ def _checked(kind: type[GraphMetadata], values: dict[str, Any]) -> GraphMetadata
         known["preprocessing"] = Preprocessing.from_dict(known["preprocessing"])
     except (DataError, TypeError) as error:
         raise GraphError(f"metadata {PREFIX}preprocessing: {error}; export again") from None
+    if not all(isinstance(rung, dict) for rung in known["ladder"]):
+        raise GraphError(f"metadata {PREFIX}ladder is no list of steps; export again")
     known["probes"] = None if known["probes"] is None else Probes.from_dict(known["probes"])
-    return kind(**known | {"classes": tuple(classes)})
+    return kind(**known | {"classes": tuple(classes), "ladder": tuple(known["ladder"])})

@@ -69,6 +69,13 @@ def probe_images(seed: int, count: int, size: int) -> npt.NDArray[np.uint8]:
     return np.stack([_probe(seed, index, size) for index in range(count)])
 
 
+def extreme_images(size: int) -> npt.NDArray[np.uint8]:
+    """Return black, white and noise, uint8 [3 size size 3]: where short numbers would overflow."""
+    drawn = hashlib.shake_256(b"fedprompt noise").digest(size * size * 3)
+    noise = np.frombuffer(drawn, np.uint8).reshape(size, size, 3)
+    return np.stack([np.zeros_like(noise), np.full_like(noise, 255), noise])
+
+
 def _probe(seed: int, index: int, size: int) -> npt.NDArray[np.uint8]:
     cells = _CELLS[index % len(_CELLS)]
     drawn = hashlib.shake_256(f"fedprompt probe {seed} {index}".encode()).digest(cells * cells * 3)

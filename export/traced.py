@@ -15,6 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from export.graph import OPSET
+from fedprompt.backbone.image_tower import ImageTower, encode_images
+from fedprompt.backbone.prompts import ImagePrompts
 from fedprompt.data.preprocess import Preprocessing
 from fedprompt.errors import GraphError
 
@@ -23,11 +25,13 @@ _EXAMPLES = 3
 
 
 class _FromBytes(nn.Module):
-    """Put normalisation in front of an image tower."""
+    """Put normalisation in front of an image tower, and prompts into it."""
 
-    def __init__(self, visual: nn.Module, pre: Preprocessing) -> None:
+    def __init__(
+        self, visual: nn.Module, pre: Preprocessing, prompts: ImagePrompts | None = None
+    ) -> None:
         super().__init__()
-        self.visual = visual
+        self.visual, self.prompts = visual, prompts
         self.factor: Tensor
         self.offset: Tensor
         mean, std = (torch.tensor(v, dtype=torch.float64) for v in (pre.mean, pre.std))
@@ -37,26 +41,30 @@ class _FromBytes(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         pixels = images.permute(0, 3, 1, 2).float() * self.factor + self.offset
-        found = self.visual(pixels)
-        features: Tensor = found[0] if isinstance(found, tuple) else found  # CoCa adds tokens
-        return features
+        return encode_images(self.visual, pixels, self.prompts)
 
 
-def trace_tower(visual: nn.Module, pre: Preprocessing) -> onnx.ModelProto:
+def trace_tower(
+    visual: nn.Module, pre: Preprocessing, prompts: ImagePrompts | None = None
+) -> onnx.ModelProto:
     """Return a graph from uint8 ``images`` [batch size size 3] to ``features`` [batch joint].
 
     Raises
     ------
     GraphError
         torch cannot export the tower, or leaves functions in the graph.
+    BackboneError
+        There are prompts, and the tower takes none.
     """
+    if prompts is not None:
+        ImageTower(visual)
     device = next(visual.parameters()).device
     example = torch.zeros(_EXAMPLES, pre.size, pre.size, 3, dtype=torch.uint8, device=device)
     batch = torch.export.Dim("batch", min=1, max=1 << 16)
     try:
         with _quiet(), torch.no_grad():
             program = torch.onnx.export(
-                _FromBytes(visual, pre).eval(),
+                _FromBytes(visual, pre, prompts).eval(),
                 (example,),
                 dynamo=True,
                 opset_version=OPSET,

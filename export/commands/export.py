@@ -1,33 +1,68 @@
 """``fedprompt export``: from a prompt artefact to one ONNX file."""
 
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
+import click
 import typer
 
+from export.targets import TARGETS, Precision, Recipe, recipe_of
+from fedprompt.errors import ConfigError, DataError
 from fedprompt.options import ConfigOption, JsonOption, SetOption, show
 
 if TYPE_CHECKING:
+    from export.load import RealImages
     from export.write import Written
+    from fedprompt.artefact import Artefact
+    from fedprompt.backbone.clip import FrozenClip
+    from fedprompt.config import Scalar
+
+Told = tuple[dict[str, Any], str]  # for machines, for people
+_IMAGES_EXACT = 256  # an exact graph is equal on few as on many
+_IMAGES = 2000  # a point of accuracy is not seen on fewer
 
 
 def export(
     artefact: Annotated[Path, typer.Argument(help="Folder of a prompt artefact, or of a run.")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="ONNX file to write.")] = Path(
-        "classifier.onnx"
-    ),
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output",
+            "-o",
+            help="ONNX file to write, classifier.onnx; or the folder of a bundle, a page, or a "
+            "model of Triton's.",
+        ),
+    ] = None,
     data: Annotated[
         str,
         typer.Option(help="Real images for the comparison with torch: as data.source in a config."),
     ] = "",
-    images: Annotated[int, typer.Option(min=1, help="How many of them to compare.")] = 256,
-    flavour: Annotated[
-        Literal["ort", "portable"],
+    images: Annotated[
+        int | None,
         typer.Option(
-            help="ort: ONNX Runtime's fused operators, for CPU and CUDA. "
-            "portable: standard operators only, for TensorRT, OpenVINO and browsers."
+            min=1, help="How many of them to compare: 256 for fp32, else 2,000 by default."
         ),
-    ] = "ort",
+    ] = None,
+    target: Annotated[
+        str, typer.Option(click_type=click.Choice(list(TARGETS)), help="Where it will run.")
+    ] = "cpu",
+    precision: Annotated[
+        Precision,
+        typer.Option(help="Of the weights and products; what each costs is measured and checked."),
+    ] = "fp32",
+    tensorrt: Annotated[
+        bool, typer.Option("--tensorrt", help="With --target triton: TensorRT compiles the graph.")
+    ] = False,
+    open_vocabulary: Annotated[
+        bool,
+        typer.Option(
+            "--open-vocabulary",
+            help="Write a folder (bundle) that takes new class names and new prompts at the edge.",
+        ),
+    ] = False,
     force: Annotated[
         bool, typer.Option("--force", help="Write in spite of a breach of parity; it is recorded.")
     ] = False,
@@ -36,34 +71,140 @@ def export(
     json: JsonOption = False,
 ) -> None:
     """Fold a prompt into one ONNX file: uint8 images in, logits out, torch's answers checked."""
-    from export.load import fold, load_clip, real_images
-    from export.write import write_classifier
+    from export.load import load_clip
+    from fedprompt.artefact import load_artefact
     from fedprompt.config import load, of_run
-    from fedprompt.errors import DataError
-    from fedprompt.prompts.artefacts import load_artefact
 
+    recipe = recipe_of(target, precision)
+    _check_options(target, precision, tensorrt=tensorrt, open_vocabulary=open_vocabulary)
     given = load(config, override or ()) | ({"data.source": data} if data else {})
     flat = of_run(artefact) | given
     loaded = load_artefact(artefact)
     clip = load_clip(loaded, flat)
-    try:
-        count = images if "data.source" in flat else 0
-        pictures = real_images(flat, count, clip.preprocessing)
-    except DataError:
-        if "data.source" in given:
-            raise
-        pictures = real_images(flat, 0, clip.preprocessing)  # the run's images are not here
+    count = images or (_IMAGES_EXACT if precision == "fp32" else _IMAGES)
+    classes = tuple(loaded.metadata["classes"])
+    real = _real_images(flat, count, clip, classes, required="data.source" in given)
+    ordered = _Ordered(clip, loaded, real, recipe, force)
+    place = output or Path("bundle" if open_vocabulary else TARGETS[target].output)
+    if open_vocabulary:
+        told = _bundle(place, ordered)
+    elif target == "triton":
+        told = _repository(place, ordered, tensorrt=tensorrt)
+    elif target == "web":
+        told = _page(place, ordered)
+    else:
+        told = _classifier(place, ordered)
+    show(*told, as_json=json)
+
+
+def _check_options(
+    target: str, precision: Precision, *, tensorrt: bool, open_vocabulary: bool
+) -> None:
+    if tensorrt and target != "triton":
+        raise ConfigError(f"--tensorrt is for --target triton, found {target}; leave it out")
+    if open_vocabulary and (target not in ("cpu", "gpu") or precision != "fp32"):
+        raise ConfigError(
+            f"--open-vocabulary is for --target cpu or gpu in fp32, found {target} in {precision}: "
+            "its class vectors change after the file was measured"
+        )
+
+
+@dataclass(frozen=True)
+class _Ordered:
+    """Hold what is to be written, whatever the target."""
+
+    clip: "FrozenClip"
+    artefact: "Artefact"
+    real: "RealImages"
+    recipe: Recipe
+    force: bool
+
+
+def _classifier(path: Path, ordered: _Ordered) -> Told:
+    """Write one ONNX file."""
+    from export.load import fold
+    from export.write import write_classifier
+
     written = write_classifier(
-        output,
-        clip,
-        fold(loaded, clip),
-        tuple(loaded.metadata["classes"]),
-        pictures,
-        artefact_sha256=loaded.sha256,
-        flavour=flavour,
-        force=force,
+        path,
+        ordered.clip,
+        fold(ordered.artefact, ordered.clip),
+        tuple(ordered.artefact.metadata["classes"]),
+        ordered.real.pictures,
+        artefact_sha256=ordered.artefact.sha256,
+        recipe=ordered.recipe,
+        labels=ordered.real.labels,
+        calibration=ordered.real.calibration,
+        force=ordered.force,
     )
-    show(_report(written), _lines(written), as_json=json)
+    return _report(written), _lines(written)
+
+
+def _bundle(folder: Path, ordered: _Ordered) -> Told:
+    """Write a bundle."""
+    from export.open_vocabulary.write import write_bundle
+
+    bundle = write_bundle(
+        folder,
+        ordered.clip,
+        ordered.artefact,
+        ordered.real.pictures,
+        recipe=ordered.recipe,
+        force=ordered.force,
+    )
+    report = _report(bundle.classifier) | {
+        "output": str(folder),
+        "class_vectors_largest": bundle.vectors,
+    }
+    added = f"against torch, class vectors: largest difference {bundle.vectors:.3g}"
+    return report, f"{_lines(bundle.classifier)}\n{added}"
+
+
+def _repository(folder: Path, ordered: _Ordered, *, tensorrt: bool) -> Told:
+    """Write a model of a Triton repository."""
+    from export.triton import TritonSettings, write_repository
+
+    graph = folder / "1" / "model.onnx"
+    report, lines = _classifier(graph, ordered)
+    write_repository(folder, graph, TritonSettings(tensorrt=tensorrt))
+    return report, f"{lines}\n{folder}: a model of a Triton repository"
+
+
+def _page(folder: Path, ordered: _Ordered) -> Told:
+    """Write a page for browsers; its folder is not touched before the graph is measured."""
+    from export.runtime.session import open_classifier
+    from export.safety import read_model
+    from export.web import write_web
+
+    with tempfile.TemporaryDirectory() as scratch:
+        graph = Path(scratch) / "classifier.onnx"
+        report, lines = _classifier(graph, ordered)
+        model, output = read_model(graph), str(folder / graph.name)
+    size = write_web(folder, model, open_classifier(model, provider="cpu")[1])
+    lines = lines.replace(str(graph), output)
+    lines += f"\n{folder}: a page for any static web server, {size / 1e6:.1f} MB"
+    return report | {"output": output}, lines
+
+
+def _real_images(
+    flat: Mapping[str, "Scalar"],
+    count: int,
+    clip: "FrozenClip",
+    classes: tuple[str, ...],
+    *,
+    required: bool,
+) -> "RealImages":
+    """Return the images of the settings, or none where a run's own are not here."""
+    from export.load import no_images, real_images
+
+    if "data.source" not in flat:
+        return no_images(clip.preprocessing)
+    try:
+        return real_images(flat, count, clip.preprocessing, classes)
+    except DataError:
+        if required:
+            raise
+        return no_images(clip.preprocessing)
 
 
 def _report(written: "Written") -> dict[str, Any]:
@@ -72,8 +213,10 @@ def _report(written: "Written") -> dict[str, Any]:
         "bytes": written.size,
         "nodes": written.nodes,
         "flavour": written.flavour,
+        "precision": written.precision,
         "parity": None if written.parity is None else written.parity.to_dict(),
         "probes": written.probes.to_dict(),
+        "ladder": [rung.to_dict() for rung in written.ladder],
         "forced": written.forced,
     }
 
@@ -82,10 +225,11 @@ def _lines(written: "Written") -> str:
     real = written.parity or "no real images were compared: give --data"
     lines = [
         f"wrote {written.path}: {written.size / 1e6:.1f} MB, {written.nodes} operators, "
-        f"{written.flavour}",
+        f"{written.flavour}, {written.precision}",
         f"against torch, real images: {real}",
         f"against torch, stored probes: {written.probes}",
     ]
+    lines += [f"step: {rung}" for rung in written.ladder]
     if written.forced:
         lines.append("the bounds are broken and the file was forced; its metadata says so")
     return "\n".join(lines)

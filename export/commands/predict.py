@@ -9,15 +9,22 @@ from fedprompt.errors import DataError
 from fedprompt.options import JsonOption, show
 
 if TYPE_CHECKING:
-    from export.runtime import Classifier, Prediction
+    from export.runtime import Classifier, OpenClassifier, Prediction
 
 
 def predict(
-    model: Annotated[Path, typer.Argument(help="A classifier.onnx.")],
+    model: Annotated[Path, typer.Argument(help="A classifier.onnx, or a bundle's folder.")],
     images: Annotated[list[Path], typer.Argument(help="Image files.")],
     top_k: Annotated[int, typer.Option(min=1, help="Classes to show for each image.")] = 5,
     provider: Annotated[
-        str | None, typer.Option(help="tensorrt, cuda or cpu; the best there is by default.")
+        str | None,
+        typer.Option(
+            help="tensorrt, cuda, openvino, coreml, directml or cpu; by default the best."
+        ),
+    ] = None,
+    add_class: Annotated[
+        list[str] | None,
+        typer.Option(help="One more class for these images, of a bundle; repeatable."),
     ] = None,
     json: JsonOption = False,
 ) -> None:
@@ -25,9 +32,7 @@ def predict(
 
     An image that cannot be read is reported, the others are still classified.
     """
-    from export.runtime import Classifier
-
-    classifier = Classifier(model, provider=provider)
+    classifier = _opened(model, provider, add_class or [])
     found, errors = _predict_each(classifier, images, top_k)
     report = {
         "model": str(model),
@@ -42,8 +47,27 @@ def predict(
         raise DataError(f"{len(errors)} of {len(images)} images could not be read: {listed}")
 
 
+def _opened(model: Path, provider: str | None, added: list[str]) -> "Classifier | OpenClassifier":
+    """Return what serves a file or a bundle, with more classes."""
+    from export.runtime import Classifier
+
+    if not model.is_dir():
+        if added:
+            raise DataError(
+                f"{model} has its classes inside and takes no --add-class; give a bundle, which "
+                "`fedprompt export --open-vocabulary` writes"
+            )
+        return Classifier(model, provider=provider)
+    from export.runtime import OpenClassifier
+
+    classifier = OpenClassifier(model, provider=provider)
+    for name in added:
+        classifier.add_class(name)
+    return classifier
+
+
 def _predict_each(
-    classifier: "Classifier", images: list[Path], top_k: int, batch_size: int = 16
+    classifier: "Classifier | OpenClassifier", images: list[Path], top_k: int, batch_size: int = 16
 ) -> tuple[list["Prediction"], list[dict[str, str]]]:
     """Predict in batches; a batch with a bad image is taken one by one."""
     found: list[Prediction] = []

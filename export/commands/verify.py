@@ -5,13 +5,17 @@ from typing import Annotated, Any
 
 import typer
 
+from fedprompt.errors import ParityError
 from fedprompt.options import JsonOption, show
 
 
 def verify(
-    model: Annotated[Path, typer.Argument(help="A classifier.onnx.")],
+    model: Annotated[Path, typer.Argument(help="A classifier.onnx, or a bundle's folder.")],
     provider: Annotated[
-        str | None, typer.Option(help="tensorrt, cuda or cpu; the best there is by default.")
+        str | None,
+        typer.Option(
+            help="tensorrt, cuda, openvino, coreml, directml or cpu; by default the best."
+        ),
     ] = None,
     json: JsonOption = False,
 ) -> None:
@@ -19,22 +23,38 @@ def verify(
     from export.runtime import Classifier
     from export.verify import verify as measure
 
-    structure = _check_structure(model)
-    classifier = Classifier(model, provider=provider)
-    parity = measure(classifier)
+    vectors = None
+    if model.is_dir():
+        from export.verify_bundle import VECTOR_BOUND, verify_bundle
+
+        names = ("classifier.onnx", "text_encoder.onnx")
+        structure = "; ".join(_check_structure(model / name) for name in names)
+        classifier, parity, vectors = verify_bundle(model, provider)
+    else:
+        structure = _check_structure(model)
+        classifier = Classifier(model, provider=provider)
+        parity = measure(classifier)
     recorded = classifier.metadata.parity or {}
-    report = {
+    report: dict[str, Any] = {
         "model": str(model),
         "providers": list(classifier.providers),
         "structure": structure,
+        "precision": classifier.metadata.precision,
+        "ladder": list(classifier.metadata.ladder),
         "probes": parity.to_dict(),
         "at_export": recorded,
         "backbone": classifier.metadata.backbone,
         "artefact_sha256": classifier.metadata.artefact_sha256,
     }
+    if vectors is not None:
+        report["class_vectors_largest"] = vectors
     show(report, _lines(report, str(parity)), as_json=json)
     if not (parity.holds or recorded.get("forced")):
         parity.require()
+    if vectors is not None and not vectors <= VECTOR_BOUND:
+        raise ParityError(
+            f"class vectors differ from torch's by {vectors:.3g}; expected at most {VECTOR_BOUND:g}"
+        )
 
 
 def _check_structure(model: Path) -> str:
@@ -56,11 +76,13 @@ def _lines(report: dict[str, Any], parity: str) -> str:
         else "no real images were compared"
     )
     lines = [
-        f"{report['model']} on {', '.join(report['providers'])}",
+        f"{report['model']}, {report['precision']}, on {', '.join(report['providers'])}",
         f"structure: {report['structure']}",
         f"stored probes: {parity}",
         f"real images at export: {at_export}",
     ]
+    if "class_vectors_largest" in report:
+        lines.append(f"class vectors: largest difference {report['class_vectors_largest']:.3g}")
     if report["at_export"].get("forced"):
         lines.append("this file was forced past a breach of parity when it was exported")
     return "\n".join(lines)

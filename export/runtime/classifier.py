@@ -7,12 +7,15 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from export.runtime.bound import SIZES, runner
 from export.runtime.inputs import Source, name_of, pixels_of
 from export.runtime.prediction import Prediction, rank
 from export.runtime.session import open_classifier
 from export.safety import read_model
 from fedprompt.data.preprocess import fit_to_input
 from fedprompt.errors import DataError, GraphError
+
+Feeds = dict[str, npt.NDArray[np.float32]]
 
 
 class Classifier:
@@ -21,13 +24,17 @@ class Classifier:
     Parameters
     ----------
     path
-        Of a ``classifier.onnx`` written by ``fedprompt export``.
+        Of a ``classifier.onnx`` written by ``fedprompt export``, or what `read_model` read of it.
     provider
-        ``tensorrt``, ``cuda`` or ``cpu``; None takes the best that runs.
+        ``tensorrt``, ``cuda``, ``openvino``, ``coreml``, ``directml`` or ``cpu``; None takes the
+        best that runs.
     allow_cpu
         Whether the CPU will do when no provider was asked for.
     threads
         On the CPU; 0 leaves the choice to ONNX Runtime.
+    cuda_graphs
+        Record CUDA's work once for each of a few batch sizes and replay it: less overhead for
+        small batches, more memory (`export.runtime.bound`).
 
     Raises
     ------
@@ -39,21 +46,63 @@ class Classifier:
 
     def __init__(
         self,
-        path: str | os.PathLike[str],
+        path: str | os.PathLike[str] | bytes,
         *,
         provider: str | None = None,
         allow_cpu: bool = True,
         threads: int = 0,
+        cuda_graphs: bool = False,
     ) -> None:
-        data = read_model(Path(path))
+        data = path if isinstance(path, bytes) else read_model(Path(path))
         try:
-            self._session, self.metadata = open_classifier(
-                data, provider=provider, allow_cpu=allow_cpu, threads=threads
+            session, self.metadata = open_classifier(
+                data,
+                provider=provider,
+                allow_cpu=allow_cpu,
+                threads=threads,
+                cuda_graphs=cuda_graphs,
             )
         except GraphError as error:
-            raise GraphError(f"{path}: {error}") from None
-        self.classes = self.metadata.classes
-        self.providers: tuple[str, ...] = tuple(self._session.get_providers())
+            named = "the graph" if isinstance(path, bytes) else path
+            raise GraphError(f"{named}: {error}") from None
+        self.providers: tuple[str, ...] = tuple(session.get_providers())
+        self._graphs = SIZES if cuda_graphs else ()
+        self._runner = runner(session, cuda_graphs=cuda_graphs)
+        taken = {node.name: node.shape for node in session.get_inputs()}
+        self._joint: int | None = taken["class_vectors"][1] if "class_vectors" in taken else None
+        # names beside what the graph is given with the images: both change in one step
+        self._served: tuple[tuple[str, ...], Feeds] = self.metadata.classes, {}
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Return the names, in the order of the logits."""
+        return self._served[0]
+
+    def serve(self, classes: tuple[str, ...], vectors: npt.NDArray[np.float32]) -> None:
+        """Serve other classes from now on, of a graph that takes their vectors [classes joint].
+
+        Raises
+        ------
+        GraphError
+            The graph has its class vectors inside, or the vectors do not fit names or graph.
+        """
+        if self._joint is None or vectors.shape != (len(classes), self._joint):
+            raise GraphError(
+                f"found class vectors {list(vectors.shape)} for {len(classes)} names; the graph "
+                f"takes {'none' if self._joint is None else f'[classes {self._joint}]'}: export "
+                "with --open-vocabulary for one that does"
+            )
+        self._served = classes, {"class_vectors": np.ascontiguousarray(vectors, np.float32)}
+
+    def warm_up(self, batch_size: int = 16) -> None:
+        """Compute black images: a batch of ``batch_size``, one of one, and those that have a graph.
+
+        What a first call costs (memory, choice of kernels, TensorRT's engine for sizes between the
+        two, a recorded graph) is then paid before the first image comes.
+        """
+        size = self.metadata.preprocessing.size
+        for count in sorted({1, batch_size, *(s for s in self._graphs if s < batch_size)})[::-1]:
+            self.logits(np.zeros((count, size, size, 3), np.uint8))
 
     def predict(
         self, images: Sequence[Source], *, top_k: int = 5, batch_size: int = 16
@@ -79,9 +128,10 @@ class Classifier:
         if top_k < 1 or batch_size < 1:
             raise DataError(f"top_k = {top_k} and batch_size = {batch_size}; expected at least 1")
         found: list[Prediction] = []
+        classes, feeds = self._served
         for names, batch in self._batches(images, batch_size):
-            rows = zip(names, self.logits(batch), strict=True)
-            found += [rank(name, row, self.classes, top_k) for name, row in rows]
+            rows = zip(names, self._run(batch, feeds), strict=True)
+            found += [rank(name, row, classes, top_k) for name, row in rows]
         return found
 
     def logits(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
@@ -92,16 +142,23 @@ class Classifier:
         DataError
             Dtype or shape differ.
         """
+        return self._run(images, self._served[1])
+
+    def _run(self, images: npt.NDArray[np.uint8], feeds: Feeds) -> npt.NDArray[np.float32]:
         size = self.metadata.preprocessing.size
         if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1:] != (size, size, 3):
             raise DataError(
                 f"found {images.dtype} {list(images.shape)}; expected uint8 [batch {size} {size} 3]"
             )
+        if self._joint is not None and not feeds:
+            raise GraphError(
+                "the graph takes its class vectors as an input; open the bundle's folder with "
+                "OpenClassifier"
+            )
         try:
-            logits: npt.NDArray[np.float32] = self._session.run(["logits"], {"images": images})[0]
+            return self._runner(images, feeds)
         except Exception as error:  # ONNX Runtime raises a dozen unrelated types
             raise GraphError(f"ONNX Runtime failed: {' '.join(str(error).split())[:300]}") from None
-        return logits
 
     def _batches(
         self, images: Sequence[Source], batch_size: int

@@ -8,26 +8,39 @@ from fedprompt.errors import ProviderError
 
 TENSORRT = "TensorrtExecutionProvider"
 CUDA = "CUDAExecutionProvider"
+OPENVINO = "OpenVINOExecutionProvider"
+COREML = "CoreMLExecutionProvider"
+DIRECTML = "DmlExecutionProvider"
 CPU = "CPUExecutionProvider"
-NAMES = {"tensorrt": TENSORRT, "cuda": CUDA, "cpu": CPU}  # in order of preference
+NAMES = {  # in order of preference
+    "tensorrt": TENSORRT,
+    "cuda": CUDA,
+    "openvino": OPENVINO,
+    "coreml": COREML,
+    "directml": DIRECTML,
+    "cpu": CPU,
+}
+NVIDIA = (TENSORRT, CUDA)
+FUSED = (CUDA, CPU)  # those that have kernels of the operators that the exporter fuses
 
-_PACKAGES = ("onnxruntime", "onnxruntime-gpu")
+_PACKAGES = ("onnxruntime", "onnxruntime-gpu", "onnxruntime-openvino", "onnxruntime-directml")
 
 
 def onnx_runtime() -> Any:
     """Return the onnxruntime module, of which a machine may have one package only.
 
-    Both packages write into ``site-packages/onnxruntime``; which of the two runs is then chance.
+    All of them write into ``site-packages/onnxruntime``; which of two runs is then chance.
 
     Raises
     ------
     ProviderError
         Says what is installed and what to do.
     """
-    if all(_installed(name) for name in _PACKAGES):
+    found = [name for name in _PACKAGES if _installed(name)]
+    if len(found) > 1:
         raise ProviderError(
-            "onnxruntime and onnxruntime-gpu are both installed and overwrite each other; run "
-            "`pip uninstall -y onnxruntime onnxruntime-gpu`, then install the one you need"
+            f"{' and '.join(found)} are installed at once and overwrite each other; run "
+            f"`pip uninstall -y {' '.join(found)}`, then install the one you need"
         )
     try:
         return importlib.import_module("onnxruntime")
@@ -49,8 +62,9 @@ def _installed(name: str) -> bool:
 def choose(asked: str | None, available: list[str]) -> list[str]:
     """Return the providers to try, best first.
 
-    TensorRT is left out unless asked for: it is tried later, for a ``portable`` graph only, because
-    fused operators would cut the graph into pieces.
+    Those without kernels of the fused operators are left out unless asked for: they are tried
+    later (`better`), for a ``portable`` graph only, because fused operators would cut the graph
+    into pieces.
 
     Raises
     ------
@@ -58,7 +72,7 @@ def choose(asked: str | None, available: list[str]) -> list[str]:
         The provider is unknown or not there.
     """
     if asked is None:
-        return [p for p in NAMES.values() if p in available and p != TENSORRT]
+        return [p for p in FUSED if p in available]
     if asked not in NAMES:
         raise ProviderError(f"provider {asked!r} is unknown; expected one of {', '.join(NAMES)}")
     if NAMES[asked] not in available:
@@ -68,6 +82,25 @@ def choose(asked: str | None, available: list[str]) -> list[str]:
             "install fedprompt[gpu] for CUDA, or choose another provider"
         )
     return list(dict.fromkeys([NAMES[asked], CPU]))
+
+
+def better(running: str, available: list[str]) -> list[str]:
+    """Return what is there and comes before the provider that runs, best first."""
+    order = list(NAMES.values())
+    before = order[: order.index(running)] if running in order else []
+    return [p for p in before if p in available and p not in FUSED]
+
+
+def options_of(provider: str, *, cuda_graphs: bool) -> dict[str, str]:
+    """Return a provider's own options.
+
+    Source: https://onnxruntime.ai/docs/execution-providers/CUDA-ExecutionProvider.html
+    """
+    if provider != CUDA:
+        return {}
+    # sums of a half-precision normalisation are kept in single precision
+    strict = {"enable_skip_layer_norm_strict_mode": "1"}
+    return strict | ({"enable_cuda_graph": "1"} if cuda_graphs else {})
 
 
 def check_fallback(asked: str | None, running: list[str], *, allow_cpu: bool) -> None:

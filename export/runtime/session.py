@@ -1,12 +1,11 @@
 """Open an ONNX Runtime session on the bytes of a checked file."""
 
-from contextlib import suppress
 from typing import Any
 
 from export.metadata import GraphMetadata
 from export.runtime import providers
 from export.safety import harden
-from fedprompt.errors import GraphError
+from fedprompt.errors import GraphError, ProviderError
 
 Session = Any  # onnxruntime.InferenceSession, imported only when it is there
 
@@ -27,13 +26,16 @@ def read_metadata(session: Session) -> GraphMetadata:
         raise GraphError(f"the file's names or metadata are no text: {error}") from None
     size = metadata.preprocessing.size
     kind, shape = inputs.get("images", ("missing", []))
+    classes: int | str = len(metadata.classes)
+    if inputs.pop("class_vectors", None):
+        classes = "classes"  # any number: see `export.runtime.open_classifier`
     if len(inputs) != 1 or kind != "tensor(uint8)" or list(shape[1:]) != [size, size, 3]:
         raise GraphError(
             f"the graph's inputs are {inputs}; expected images, uint8 [batch {size} {size} 3]"
         )
     if isinstance(shape[0], int):
         raise GraphError(f"the graph takes batches of {shape[0]} only; expected any size")
-    if outputs.get("logits", [])[1:] != [len(metadata.classes)]:
+    if outputs.get("logits", [])[1:] != [classes]:
         raise GraphError(
             f"the graph's outputs are {outputs}, the metadata names {len(metadata.classes)} "
             "classes; the file was changed: export again"
@@ -42,7 +44,12 @@ def read_metadata(session: Session) -> GraphMetadata:
 
 
 def open_classifier(
-    data: bytes, *, provider: str | None = None, allow_cpu: bool = True, threads: int = 0
+    data: bytes,
+    *,
+    provider: str | None = None,
+    allow_cpu: bool = True,
+    threads: int = 0,
+    cuda_graphs: bool = False,
 ) -> tuple[Session, GraphMetadata]:
     """Return a session on the best provider, or on the one asked for, and the file's metadata.
 
@@ -51,36 +58,46 @@ def open_classifier(
     data
         Of an ONNX file, from `export.safety.read_model`.
     provider
-        ``tensorrt``, ``cuda``, ``cpu`` or None for the best.
+        A key of `export.runtime.providers.NAMES`, or None for the best.
     allow_cpu
         Whether the CPU will do when no provider was asked for.
     threads
         On the CPU; 0 leaves the choice to ONNX Runtime.
+    cuda_graphs
+        Record CUDA's work once for each batch size; see `export.runtime.bound`.
 
     Raises
     ------
     ProviderError
-        ONNX Runtime is missing, doubled or fell back.
+        ONNX Runtime is missing, doubled or fell back, or cannot record graphs.
     GraphError
         The file is damaged or unsafe.
     """
+    if cuda_graphs and provider is None:
+        provider = "cuda"  # TensorRT records one batch size only
     available = providers.onnx_runtime().get_available_providers()
     chosen = providers.choose(provider, available)
     try:
-        session = start(data, chosen, threads)
+        session = start(data, chosen, threads, cuda_graphs=cuda_graphs)
     except GraphError:
         if provider is not None or chosen == [providers.CPU]:
             raise
         session = start(data, [providers.CPU], threads)  # shown by the session, and checked below
     metadata = read_metadata(session)
-    if provider is None and providers.TENSORRT in available and metadata.flavour == "portable":
-        with suppress(GraphError):  # its libraries come apart from ONNX Runtime's
-            session = start(data, [providers.TENSORRT, *chosen], threads)
+    if provider is None and metadata.flavour == "portable":
+        session = _better(data, session, available, threads)
     providers.check_fallback(provider, session.get_providers(), allow_cpu=allow_cpu)
+    if cuda_graphs and session.get_providers()[0] != providers.CUDA:
+        raise ProviderError(
+            f"CUDA graphs were asked for on {session.get_providers()[0]}; they need the provider "
+            "cuda: ask for that, or leave graphs off"
+        )
     return session, metadata
 
 
-def start(data: bytes, chosen: list[str], threads: int = 0) -> Session:
+def start(
+    data: bytes, chosen: list[str], threads: int = 0, *, cuda_graphs: bool = False
+) -> Session:
     """Return a session, or say what ONNX Runtime has against the file.
 
     Raises
@@ -89,13 +106,28 @@ def start(data: bytes, chosen: list[str], threads: int = 0) -> Session:
         The file is damaged, or needs an operator or a file that is not there.
     """
     runtime = providers.onnx_runtime()
-    if providers.CUDA in chosen and hasattr(runtime, "preload_dlls"):
+    if any(p in chosen for p in providers.NVIDIA) and hasattr(runtime, "preload_dlls"):
         runtime.preload_dlls()  # CUDA's libraries as pip installs them
     options = runtime.SessionOptions()
     harden(options)
     options.intra_op_num_threads = threads
+    options.enable_mem_pattern = providers.DIRECTML not in chosen  # which refuses it
+    asked = [(name, providers.options_of(name, cuda_graphs=cuda_graphs)) for name in chosen]
     try:
-        return runtime.InferenceSession(data, options, providers=chosen, enable_fallback=0)
+        return runtime.InferenceSession(data, options, providers=asked, enable_fallback=0)
     except Exception as error:  # ONNX Runtime raises a dozen unrelated types
         reason = " ".join(str(error).split())[:300]
         raise GraphError(f"ONNX Runtime refuses the graph: {reason}") from None
+
+
+def _better(data: bytes, session: Session, available: list[str], threads: int) -> Session:
+    """Return a session on the first better provider that does run, else the one there is."""
+    running = session.get_providers()
+    for name in providers.better(running[0], available):
+        try:
+            found = start(data, [name, *running], threads)
+        except GraphError:
+            continue  # its libraries come apart from ONNX Runtime's
+        if found.get_providers()[0] == name:
+            return found
+    return session

@@ -1,25 +1,38 @@
 """The transformer: residual blocks and the pooling behind them.
 
 Only the class token is read at the end, so in the last block it alone asks (one query), and
-everything behind that attention has one row.
+everything behind that attention has one row. Rows of visual prompts stand behind the tower's own
+and are left out of any pooling.
 """
 
+from export.constants import VisualPrompts
 from export.graph import BATCH, Graph
+from export.vit.guests import Guests
 from export.vit.operators import Operators, write_first_row, write_norm
 from export.vit.tower import Block, Tower
 
 
-def write_blocks(graph: Graph, rows: str, tower: Tower, operators: Operators) -> str:
-    """Append all blocks behind rows [batch length width]; return pooled rows [batch width]."""
-    length, width = 1 + tower.grid**2, tower.width
+def write_blocks(
+    graph: Graph,
+    rows: str,
+    tower: Tower,
+    operators: Operators,
+    prompts: VisualPrompts | None = None,
+) -> tuple[str, str]:
+    """Append all blocks behind rows [batch length width].
+
+    Returns pooled rows [batch width] and what enters the last block's attention [batch length
+    width], where the rows of prompts that stayed stand behind the tower's own.
+    """
+    guests = Guests(graph, tower, prompts, rows)
+    shape = (BATCH, guests.length, tower.width)
     if tower.norm_pre is not None:
-        rows = write_norm(graph, rows, tower.norm_pre, (BATCH, length, width), name="norm_pre")
-    normed = write_norm(
-        graph, rows, tower.blocks[0].norm_1, (BATCH, length, width), name="block_0/norm_1"
-    )
-    for index, block in enumerate(tower.blocks):
-        normed, rows = _write_block(graph, normed, rows, tower, index, block, operators)
-    return _pool(graph, normed, tower)
+        rows = write_norm(graph, rows, tower.norm_pre, shape, name="norm_pre")
+    normed = write_norm(graph, rows, tower.blocks[0].norm_1, shape, name="block_0/norm_1")
+    for index in range(len(tower.blocks)):
+        entering, rows = guests.stay(index, normed, rows)
+        normed, rows = _write_block(graph, entering, rows, tower, index, operators, guests)
+    return _pool(graph, normed, tower), entering
 
 
 def _write_block(
@@ -28,12 +41,12 @@ def _write_block(
     rows: str,
     tower: Tower,
     index: int,
-    block: Block,
     operators: Operators,
+    guests: Guests,
 ) -> tuple[str, str]:
     """Append one block; return (input of the next block normed, the same before the norm)."""
-    name, length, width = f"block_{index}", 1 + tower.grid**2, tower.width
-    last = index + 1 == len(tower.blocks)
+    name, length, width = f"block_{index}", guests.length, tower.width
+    block, last = tower.blocks[index], index + 1 == len(tower.blocks)
     cut = last and tower.pool == "token"
     read = operators.attend(
         graph,
@@ -43,6 +56,7 @@ def _write_block(
         heads=tower.heads,
         length=length,
         first_only=cut,
+        guests=guests.attended(index),
     )
     if cut:
         rows, length = write_first_row(graph, rows, width, name=f"{name}/first"), 1

@@ -3,6 +3,7 @@
 from typing import Protocol, runtime_checkable
 
 from export.graph import BATCH, Graph, Shape
+from export.vit.guests import Attended
 from export.vit.tower import Activation, Block, Norm
 
 
@@ -20,11 +21,12 @@ class Operators(Protocol):
         heads: int,
         length: int,
         first_only: bool,
+        guests: Attended | None,
     ) -> str:
         """Append attention up to its output projection.
 
         ``rows`` is [batch length width]. With ``first_only`` only the first row asks, and the
-        result is [batch 1 width].
+        result is [batch 1 width]. Guests are attended to, and ask nothing.
         """
         ...
 

@@ -5,6 +5,7 @@ are written as such.
 """
 
 from export.graph import BATCH, CONTRIB, Graph, Shape
+from export.vit.guests import Attended
 from export.vit.operators import write_first_row, write_norm_constants
 from export.vit.tower import Activation, Block, Norm
 
@@ -22,12 +23,13 @@ class Ort:
         heads: int,
         length: int,
         first_only: bool,
+        guests: Attended | None,
     ) -> str:
-        """Append one fused attention, projections of queries, keys and values included."""
+        """Append one fused attention; without a cut or guests it has all projections inside."""
         width = len(block.norm_1.scale)
         scale = (width // heads) ** -0.5
         bias = graph.constant(f"{name}/bias", block.packed.bias)
-        if not first_only:
+        if not first_only and guests is None:
             weight = graph.constant(f"{name}/weight", block.packed.weight)
             return graph.add(
                 "Attention",
@@ -40,11 +42,19 @@ class Ort:
             )
         query_weight = graph.constant(f"{name}/query_weight", block.packed.weight[:, :width])
         others_weight = graph.constant(f"{name}/others_weight", block.packed.weight[:, width:])
-        first = write_first_row(graph, rows, width, name=f"{name}/first")
-        query = graph.add("MatMul", [first, query_weight], (BATCH, 1, width), name=f"{name}/query")
+        asking, asked = rows, length
+        if first_only:
+            asking, asked = write_first_row(graph, rows, width, name=f"{name}/first"), 1
+        query = graph.add(
+            "MatMul", [asking, query_weight], (BATCH, asked, width), name=f"{name}/query"
+        )
         others = graph.add(
             "MatMul", [rows, others_weight], (BATCH, length, 2 * width), name=f"{name}/others"
         )
+        if guests is not None:
+            length += guests.length
+            both = (BATCH, length, 2 * width)
+            others = graph.add("Concat", [others, guests.name], both, name=f"{name}/all", axis=1)
         part = (BATCH, length, width)
         key, value = graph.add_many(
             "Split",
@@ -55,7 +65,7 @@ class Ort:
         return graph.add(
             "MultiHeadAttention",
             [query, key, value, bias],
-            (BATCH, 1, width),
+            (BATCH, asked, width),
             name=name,
             domain=CONTRIB,
             num_heads=heads,

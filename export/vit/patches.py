@@ -16,6 +16,9 @@ from export.graph import BATCH, Graph
 from export.vit.tower import Array, Tower
 from fedprompt.data.preprocess import Preprocessing
 
+PIXELS, WEIGHT, ADDED = "patches/pixels", "patches/weight", "patches/added"
+EMBEDDED = "patches/embedded"
+
 
 def write_patches(graph: Graph, images: str, tower: Tower, pre: Preprocessing) -> str:
     """Append the embedding of uint8 [batch size size 3]; return rows [batch 1+patches width]."""
@@ -33,16 +36,14 @@ def write_patches(graph: Graph, images: str, tower: Tower, pre: Preprocessing) -
     weight, offset = fold_normalisation(tower.kernel, pre)
     rows = graph.add(
         "MatMul",
-        [pixels, graph.constant("patches/weight", weight)],
+        [pixels, graph.constant(WEIGHT, weight)],
         (BATCH, grid * grid, width),
-        name="patches/embedded",
+        name=EMBEDDED,
     )
     shape = (BATCH, 1 + grid * grid, width)
     rows = graph.add("Pad", [rows, graph.integers(0, 1, 0, 0, 0, 0)], shape, name="patches/padded")
     added = tower.positions + np.vstack([tower.first, np.tile(offset, (grid * grid, 1))])
-    return graph.add(
-        "Add", [rows, graph.constant("patches/added", added[None])], shape, name="patches/rows"
-    )
+    return graph.add("Add", [rows, graph.constant(ADDED, added[None])], shape, name="patches/rows")
 
 
 def fold_normalisation(kernel: Array, pre: Preprocessing) -> tuple[Array, Array]:
@@ -81,4 +82,4 @@ def _cut(graph: Graph, images: str, grid: int, patch: int) -> str:
         name="patches/bytes",
         dtype=one_byte,
     )
-    return graph.add("Cast", [tiles], flat, name="patches/pixels", to=TensorProto.FLOAT)
+    return graph.add("Cast", [tiles], flat, name=PIXELS, to=TensorProto.FLOAT)

@@ -20,6 +20,14 @@ class Norm:
     shift: Array
     epsilon: float
 
+    def __call__(self, rows: Array) -> Array:
+        """Return constant rows [... width], normed once and for all."""
+        exact = rows.astype(np.float64)
+        centred = exact - exact.mean(-1, keepdims=True)
+        deviation = np.sqrt((centred**2).mean(-1, keepdims=True) + self.epsilon)
+        normed: Array = (centred / deviation * self.scale + self.shift).astype(np.float32)
+        return normed
+
 
 @dataclass(frozen=True, kw_only=True)
 class Linear:
@@ -34,7 +42,7 @@ class Block:
     """Hold one residual attention block."""
 
     norm_1: Norm
-    packed: Linear  # queries, keys, values: [width 3*width]
+    packed: Linear  # queries, keys, values: [width 3*width]; only queries have a bias
     out: Linear
     norm_2: Norm
     up: Linear
@@ -82,12 +90,13 @@ def is_plain(visual: Any) -> bool:
         and visual.pool_type in ("tok", "avg")
         and visual.image_size[0] == visual.image_size[1]
         and visual.patch_size[0] == visual.patch_size[1]
-        and all(_is_plain_block(block) for block in visual.transformer.resblocks)
-        and len({_activation(block.mlp.gelu) for block in visual.transformer.resblocks}) == 1
+        and all(is_plain_block(block) for block in visual.transformer.resblocks)
+        and len({activation_of(block.mlp.gelu) for block in visual.transformer.resblocks}) == 1
     )
 
 
-def _is_plain_block(block: Any) -> bool:
+def is_plain_block(block: Any) -> bool:
+    """Say whether a residual block is one that `read_block` knows in every detail."""
     return (
         _is(block, "ResidualAttentionBlock")
         and not hasattr(block, "ln_1_kv")
@@ -112,46 +121,68 @@ def read_tower(visual: Any) -> Tower:
         size=visual.image_size[0],
         patch=visual.patch_size[0],
         heads=blocks[0].attn.num_heads,
-        kernel=_array(visual.conv1.weight),
-        first=_array(visual.class_embedding),
-        positions=_array(visual.positional_embedding),
-        norm_pre=None if isinstance(visual.ln_pre, nn.Identity) else _norm(visual.ln_pre),
-        blocks=tuple(_block(block) for block in blocks),
-        activation=_activation(blocks[0].mlp.gelu),
+        kernel=as_array(visual.conv1.weight),
+        first=as_array(visual.class_embedding),
+        positions=as_array(visual.positional_embedding),
+        norm_pre=None if isinstance(visual.ln_pre, nn.Identity) else read_norm(visual.ln_pre),
+        blocks=tuple(read_block(block) for block in blocks),
+        activation=activation_of(blocks[0].mlp.gelu),
         pool=_pool(visual),
-        norm_post=_norm(visual.ln_post),
-        projection=None if visual.proj is None else _array(visual.proj),
+        norm_post=read_norm(visual.ln_post),
+        projection=None if visual.proj is None else as_array(visual.proj),
     )
 
 
-def _block(block: Any) -> Block:
+def read_block(block: Any) -> Block:
+    """Return the tensors of a block that `is_plain_block` accepts."""
     attention, mlp = block.attn, block.mlp
+    packed, out = settle_biases(
+        _linear(attention.in_proj_weight, attention.in_proj_bias),
+        _linear(attention.out_proj.weight, attention.out_proj.bias, block.ls_1),
+    )
     return Block(
-        norm_1=_norm(block.ln_1),
-        packed=_linear(attention.in_proj_weight, attention.in_proj_bias),
-        out=_linear(attention.out_proj.weight, attention.out_proj.bias, block.ls_1),
-        norm_2=_norm(block.ln_2),
+        norm_1=read_norm(block.ln_1),
+        packed=packed,
+        out=out,
+        norm_2=read_norm(block.ln_2),
         up=_linear(mlp.c_fc.weight, mlp.c_fc.bias),
         down=_linear(mlp.c_proj.weight, mlp.c_proj.bias, block.ls_2),
+    )
+
+
+def settle_biases(packed: Linear, out: Linear) -> tuple[Linear, Linear]:
+    """Return the projections around attention without biases of keys and values.
+
+    A key's bias adds the same q . b to every score of a query, which softmax takes out. Attention
+    weights sum to one, so that a value's bias b passes through as it is: it becomes b W_out.
+    """
+    width = len(packed.weight)
+    queries = np.concatenate([packed.bias[:width], np.zeros(2 * width, np.float32)])
+    passed = packed.bias[2 * width :].astype(np.float64) @ out.weight + out.bias
+    return (
+        Linear(weight=packed.weight, bias=queries),
+        Linear(weight=out.weight, bias=passed.astype(np.float32)),
     )
 
 
 def _linear(weight: Tensor, bias: Tensor, layer_scale: Any = None) -> Linear:
     """Return x W + b with a LayerScale behind it folded in: (x W + b) * g = x (W g) + b g."""
     gamma = getattr(layer_scale, "gamma", None)
-    factor = np.float32(1) if gamma is None else _array(gamma)
-    return Linear(weight=_array(weight).T * factor, bias=_array(bias) * factor)
+    factor = np.float32(1) if gamma is None else as_array(gamma)
+    return Linear(weight=as_array(weight).T * factor, bias=as_array(bias) * factor)
 
 
-def _norm(module: Any) -> Norm:
+def read_norm(module: Any) -> Norm:
+    """Return the tensors of a LayerNorm."""
     return Norm(
-        scale=_array(module.weight),
-        shift=_array(module.bias),
+        scale=as_array(module.weight),
+        shift=as_array(module.bias),
         epsilon=float(module.eps),
     )
 
 
-def _activation(module: nn.Module) -> Activation:
+def activation_of(module: nn.Module) -> Activation:
+    """Return the name of a block's activation."""
     if isinstance(module, nn.GELU):
         return "gelu_tanh" if module.approximate == "tanh" else "gelu"
     return "quick_gelu"
@@ -163,6 +194,7 @@ def _pool(visual: Any) -> Pool:
     return "mean_norm" if visual.final_ln_after_pool else "norm_mean"
 
 
-def _array(tensor: Tensor) -> Array:
+def as_array(tensor: Tensor) -> Array:
+    """Return a tensor as a float32 array."""
     found: Array = tensor.detach().float().cpu().numpy()
     return found

@@ -20,7 +20,7 @@ def tiny_bench() -> Bench:
     texts = local_step.placeholder_texts(names(10), "{}.", LENGTH)
     bench.tokens = bench.clip.tokenize(texts)
     bench.images, bench.labels = torch.randn(4, 3, 32, 32), torch.randint(10, (4,))
-    bench.context = nn.Parameter(0.3 * torch.randn(LENGTH, 32))
+    bench.context = nn.Parameter(0.3 * torch.randn(1, LENGTH, 32))
     bench.features = bench.clip.encode_image(bench.images)
     return bench
 

@@ -1,3 +1,4 @@
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,9 +10,12 @@ import pytest
 import torch
 from open_clip.model import CLIP, CLIPTextCfg, CLIPVisionCfg
 
+from export.constants import Constants
+from export.open_vocabulary.write import write_bundle
 from export.write import Written, write_classifier
 from fedprompt.backbone.clip import FrozenClip
 from fedprompt.data.preprocess import Preprocessing
+from tests.prompts import tuned
 
 TinyClip = Callable[..., FrozenClip]
 TEXT = {"context_length": 16, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 1}
@@ -50,6 +54,11 @@ def class_vectors() -> npt.NDArray[np.float32]:
 
 
 @pytest.fixture(scope="session")
+def constants(class_vectors: npt.NDArray[np.float32]) -> Constants:
+    return Constants(class_vectors=class_vectors)
+
+
+@pytest.fixture(scope="session")
 def images() -> npt.NDArray[np.uint8]:
     rng = np.random.default_rng(1)
     return rng.integers(0, 256, (8, 32, 32, 3), dtype=np.uint8)
@@ -58,15 +67,32 @@ def images() -> npt.NDArray[np.uint8]:
 @pytest.fixture(scope="session")
 def written(
     clip: FrozenClip,
-    class_vectors: npt.NDArray[np.float32],
+    constants: Constants,
     images: npt.NDArray[np.uint8],
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Written:
     path = tmp_path_factory.mktemp("graph") / "classifier.onnx"
     classes = ("cat", "dög", "sheep", "cow", "location")
-    return write_classifier(path, clip, class_vectors, classes, images, artefact_sha256="a" * 64)
+    return write_classifier(path, clip, constants, classes, images, artefact_sha256="a" * 64)
 
 
 @pytest.fixture
 def classifier_file(written: Written) -> Path:
     return written.path
+
+
+@pytest.fixture(scope="session")
+def exported_bundle(
+    clip: FrozenClip, images: npt.NDArray[np.uint8], tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """Return a bundle of dip that no test changes."""
+    folder = tmp_path_factory.mktemp("open") / "bundle"
+    write_bundle(folder, clip, tuned(clip), images)
+    return folder
+
+
+@pytest.fixture
+def bundle(exported_bundle: Path, tmp_path: Path) -> Path:
+    """Return a copy of it that a test may change."""
+    shutil.copytree(exported_bundle, tmp_path / "bundle")
+    return tmp_path / "bundle"

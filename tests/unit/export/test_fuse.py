@@ -6,9 +6,11 @@ import onnx
 import onnxruntime
 import pytest
 
-from export.fuse import Flavour, flavour_of, fuse
+from export.constants import Constants
+from export.fuse import flavour_of, fuse
 from export.graph import CONTRIB
 from export.reference import reference_logits
+from export.targets import Flavour
 from fedprompt.backbone.clip import FrozenClip
 from fedprompt.errors import GraphError
 
@@ -43,12 +45,12 @@ def run(model: onnx.ModelProto, images: Images) -> tuple[Vectors, Vectors]:
 @pytest.mark.parametrize("flavour", ["ort", "portable"])
 @pytest.mark.parametrize("tower", TOWERS, ids=str)
 def test_the_written_graph_equals_torch(
-    tiny_clip: Any, class_vectors: Vectors, images: Images, tower: dict[str, Any], flavour: Flavour
+    tiny_clip: Any, constants: Constants, images: Images, tower: dict[str, Any], flavour: Flavour
 ) -> None:
     clip = tiny_clip(**tower)
     assert flavour_of(clip, flavour) == flavour
-    model = fuse(clip, class_vectors, flavour)
-    expected = reference_logits(clip, class_vectors, images)
+    model = fuse(clip, constants, flavour)
+    expected = reference_logits(clip, constants, images)
     for batch in (1, 2, 5):
         logits, embeds = run(model, images[:batch])
         # float32 sums in another order; logits are up to 14
@@ -58,9 +60,9 @@ def test_the_written_graph_equals_torch(
 
 @pytest.mark.parametrize("flavour", ["ort", "portable"])
 def test_every_tensor_has_a_type_and_no_shape_is_computed(
-    clip: FrozenClip, class_vectors: Vectors, flavour: Flavour
+    clip: FrozenClip, constants: Constants, flavour: Flavour
 ) -> None:
-    graph = fuse(clip, class_vectors, flavour).graph
+    graph = fuse(clip, constants, flavour).graph
     typed = {info.name for info in [*graph.value_info, *graph.output]}
     made = {name for node in graph.node for name in node.output if name}
     assert made == typed
@@ -68,12 +70,12 @@ def test_every_tensor_has_a_type_and_no_shape_is_computed(
 
 
 def test_portable_means_standard_operators_and_ort_means_fused_ones(
-    clip: FrozenClip, class_vectors: Vectors
+    clip: FrozenClip, constants: Constants
 ) -> None:
-    portable = fuse(clip, class_vectors, "portable")
+    portable = fuse(clip, constants, "portable")
     assert {node.domain for node in portable.graph.node} == {""}
     assert [opset.domain for opset in portable.opset_import] == [""]
-    fused = [n.op_type for n in fuse(clip, class_vectors).graph.node if n.domain == CONTRIB]
+    fused = [n.op_type for n in fuse(clip, constants).graph.node if n.domain == CONTRIB]
     assert fused.count("Attention") == 1
     assert fused.count("MultiHeadAttention") == 1  # the last block, one query
     assert fused.count("SkipLayerNormalization") == 4
@@ -81,9 +83,9 @@ def test_portable_means_standard_operators_and_ort_means_fused_ones(
 
 
 def test_declared_shapes_are_those_that_shape_inference_finds(
-    clip: FrozenClip, class_vectors: Vectors
+    clip: FrozenClip, constants: Constants
 ) -> None:
-    model = fuse(clip, class_vectors, "portable")
+    model = fuse(clip, constants, "portable")
     declared = {info.name: info.type for info in model.graph.value_info}
     del model.graph.value_info[:]
     found = onnx.shape_inference.infer_shapes(model, strict_mode=True, data_prop=True)
@@ -104,4 +106,4 @@ def test_declared_shapes_are_those_that_shape_inference_finds(
 )
 def test_class_vectors_that_do_not_fit_are_refused(clip: FrozenClip, vectors: Vectors) -> None:
     with pytest.raises(GraphError, match="class vectors"):
-        fuse(clip, vectors)
+        fuse(clip, Constants(class_vectors=vectors))

@@ -16,6 +16,7 @@ METADATA = GraphMetadata(
     backbone={"name": "tiny", "pretrained": "", "sha256": "a" * 64},
     tokenizer_sha256="b" * 64,
     artefact_sha256="c" * 64,
+    folded={"class_vectors": [3, 24]},
     flavour="ort",
     opset=20,
     logit_scale=100.0,
@@ -53,6 +54,8 @@ def test_other_properties_and_later_keys_are_left_alone() -> None:
         ("preprocessing", "3"),
         ("opset", '"20"'),
         ("probes", "{}"),
+        ("ladder", "{}"),
+        ("ladder", "[1]"),
         ("format", "2"),
         ("format", "null"),
     ],
@@ -62,7 +65,7 @@ def test_damage_is_refused(key: str, text: str) -> None:
         GraphMetadata.from_properties(METADATA.to_properties() | {PREFIX + key: text})
 
 
-@pytest.mark.parametrize("key", sorted(METADATA.to_properties()))
+@pytest.mark.parametrize("key", sorted({*METADATA.to_properties()} - {f"{PREFIX}ladder"}))
 def test_a_missing_key_is_refused(key: str) -> None:
     properties: dict[str, Any] = METADATA.to_properties()
     del properties[key]
@@ -73,3 +76,18 @@ def test_a_missing_key_is_refused(key: str) -> None:
 def test_a_file_of_another_program_is_explained() -> None:
     with pytest.raises(GraphError, match="fedprompt export"):
         GraphMetadata.from_properties({"producer": "other"})
+
+
+def test_files_of_before_the_ladder_are_fp32() -> None:
+    properties = METADATA.to_properties()
+    del properties[f"{PREFIX}ladder"]
+    found = GraphMetadata.from_properties(properties)
+    assert (found.ladder, found.precision) == ((), "fp32")
+    assert replace(METADATA, parity=None).precision == "fp32"
+
+
+def test_the_ladder_and_the_precision_are_kept() -> None:
+    rungs = ({"step": "int8-dynamic", "speed": None},)
+    metadata = replace(METADATA, parity={"precision": "int8"}, ladder=rungs)
+    found = GraphMetadata.from_properties(metadata.to_properties())
+    assert (found.ladder, found.precision) == (rungs, "int8")

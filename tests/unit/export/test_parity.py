@@ -3,7 +3,7 @@ import json
 import numpy as np
 import pytest
 
-from export.parity import compare
+from export.parity import compare, compare_probes
 from fedprompt.errors import GraphError, ParityError
 
 EXPECTED = np.array([[1.0, 2.0], [3.0, 0.0]], np.float32)
@@ -41,3 +41,65 @@ def test_nothing_or_another_shape_is_refused() -> None:
         compare(EXPECTED[:1], EXPECTED)
     with pytest.raises(GraphError, match="logits"):
         compare(EXPECTED[:0], EXPECTED[:0])
+
+
+WIDE = np.array([[0.0, 10.0], [10.0, 0.0]], np.float32)  # a range of 10
+
+
+@pytest.mark.parametrize(
+    ("precision", "shift", "holds"),
+    [("fp16", 0.09, True), ("fp16", 0.11, False), ("int8", 1.9, True), ("int8", 2.1, False)],
+)
+def test_short_numbers_are_bounded_by_the_range_of_logits(
+    precision: str, shift: float, holds: bool
+) -> None:
+    assert compare(WIDE + np.float32(shift), WIDE, precision).holds is holds
+
+
+def flipped(count: int, total: int = 1000) -> tuple[np.ndarray, np.ndarray]:
+    """Return torch's logits and others of which ``count`` have another first class."""
+    expected = np.tile(np.array([0.0, 1.0, 10.0], np.float32), (total, 1))
+    found = expected.copy()
+    expected[:count, 2] = found[:count, 2] = 0.95  # near enough to change places
+    found[:count, 2] += 0.1
+    return found, expected
+
+
+@pytest.mark.parametrize(
+    ("precision", "count", "holds"),
+    [("fp16", 5, True), ("fp16", 6, False), ("int8", 10, True), ("int8", 11, False)],
+)
+def test_without_labels_agreement_decides(precision: str, count: int, holds: bool) -> None:
+    found, expected = flipped(count)
+    found = (found - expected) * np.float32(0.6) + expected  # within fp16's bound on logits
+    assert compare(found, expected, precision).agreement == 1 - count / 1000
+    assert compare(found, expected, precision).holds is holds
+
+
+@pytest.mark.parametrize(
+    ("right", "loss", "holds"),
+    [("torch", 0.05, False), ("graph", -0.05, True), ("neither", 0.0, True)],
+)
+def test_with_labels_int8_is_judged_by_what_is_right(right: str, loss: float, holds: bool) -> None:
+    found, expected = flipped(50)
+    labels = {"torch": expected.argmax(1), "graph": found.argmax(1), "neither": np.zeros(1000)}
+    parity = compare(found, expected, "int8", labels[right].astype(np.int64))
+    assert parity.loss == pytest.approx(loss)
+    assert parity.holds is holds
+    if not holds:
+        with pytest.raises(ParityError, match=r"accuracy -5.00 points; .* under 1 points"):
+            parity.require()
+    fp16 = compare(found, expected, "fp16", labels[right].astype(np.int64))
+    assert not fp16.holds  # labels excuse nothing here
+
+
+def test_probes_below_fp32_may_change_places() -> None:
+    found, expected = flipped(50)
+    assert compare_probes(found, expected, "int8").holds
+    assert not compare_probes(found, expected, "fp32").holds
+    assert not compare_probes(found + np.float32(9), expected, "int8").holds
+
+
+def test_a_precision_of_a_later_release_is_explained() -> None:
+    with pytest.raises(GraphError, match=r"'int4'.*upgrade"):
+        compare(EXPECTED, EXPECTED, "int4")

@@ -4,6 +4,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from export.constants import Constants
 from export.reference import reference_logits
 
 
@@ -16,6 +17,8 @@ def test_the_reference_is_open_clip_s_own_forward(
         pixels = clip.normalise(torch.from_numpy(images))
         expected, _ = clip.model.get_logits(pixels, tokens)
         vectors = clip.model.encode_text(tokens, normalize=True).numpy()
-    found = reference_logits(clip, vectors, np.concatenate([images] * 5))  # above one batch
+    found = reference_logits(
+        clip, Constants(class_vectors=vectors), np.concatenate([images] * 5)
+    )  # above one batch
     np.testing.assert_allclose(found[: len(images)], expected.numpy(), atol=1e-5)
     np.testing.assert_allclose(found[-len(images) :], found[: len(images)], atol=1e-5)

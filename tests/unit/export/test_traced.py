@@ -9,14 +9,14 @@ import torch
 from open_clip.transformer import VisionTransformer
 from torch import Tensor, nn
 
+from export.constants import Constants, VisualPrompts
 from export.fuse import flavour_of, fuse
 from export.reference import reference_logits
 from export.traced import FEATURES, trace_tower
 from fedprompt.backbone.clip import FrozenClip
 from fedprompt.data.preprocess import Preprocessing
-from fedprompt.errors import GraphError
+from fedprompt.errors import BackboneError, GraphError
 
-Vectors = npt.NDArray[np.float32]
 Images = npt.NDArray[np.uint8]
 
 
@@ -42,16 +42,16 @@ def coca_tower() -> nn.Module:
 
 @pytest.mark.parametrize("name", ["test_vit", "test_efficientnet"])
 def test_a_timm_tower_equals_torch_at_any_batch(
-    tiny_clip: Any, class_vectors: Vectors, images: Images, name: str
+    tiny_clip: Any, constants: Constants, images: Images, name: str
 ) -> None:
     tower = timm_tower(name)
     size = tower.trunk.default_cfg["input_size"][-1]
     clip = with_tower(tiny_clip(image_size=size), tower)
     pictures = np.tile(images, (1, size // 32, size // 32, 1))
     assert flavour_of(clip, "ort") == "portable"
-    model = fuse(clip, class_vectors, "ort")
+    model = fuse(clip, constants, "ort")
     session = onnxruntime.InferenceSession(model.SerializeToString())
-    expected = reference_logits(clip, class_vectors, pictures)
+    expected = reference_logits(clip, constants, pictures)
     for batch in (1, 2, 5):
         (logits,) = session.run(["logits"], {"images": pictures[:batch]})
         np.testing.assert_allclose(logits, expected[:batch], atol=1e-4)
@@ -88,3 +88,28 @@ class Unexportable(nn.Module):
 def test_a_tower_that_torch_cannot_export_is_explained() -> None:
     with pytest.raises(GraphError, match="Unexportable"):
         trace_tower(Unexportable(), Preprocessing(size=32))
+
+
+def test_visual_prompts_enter_a_traced_tower_at_any_batch(
+    tiny_clip: Any, constants: Constants, images: Images
+) -> None:
+    clip = with_tower(tiny_clip(), coca_tower())
+    assert flavour_of(clip, "ort") == "portable"
+    tokens = np.random.default_rng(0).standard_normal((1, 3, 48)).astype(np.float32)
+    visual = VisualPrompts(tokens=tokens)
+    folded = Constants(class_vectors=constants.class_vectors, visual=visual)
+    session = onnxruntime.InferenceSession(fuse(clip, folded).SerializeToString())
+    expected = reference_logits(clip, folded, images)
+    assert np.abs(expected - reference_logits(clip, constants, images)).max() > 0.05
+    for batch in (1, 2, 5):
+        (logits,) = session.run(["logits"], {"images": images[:batch]})
+        np.testing.assert_allclose(logits, expected[:batch], atol=1e-4)
+
+
+def test_visual_prompts_of_a_tower_without_tokens_are_refused(
+    tiny_clip: Any, constants: Constants
+) -> None:
+    clip = with_tower(tiny_clip(image_size=32), timm_tower("test_efficientnet"))
+    visual = VisualPrompts(tokens=np.ones((1, 3, 48), np.float32))
+    with pytest.raises(BackboneError, match="takes no prompt tokens"):
+        fuse(clip, Constants(class_vectors=constants.class_vectors, visual=visual))

@@ -1,13 +1,22 @@
+import json
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
 import onnx
 import pytest
 from onnx import numpy_helper
 
+from export.constants import Constants
 from export.runtime import Classifier
-from export.verify import verify
-from fedprompt.errors import GraphError
+from export.targets import Recipe, Rewrite
+from export.verify import require_finite, verify
+from export.write import write_classifier
+from fedprompt.backbone.clip import FrozenClip
+from fedprompt.errors import GraphError, ParityError
 from fedprompt.identity import sha256_bytes
+
+Images = npt.NDArray[np.uint8]
 
 
 def changed(path: Path, target: Path, **properties: str) -> Path:
@@ -67,3 +76,30 @@ def test_a_file_of_another_input_size_is_refused(classifier_file: Path, tmp_path
     path = changed(classifier_file, tmp_path / "c.onnx", preprocessing=text)
     with pytest.raises(GraphError, match="expected images, uint8"):
         Classifier(path)
+
+
+@pytest.mark.parametrize("rewrite", ["fp16", "int8-dynamic", "int8-static"])
+def test_short_numbers_are_verified_by_their_own_bounds(
+    rewrite: Rewrite, clip: FrozenClip, constants: Constants, images: Images, tmp_path: Path
+) -> None:
+    path, names = tmp_path / "c.onnx", tuple("abcde")
+    write_classifier(
+        path, clip, constants, names, images, artefact_sha256="",
+        recipe=Recipe("ort", rewrite), calibration=images, force=True,
+    )  # fmt: skip
+    classifier = Classifier(path)
+    parity = verify(classifier)
+    assert parity.holds
+    assert parity.largest > 1e-3  # else fp32's bound would do
+    assert classifier.metadata.precision == rewrite.partition("-")[0]
+    recorded = json.dumps(classifier.metadata.parity).replace(classifier.metadata.precision, "fp32")
+    assert not verify(Classifier(changed(path, tmp_path / "fp32.onnx", parity=recorded))).holds
+    recorded = json.dumps({"precision": "int4"})
+    with pytest.raises(GraphError, match="int4"):
+        verify(Classifier(changed(path, tmp_path / "int4.onnx", parity=recorded)))
+
+
+def test_no_answer_to_an_extreme_image_is_refused() -> None:
+    require_finite(np.zeros((3, 2), np.float32))
+    with pytest.raises(ParityError, match="overflows"):
+        require_finite(np.array([[0.0, np.nan]], np.float32))

@@ -9,6 +9,7 @@ import pytest
 from onnx import numpy_helper
 
 import export.write
+from export.constants import Constants
 from export.fuse import fuse
 from export.metadata import GraphMetadata
 from export.probes import probe_images
@@ -18,7 +19,6 @@ from export.write import Written, write_classifier
 from fedprompt.backbone.clip import FrozenClip
 from fedprompt.errors import GraphError, ParityError
 
-Vectors = npt.NDArray[np.float32]
 Images = npt.NDArray[np.uint8]
 CLASSES = ("a", "b", "c", "d", "e")
 
@@ -28,7 +28,7 @@ def properties(path: Path) -> dict[str, str]:
 
 
 def test_one_file_with_everything_in_it(
-    written: Written, clip: FrozenClip, images: Images, class_vectors: Vectors
+    written: Written, clip: FrozenClip, images: Images, constants: Constants
 ) -> None:
     assert [p.name for p in written.path.parent.iterdir()] == ["classifier.onnx"]
     onnx.checker.check_model(str(written.path), full_check=True)
@@ -36,22 +36,23 @@ def test_one_file_with_everything_in_it(
     assert metadata.backbone["sha256"] == clip.fingerprint
     assert metadata.tokenizer_sha256 == clip.tokenizer_fingerprint
     assert metadata.artefact_sha256 == "a" * 64
+    assert metadata.folded == {"class_vectors": [5, 24]}
     assert (metadata.opset, metadata.flavour) == (20, "ort")
     assert metadata.logit_scale == pytest.approx(clip.logit_scale)
     assert metadata.parity is not None
     assert metadata.parity["images"]["images"] == len(images)
     assert metadata.parity["forced"] is False
     assert metadata.probes is not None
-    expected = reference_logits(clip, class_vectors, probe_images(0, 8, 32))
+    expected = reference_logits(clip, constants, probe_images(0, 8, 32))
     np.testing.assert_array_equal(metadata.probes.logits, expected)
 
 
 def test_without_real_images_the_probes_alone_are_measured(
-    clip: FrozenClip, class_vectors: Vectors, tmp_path: Path
+    clip: FrozenClip, constants: Constants, tmp_path: Path
 ) -> None:
     none = np.zeros((0, 32, 32, 3), np.uint8)
     found = write_classifier(
-        tmp_path / "c.onnx", clip, class_vectors, CLASSES, none, artefact_sha256=""
+        tmp_path / "c.onnx", clip, constants, CLASSES, none, artefact_sha256=""
     )
     assert found.parity is None
     assert found.probes.holds
@@ -72,23 +73,21 @@ def wrong_graph(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("wrong_graph")
 def test_f32_a_breach_is_refused_and_the_old_file_stays(
-    clip: FrozenClip, class_vectors: Vectors, images: Images, tmp_path: Path
+    clip: FrozenClip, constants: Constants, images: Images, tmp_path: Path
 ) -> None:
     path = tmp_path / "c.onnx"
     path.write_bytes(b"old")
     with pytest.raises(ParityError, match="same first class"):
-        write_classifier(path, clip, class_vectors, CLASSES, images, artefact_sha256="")
+        write_classifier(path, clip, constants, CLASSES, images, artefact_sha256="")
     assert path.read_bytes() == b"old"
 
 
 @pytest.mark.usefixtures("wrong_graph")
 def test_f32_a_forced_breach_is_recorded(
-    clip: FrozenClip, class_vectors: Vectors, images: Images, tmp_path: Path
+    clip: FrozenClip, constants: Constants, images: Images, tmp_path: Path
 ) -> None:
     path = tmp_path / "c.onnx"
-    found = write_classifier(
-        path, clip, class_vectors, CLASSES, images, artefact_sha256="", force=True
-    )
+    found = write_classifier(path, clip, constants, CLASSES, images, artefact_sha256="", force=True)
     assert found.forced
     recorded = json.loads(properties(path)["fedprompt.parity"])
     assert recorded["forced"] is True
@@ -98,7 +97,7 @@ def test_f32_a_forced_breach_is_recorded(
 
 def test_a_frozen_batch_is_noticed(
     clip: FrozenClip,
-    class_vectors: Vectors,
+    constants: Constants,
     images: Images,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -112,25 +111,23 @@ def test_a_frozen_batch_is_noticed(
 
     monkeypatch.setattr(export.write, "fuse", frozen)
     with pytest.raises(GraphError, match="batch"):
-        write_classifier(
-            tmp_path / "c.onnx", clip, class_vectors, CLASSES, images, artefact_sha256=""
-        )
+        write_classifier(tmp_path / "c.onnx", clip, constants, CLASSES, images, artefact_sha256="")
 
 
 def test_names_and_vectors_must_match(
-    clip: FrozenClip, class_vectors: Vectors, images: Images, tmp_path: Path
+    clip: FrozenClip, constants: Constants, images: Images, tmp_path: Path
 ) -> None:
     with pytest.raises(GraphError, match="2 class names"):
         write_classifier(
-            tmp_path / "c.onnx", clip, class_vectors, ("a", "b"), images, artefact_sha256=""
+            tmp_path / "c.onnx", clip, constants, ("a", "b"), images, artefact_sha256=""
         )
 
 
 def test_a_checkpoint_s_local_path_stays_at_home(
-    tmp_path: Path, clip: FrozenClip, class_vectors: Vectors, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, clip: FrozenClip, constants: Constants, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(clip, "pretrained", "/home/alice/secret/weights.pt")
     none, path = np.zeros((0, 32, 32, 3), np.uint8), tmp_path / "c.onnx"
-    write_classifier(path, clip, class_vectors, CLASSES, none, artefact_sha256="")
+    write_classifier(path, clip, constants, CLASSES, none, artefact_sha256="")
     assert Classifier(path).metadata.backbone["pretrained"] == "weights.pt"
     assert b"alice" not in path.read_bytes()

@@ -9,6 +9,7 @@ from click.testing import CliRunner
 from PIL import Image
 
 import export.load
+from export.commands.bench import bench as bench_command
 from export.commands.export import export as export_command
 from export.commands.predict import predict as predict_command
 from export.commands.verify import verify as verify_command
@@ -17,7 +18,14 @@ from export.write import Written
 from fedprompt.artefact import Artefact
 from fedprompt.backbone.clip import FrozenClip
 from fedprompt.cli import command
-from fedprompt.errors import ArtefactError, DataError, FedpromptError, ParityError
+from fedprompt.errors import (
+    ArtefactError,
+    ConfigError,
+    DataError,
+    FedpromptError,
+    GraphError,
+    ParityError,
+)
 from fedprompt.prompts.artefacts import to_artefact
 from fedprompt.prompts.build import build_prompt
 from fedprompt.prompts.config import PromptConfig
@@ -85,19 +93,77 @@ def test_export_then_verify_then_predict(artefact: Path, photos: Path, tmp_path:
 
 def test_a_run_s_folder_will_do_and_lines_are_for_people(artefact: Path, tmp_path: Path) -> None:
     model = tmp_path / "c.onnx"
-    text = call("export", export_command, artefact.parent, "-o", model, "--flavour", "portable")
+    text = call("export", export_command, artefact.parent, "-o", model, "--target", "gpu")
     assert "give --data" in text
-    assert "portable" in text
+    assert "operators, ort, fp32" in text
     assert "8 images" in call("verify", verify_command, model)
+
+
+def test_int8_is_judged_on_labels_and_verified_by_its_own_bounds(
+    artefact: Path, photos: Path, tmp_path: Path
+) -> None:
+    model, plain = tmp_path / "int8.onnx", tmp_path / "fp32.onnx"
+    options = ("--data", photos, "--json")
+    found = call("export", export_command, artefact, "-o", model, "--precision", "int8", *options)
+    report = json.loads(found)
+    call("export", export_command, artefact, "-o", plain, *options)
+    assert report["parity"]["loss"] == 0
+    assert (report["precision"], report["flavour"]) == ("int8", "portable")
+    assert [rung["step"].partition(",")[0] for rung in report["ladder"]] == ["fp32", "int8-dynamic"]
+    assert model.stat().st_size < 0.6 * plain.stat().st_size
+    checked = json.loads(call("verify", verify_command, model, "--json"))
+    assert checked["precision"] == "int8"
+    assert checked["probes"]["holds"]
+    assert checked["probes"]["largest"] > 1e-3
+    assert checked["ladder"] == report["ladder"]
+
+
+def test_a_precision_without_kernels_or_images_is_refused(artefact: Path, tmp_path: Path) -> None:
+    def ask(*options: str) -> str:
+        return call("export", export_command, artefact, "-o", tmp_path / "c.onnx", *options)
+
+    with pytest.raises(ConfigError, match="cpu has no bf16"):
+        ask("--precision", "bf16")
+    with pytest.raises(GraphError, match="give --data"):
+        ask("--target", "gpu", "--precision", "int8")
+    assert not (tmp_path / "c.onnx").exists()
+
+
+def test_a_repository_for_triton(artefact: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "models" / "colours"
+    arguments = ("-o", folder, "--target", "triton", "--tensorrt")
+    report = json.loads(call("export", export_command, artefact, *arguments, "--json"))
+    assert report["output"] == str(folder / "1" / "model.onnx")
+    assert 'name: "tensorrt"' in (folder / "config.pbtxt").read_text()
+    assert (folder / "labels.txt").read_text().split() == list(CLASSES)
+    assert json.loads(call("verify", verify_command, report["output"], "--json"))["probes"]["holds"]
+
+
+def test_a_page_for_browsers(
+    artefact: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import export.web.folder
+
+    monkeypatch.setattr(export.web.folder, "runtime_files", lambda: {"wasm.js": b"module"})
+    page = tmp_path / "page"
+    arguments = (artefact, "--target", "web", "-o", page, "--json")
+    report = json.loads(call("export", export_command, *arguments))
+    assert report["flavour"] == "portable"
+    files = [path for path in page.rglob("*") if path.is_file()]
+    assert report["output"] == str(page / "classifier.onnx")
+    assert {path.name for path in files} >= {"classifier.onnx", "index.html", "wasm.js"}
+    assert f"{page}: a page for any static web server" in call(
+        "export", export_command, *arguments[:-1]
+    )
 
 
 def test_f32_a_breach_ends_the_command_and_force_is_recorded(
     artefact: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import export.write
+    import export.trial
 
-    original = export.write.reference_logits
-    monkeypatch.setattr(export.write, "reference_logits", lambda *a: original(*a) + 1)
+    original = export.trial.reference_logits
+    monkeypatch.setattr(export.trial, "reference_logits", lambda *a: original(*a) + 1)
     model = tmp_path / "c.onnx"
     with pytest.raises(ParityError):
         call("export", export_command, artefact, "-o", model)
@@ -151,3 +217,16 @@ def test_files_that_are_missing_are_named(function: Any, tmp_path: Path) -> None
     extra = [tmp_path / "x.png"] if function is predict_command else []
     with pytest.raises(FedpromptError, match=r"no\.onnx"):
         call("x", function, tmp_path / "no.onnx", *extra)
+
+
+def test_bench_names_the_machine_and_every_combination(written: Written) -> None:
+    arguments = (written.path, "--batch", 1, "--batch", 2, "--threads", 1, "--seconds", 0.001)
+    report = json.loads(call("bench", bench_command, *arguments, "--json"))
+    assert [(m["source"], m["batch"], m["threads"]) for m in report["measured"]] == [
+        (source, batch, 1) for batch in (1, 2) for source in ("images", "jpeg")
+    ]
+    assert report["machine"]["processor"]
+    assert report["providers"] == ["CPUExecutionProvider"]
+    lines = call("bench", bench_command, *arguments).splitlines()
+    assert len(lines) == 3 + 4
+    assert "p99 ms" in lines[2]

@@ -8,6 +8,7 @@ import numpy.typing as npt
 import pytest
 from PIL import Image
 
+from export.constants import Constants
 from export.reference import reference_logits
 from export.runtime import Classifier
 from export.write import Written
@@ -46,10 +47,10 @@ def test_paths_bytes_pillow_images_and_arrays_agree(
 
 
 def test_probabilities_are_torch_s_softmax(
-    classifier: Classifier, clip: FrozenClip, class_vectors: Vectors, photo: Images
+    classifier: Classifier, clip: FrozenClip, constants: Constants, photo: Images
 ) -> None:
     fitted = fit_to_input(photo, clip.preprocessing)[None]
-    logits = reference_logits(clip, class_vectors, fitted)[0].astype(np.float64)
+    logits = reference_logits(clip, constants, fitted)[0].astype(np.float64)
     expected = np.exp(logits) / np.exp(logits).sum()
     (found,) = classifier.predict([photo], top_k=99)
     assert found.top == classifier.classes[int(expected.argmax())]
@@ -132,3 +133,18 @@ print(sorted(heavy & set(sys.modules)))
     )
     assert done.stdout.strip() == "[]"
     assert done.stderr == ""
+
+
+def test_warming_up_computes_the_first_and_the_largest_batch(
+    classifier_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    classifier = Classifier(classifier_file, threads=1)
+    counts = []
+    original = classifier.logits
+    monkeypatch.setattr(classifier, "logits", lambda x: (counts.append(len(x)), original(x))[1])
+    classifier.warm_up(6)
+    assert counts == [6, 1]
+    classifier._graphs = (1, 2, 4, 8)
+    counts.clear()
+    classifier.warm_up(6)
+    assert counts == [6, 4, 2, 1]

@@ -8,7 +8,20 @@ import onnxruntime
 import pytest
 
 from export.runtime import Classifier, providers
-from export.runtime.providers import CPU, CUDA, TENSORRT, check_fallback, choose, onnx_runtime
+from export.runtime.providers import (
+    COREML,
+    CPU,
+    CUDA,
+    DIRECTML,
+    OPENVINO,
+    TENSORRT,
+    better,
+    check_fallback,
+    choose,
+    onnx_runtime,
+    options_of,
+)
+from export.targets import Recipe
 from export.write import write_classifier
 from fedprompt.backbone.clip import FrozenClip
 from fedprompt.errors import ProviderError
@@ -39,7 +52,7 @@ def test_no_package_is_explained(monkeypatch: pytest.MonkeyPatch, classifier_fil
 
 
 def test_one_package_is_enough(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("onnxruntime", "onnxruntime-gpu", "built-from-source"):
+    for name in ("onnxruntime", "onnxruntime-gpu", "onnxruntime-openvino", "built-from-source"):
         installed(monkeypatch, name)
         assert onnx_runtime() is onnxruntime
 
@@ -50,6 +63,22 @@ def test_the_best_provider_is_chosen() -> None:
     assert choose(None, [CPU]) == [CPU]
     assert choose("tensorrt", everything) == [TENSORRT, CPU]
     assert choose("cpu", everything) == [CPU]
+
+
+def test_what_has_no_fused_operators_comes_later_and_in_order() -> None:
+    everything = [CPU, DIRECTML, COREML, OPENVINO, CUDA, TENSORRT]
+    assert choose(None, [CPU, COREML]) == [CPU]
+    assert better(CPU, everything) == [TENSORRT, OPENVINO, COREML, DIRECTML]
+    assert better(CUDA, everything) == [TENSORRT]
+    assert better(CPU, [CPU]) == []
+    assert better("SomebodysExecutionProvider", everything) == []
+    assert choose("directml", everything) == [DIRECTML, CPU]
+
+
+def test_only_cuda_has_options_and_graphs_are_one() -> None:
+    assert options_of(CPU, cuda_graphs=True) == {}
+    assert "enable_cuda_graph" not in options_of(CUDA, cuda_graphs=False)
+    assert options_of(CUDA, cuda_graphs=True)["enable_cuda_graph"] == "1"
 
 
 def test_a_provider_that_is_not_there_is_refused(classifier_file: Path) -> None:
@@ -79,13 +108,14 @@ class Listing:
         self.raises, self.portable, self.asked = raises, portable, list[list[str]]()
 
     def get_available_providers(self) -> list[str]:
-        return [TENSORRT, CUDA, CPU]
+        return [TENSORRT, CUDA, OPENVINO, CPU]
 
     def InferenceSession(self, data: bytes, options: Any, **settings: Any) -> Any:
-        self.asked.append(settings["providers"])
-        if self.raises and settings["providers"] != [CPU]:
+        asked = [name for name, _ in settings["providers"]]
+        self.asked.append(asked)
+        if self.raises and asked != [CPU]:
             raise RuntimeError("CUDA failure 35")
-        if self.portable and TENSORRT in settings["providers"]:
+        if self.portable and TENSORRT in asked:
             raise RuntimeError("libnvinfer.so.10: cannot open shared object file")
         return onnxruntime.InferenceSession(data, options, providers=[CPU])
 
@@ -103,15 +133,26 @@ def test_onnxruntime_gpu_without_a_driver(
     if not raises:
         with pytest.raises(ProviderError, match="fell back"):
             Classifier(classifier_file, provider="cuda")
+        with pytest.raises(ProviderError, match="fell back"):
+            Classifier(classifier_file, cuda_graphs=True)
+
+
+def test_graphs_are_cuda_s_alone(classifier_file: Path) -> None:
+    with pytest.raises(ProviderError, match="has no cuda provider"):
+        Classifier(classifier_file, cuda_graphs=True)
+    with pytest.raises(ProviderError, match="they need the provider cuda"):
+        Classifier(classifier_file, provider="cpu", cuda_graphs=True)
 
 
 def test_a_portable_graph_opens_where_tensorrt_s_libraries_are_missing(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, clip: FrozenClip, class_vectors: Any
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, clip: FrozenClip, constants: Any
 ) -> None:
     library, path = Listing(portable=True), tmp_path / "c.onnx"
     none = np.zeros((0, 32, 32, 3), np.uint8)
     names = tuple("abcde")
-    write_classifier(path, clip, class_vectors, names, none, artefact_sha256="", flavour="portable")
+    recipe = Recipe("portable", "fp32")
+    write_classifier(path, clip, constants, names, none, artefact_sha256="", recipe=recipe)
     monkeypatch.setattr(providers, "onnx_runtime", lambda: library)
     assert Classifier(path).providers == (CPU,)
-    assert library.asked == [[CUDA, CPU], [TENSORRT, CUDA, CPU]]
+    # each that may be better is tried, and left as it is not what then runs
+    assert library.asked == [[CUDA, CPU], [TENSORRT, CPU], [OPENVINO, CPU]]

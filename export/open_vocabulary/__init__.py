@@ -1,0 +1,1 @@
+"""Write a bundle that takes new class names where it is deployed."""

@@ -1,0 +1,131 @@
+"""The HTTP application: /predict, /health and /metrics over one `Service`."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Annotated, Any
+
+from fastapi import FastAPI, Query, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+from export.serving import metrics
+from export.serving.body import File, read_files
+from export.serving.problem import Problem
+from export.serving.service import Service
+from export.serving.watch import PREDICT, Watch
+from fedprompt import __version__
+
+_IMAGE = {"schema": {"type": "string", "format": "binary"}}
+_FORM = {"schema": {"type": "object", "additionalProperties": _IMAGE["schema"]}}
+_BODY = {
+    "requestBody": {
+        "required": True,
+        "content": {"image/*": _IMAGE, "multipart/form-data": _FORM},
+    }
+}
+
+
+def make_app(service: Service) -> FastAPI:
+    """Return the application; the service is closed when it ends.
+
+    The page of FastAPI that tries an API out is left off: its script comes from elsewhere.
+    """
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        yield
+        service.close()
+
+    app = FastAPI(
+        title="fedprompt", version=__version__, docs_url=None, redoc_url=None, lifespan=lifespan
+    )
+    app.add_middleware(Watch, metrics=service.metrics)
+    _add_routes(app, service)
+    _add_errors(app)
+    return app
+
+
+def _add_routes(app: FastAPI, service: Service) -> None:
+    @app.post(PREDICT, openapi_extra=_BODY)
+    async def predict(request: Request, top_k: Annotated[int, Query(ge=1)] = 5) -> JSONResponse:
+        """Name the most probable classes of each image that is sent."""
+        predictions = await _within(service, request, top_k)
+        return JSONResponse({"results": predictions})
+
+    @app.get("/health")
+    async def health() -> JSONResponse:
+        """Say whether images can be answered, and by what; 503 if not."""
+        ready = service.ready
+        report = {"live": True, "ready": ready, "model": service.describe()}
+        return JSONResponse(report, status_code=200 if ready else 503)
+
+    @app.get("/health/live")
+    async def live() -> JSONResponse:
+        """Say that the process answers, whether or not images can be."""
+        return JSONResponse({"live": True})
+
+    @app.get("/metrics")
+    async def page() -> Response:
+        """Return the figures for Prometheus."""
+        service.metrics.ready.set(service.ready)
+        return Response(service.metrics.page(), media_type=metrics.CONTENT_TYPE)
+
+
+async def _within(service: Service, request: Request, top_k: int) -> list[dict[str, Any]]:
+    """Answer within the limits; a request's place is free again when its work has ended."""
+    limits, loop = service.limits, asyncio.get_running_loop()
+    end = loop.time() + limits.seconds
+    service.enter()
+    try:
+        async with asyncio.timeout_at(end):
+            files = await read_files(request, limits)
+    except BaseException as error:
+        service.leave()
+        if isinstance(error, TimeoutError):
+            message = f"the body did not arrive within {limits.seconds:g} seconds"
+            raise Problem(408, "body_too_slow", message) from None
+        raise
+    work = asyncio.ensure_future(_answer(service, files, top_k))
+    await asyncio.wait({work}, timeout=max(0.0, end - loop.time()))
+    if not work.done():  # a thread cannot be stopped: the place stays taken until it is through
+        work.add_done_callback(lambda late: late.cancelled() or late.exception())
+        raise Problem(504, "too_slow", f"no answer within {limits.seconds:g} seconds")
+    return work.result()
+
+
+async def _answer(service: Service, files: list[File], top_k: int) -> list[dict[str, Any]]:
+    try:
+        return [found.to_dict() for found in await service.predict(files, top_k)]
+    finally:
+        service.leave()
+
+
+def _add_errors(app: FastAPI) -> None:
+    """Give every error one shape: ``{"error": {"code", "message"}}``."""
+
+    def answer(problem: Problem, headers: dict[str, str] | None = None) -> JSONResponse:
+        headers = problem.headers | (headers or {})
+        return JSONResponse(problem.to_dict(), problem.status, headers=headers)
+
+    @app.exception_handler(Problem)
+    async def told(_: Request, problem: Problem) -> JSONResponse:
+        return answer(problem)
+
+    @app.exception_handler(RequestValidationError)
+    async def invalid(_: Request, error: RequestValidationError) -> JSONResponse:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        return answer(Problem(422, "query", f"{where}: {first['msg']}"))
+
+    @app.exception_handler(HTTPException)
+    async def refused(_: Request, error: HTTPException) -> JSONResponse:
+        codes = {404: "not_found", 405: "method"}
+        code = codes.get(error.status_code, "http")
+        problem = Problem(error.status_code, code, str(error.detail))
+        return answer(problem, dict(error.headers or {}))
+
+    @app.exception_handler(Exception)
+    async def failed(_: Request, __: Exception) -> JSONResponse:
+        return answer(Problem(500, "internal", "the service failed; its log says why"))

@@ -1,0 +1,81 @@
+"""Run the service in this process until it is told to stop."""
+
+import logging
+import math
+import signal
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from threading import current_thread, main_thread
+
+import uvicorn
+
+from export.serving.app import make_app
+from export.serving.service import Service
+from fedprompt.address import is_loopback
+from fedprompt.errors import FedpromptError
+
+_log = logging.getLogger("export.serving")
+
+
+def run(service: Service, host: str, port: int) -> None:
+    """Serve until SIGTERM or Ctrl-C; what is in work is answered first.
+
+    Raises
+    ------
+    FedpromptError
+        The address cannot be listened on.
+    """
+    config = uvicorn.Config(
+        make_app(service),
+        loop="asyncio",
+        http="h11",  # the same with and without uvicorn's own extras
+        ws="none",
+        lifespan="on",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        timeout_graceful_shutdown=math.ceil(service.limits.seconds) + 1,
+    )
+    with listening(host, port) as door, _signals_end_here():
+        _log.info("serving on http://%s:%d", host, port, extra={"event": "serving", "port": port})
+        if not is_loopback(host):
+            _log.warning("others can reach this address: it asks for no password and has no TLS")
+        uvicorn.Server(config).run(sockets=[door])
+        _log.info("stopped", extra={"event": "stopped"})
+
+
+@contextmanager
+def listening(host: str, port: int) -> Iterator[socket.socket]:
+    """Listen on an address.
+
+    Raises
+    ------
+    FedpromptError
+        It is taken, not ours, or no address.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        door = socket.create_server((host, port), family=family)
+    except OSError as error:
+        raise FedpromptError(
+            f"{host}:{port} cannot be listened on: {error.strerror}; give another --address"
+        ) from error
+    with door:
+        yield door
+
+
+@contextmanager
+def _signals_end_here() -> Iterator[None]:
+    """Keep uvicorn from raising again the signal that it ended on: to be stopped is no failure."""
+    if current_thread() is not main_thread():
+        yield
+        return
+    numbers = (signal.SIGTERM, signal.SIGINT)
+    before = [(number, signal.signal(number, signal.SIG_IGN)) for number in numbers]
+    try:
+        yield
+    finally:
+        for number, handler in before:
+            signal.signal(number, handler)

@@ -1,0 +1,112 @@
+"""Turn files into predictions for many callers at once, within the limits."""
+
+import asyncio
+import os
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from export.runtime.classifier import Classifier
+from export.runtime.prediction import Prediction, rank
+from export.serving.batcher import Batcher
+from export.serving.body import File
+from export.serving.limits import Limits
+from export.serving.metrics import Metrics
+from export.serving.problem import Problem
+from fedprompt.data.decode import decode
+from fedprompt.data.preprocess import fit_to_input
+from fedprompt.errors import DataError, GraphError
+
+_MOST_DECODERS = 4  # each holds the pixels of one image, up to max_pixels
+
+
+class Service:
+    """Hold a classifier, the threads that decode, and the one that computes."""
+
+    def __init__(self, classifier: Classifier, limits: Limits) -> None:
+        self.classifier, self.limits, self.metrics = classifier, limits, Metrics()
+        self._batcher = Batcher(self._compute, limits.batch)
+        self._decoders = ThreadPoolExecutor(
+            min(_MOST_DECODERS, os.cpu_count() or 1), thread_name_prefix="decoder"
+        )
+        self._in_flight = 0
+        self._failed = False
+
+    @property
+    def ready(self) -> bool:
+        """Say whether images can be answered: not closing, and the last batch did not fail."""
+        return self._batcher.alive and not self._failed
+
+    def enter(self) -> None:
+        """Take a place for one request; `leave` gives it back.
+
+        Raises
+        ------
+        Problem
+            503: there is none.
+        """
+        if self._in_flight >= self.limits.requests:
+            raise Problem(
+                503, "busy", f"{self.limits.requests} requests are in work; ask again later"
+            )
+        self._in_flight += 1
+        self.metrics.in_flight.set(self._in_flight)
+
+    def leave(self) -> None:
+        """Give a place back."""
+        self._in_flight -= 1
+        self.metrics.in_flight.set(self._in_flight)
+
+    async def predict(self, files: list[File], top_k: int) -> list[Prediction]:
+        """Return one prediction a file, in order.
+
+        Raises
+        ------
+        Problem
+            422 a file is no image that can be read, 500 the graph failed.
+        """
+        loop = asyncio.get_running_loop()
+        jobs = [loop.run_in_executor(self._decoders, self._pixels, file) for file in files]
+        decoded = await asyncio.gather(*jobs, return_exceptions=True)  # all ended: no work is left
+        for result in decoded:
+            if isinstance(result, BaseException):
+                raise result
+        images = np.stack([pixels for pixels in decoded if isinstance(pixels, np.ndarray)])
+        try:
+            logits = await asyncio.wrap_future(self._batcher.submit(images))
+        except GraphError as error:
+            raise Problem(500, "computation_failed", str(error)) from error
+        rows = zip(files, logits, strict=True)
+        return [rank(file.name, row, self.classifier.classes, top_k) for file, row in rows]
+
+    def describe(self) -> dict[str, Any]:
+        """Return what is served, in plain JSON values."""
+        metadata = self.classifier.metadata
+        return {
+            "classes": len(metadata.classes),
+            "backbone": metadata.backbone["name"],
+            "artefact_sha256": metadata.artefact_sha256,
+            "providers": list(self.classifier.providers),
+        }
+
+    def close(self) -> None:
+        """Answer what waits and end the threads."""
+        self._batcher.close()
+        self._decoders.shutdown(wait=False, cancel_futures=True)
+
+    def _pixels(self, file: File) -> npt.NDArray[np.uint8]:
+        try:
+            image = decode(file.content, max_pixels=self.limits.max_pixels)
+            return fit_to_input(image, self.classifier.metadata.preprocessing)
+        except DataError as error:
+            raise Problem(422, "unreadable_image", f"{file.name}: {error}") from None
+
+    def _compute(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+        self.metrics.batches.observe(len(images))
+        self._failed = True
+        with self.metrics.computing.time():
+            logits = self.classifier.logits(images)
+        self._failed = False
+        return logits

@@ -1,0 +1,81 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+import export.open_vocabulary.write
+from export.load import fold
+from export.open_vocabulary.write import write_bundle
+from export.reference import reference_logits
+from export.runtime import OpenClassifier
+from fedprompt.backbone.clip import FrozenClip
+from fedprompt.errors import GraphError, ParityError, PromptError, StorageError
+from fedprompt.identity import sha256_file
+from tests.prompts import CLASSES, serving, tuned
+
+Images = npt.NDArray[np.uint8]
+NEW = "red_panda"
+
+
+def test_a_bundle_is_its_files_and_their_hashes(exported_bundle: Path, clip: FrozenClip) -> None:
+    manifest = json.loads((exported_bundle / "bundle.json").read_bytes())
+    found = {str(p.relative_to(exported_bundle)) for p in exported_bundle.rglob("*.*")}
+    assert {*manifest["files"], "bundle.json"} == found
+    assert {"classifier.onnx", "text_encoder.onnx", "tokenizer.json"} < found
+    for name, digest in manifest["files"].items():
+        assert sha256_file(exported_bundle / name) == digest
+    assert manifest["backbone"]["sha256"] == clip.fingerprint
+    assert manifest["tokenizer_sha256"] == clip.tokenizer_fingerprint
+    (version,) = manifest["versions"]
+    assert version["artefact_sha256"] == tuned(clip).sha256
+    assert version["classes"] == list(CLASSES)
+
+
+# one method of each host, and the heads; kgcoop, prograd, advpt are coop's host, promptsrc ivlp's
+@pytest.mark.parametrize(
+    "method",
+    ["coop", "ivlp", "maple", "mudpt", "sdpt", "vpt", "spt", "fedclip", "template", "ensemble"],
+)
+def test_a_new_class_is_what_torch_would_make_of_it(
+    clip: FrozenClip, images: Images, tmp_path: Path, method: str
+) -> None:
+    artefact = tuned(clip, method)
+    written = write_bundle(tmp_path / "b", clip, artefact, images)
+    assert written.vectors < 1e-5
+    assert written.classifier.parity is not None
+    assert written.classifier.parity.holds
+    opened = OpenClassifier(tmp_path / "b", provider="cpu", threads=1)
+    opened.add_class(NEW)
+    names = (*CLASSES, NEW)
+    if method in ("template", "ensemble"):  # these artefacts hold the vectors themselves
+        expected = fold(tuned(clip, method, classes=names), clip)
+    else:
+        expected = fold(serving(artefact, *names), clip)
+    assert np.abs(opened._state.vectors - expected.class_vectors).max() < 1e-5
+    logits = reference_logits(clip, expected, images)
+    assert np.abs(opened.logits(images) - logits).max() < 1e-3
+
+
+@pytest.mark.parametrize(("method", "why"), [("linear", "a weight and a bias"), ("cocoop", "fold")])
+def test_a_method_without_an_open_vocabulary_is_refused(
+    clip: FrozenClip, images: Images, tmp_path: Path, method: str, why: str
+) -> None:
+    with pytest.raises((GraphError, PromptError), match=why):
+        write_bundle(tmp_path / "b", clip, tuned(clip, method), images)
+    assert not (tmp_path / "b").exists()
+
+
+def test_a_text_tower_that_differs_is_refused(
+    clip: FrozenClip, images: Images, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(export.open_vocabulary.write, "VECTOR_BOUND", -1.0)
+    with pytest.raises(ParityError, match="class vectors of the text encoder"):
+        write_bundle(tmp_path / "b", clip, tuned(clip), images)
+    assert not (tmp_path / "b").exists()
+
+
+def test_a_bundle_is_not_overwritten(bundle: Path, clip: FrozenClip, images: Images) -> None:
+    with pytest.raises(StorageError, match="another --output"):
+        write_bundle(bundle, clip, tuned(clip), images)

@@ -1,0 +1,87 @@
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import export.runtime.bundle
+from export.runtime.bundle import Bundle
+from fedprompt.errors import GraphError, StorageError
+
+
+@pytest.mark.parametrize("name", ["classifier.onnx", "text_encoder.onnx", "tokenizer.json"])
+def test_a_changed_file_is_refused(bundle: Path, name: str) -> None:
+    data = bytearray((bundle / name).read_bytes())
+    data[len(data) // 2] ^= 1
+    (bundle / name).write_bytes(data)
+    with pytest.raises(GraphError, match=r"found sha256 .* was changed"):
+        Bundle(bundle).read(name)
+
+
+def test_a_changed_or_missing_version_is_refused(bundle: Path) -> None:
+    path = bundle / Bundle(bundle).manifest.served.tensors
+    path.write_bytes(path.read_bytes()[:-4] + b"\0\0\0\0")
+    with pytest.raises(GraphError, match="was changed"):
+        Bundle(bundle).state(1)
+    path.unlink()
+    with pytest.raises(GraphError, match="could not be read"):
+        Bundle(bundle).state(1)
+
+
+def test_a_folder_that_is_no_bundle_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(GraphError, match="--open-vocabulary"):
+        Bundle(tmp_path)
+
+
+def test_versions_follow_each_other_and_lead_back(bundle: Path) -> None:
+    opened = Bundle(bundle)
+    first = opened.state(1)
+    second = replace(first, classes=("x", *first.classes[1:]))
+    assert opened.commit(second) == 2
+    assert Bundle(bundle).manifest.served.classes[0] == "x"
+    assert opened.roll_back() == 1
+    third = replace(first, vectors=-first.vectors)
+    assert Bundle(bundle).commit(third) == 3
+    assert Bundle(bundle).manifest.served.parent == 1  # 2 was rolled back
+    np.testing.assert_array_equal(Bundle(bundle).state(3).vectors, third.vectors)
+    assert Bundle(bundle).roll_back() == 1
+    with pytest.raises(GraphError, match="none before it"):
+        Bundle(bundle).roll_back()
+
+
+@pytest.mark.parametrize("written", [0, 1])
+def test_a_crash_leaves_the_old_version(
+    bundle: Path, written: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before, left = (bundle / "bundle.json").read_bytes(), [written]
+    write = export.runtime.bundle.write_atomic
+
+    def crashing(path: Path, data: bytes) -> None:
+        if not left[0]:
+            raise StorageError("the disk is full")
+        left[0] -= 1
+        write(path, data)
+
+    monkeypatch.setattr(export.runtime.bundle, "write_atomic", crashing)
+    opened = Bundle(bundle)
+    with pytest.raises(StorageError):
+        opened.commit(replace(opened.state(1), vectors=-opened.state(1).vectors))
+    assert (bundle / "bundle.json").read_bytes() == before
+    assert Bundle(bundle).manifest.current == opened.manifest.current == 1
+    Bundle(bundle).state(1)
+
+
+def test_two_writers_at_a_time_leave_one_whole_version(bundle: Path) -> None:
+    one, other = Bundle(bundle), Bundle(bundle)
+    state = one.state(1)
+    one.commit(replace(state, vectors=-state.vectors))
+    other.commit(replace(state, vectors=state.vectors[:, ::-1].copy()))
+    served = Bundle(bundle)
+    np.testing.assert_array_equal(served.state(2).vectors, state.vectors[:, ::-1])
+
+
+def test_vectors_that_do_not_fit_the_names_are_refused(bundle: Path) -> None:
+    opened = Bundle(bundle)
+    opened.commit(replace(opened.state(1), classes=("x", "y")))
+    with pytest.raises(GraphError, match="2 classes and class vectors of shape"):
+        Bundle(bundle).state(2)

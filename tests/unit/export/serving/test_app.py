@@ -1,0 +1,110 @@
+import asyncio
+from threading import Event
+from typing import Any
+
+import httpx
+import pytest
+
+from .conftest import Door, code
+
+
+@pytest.mark.parametrize("query", ["top_k=0", "top_k=-3", "top_k=many", "top_k=1.5"])
+def test_a_wrong_top_k_is_422(door: Door, png: bytes, query: str) -> None:
+    response = door.post(png, path=f"/predict?{query}")
+    assert (response.status_code, code(response)) == (422, "query")
+    assert "top_k" in response.json()["error"]["message"]
+
+
+def test_more_classes_than_there_are_is_all_of_them(door: Door, png: bytes) -> None:
+    response = door.post(png, path="/predict?top_k=99")
+    assert len(response.json()["results"][0]["predictions"]) == 5
+
+
+def test_unknown_paths_and_methods_have_the_same_shape(door: Door) -> None:
+    missing, wrong = door.ask("GET", "/nothing"), door.ask("GET", "/predict")
+    assert (missing.status_code, code(missing)) == (404, "not_found")
+    assert (wrong.status_code, code(wrong), wrong.headers["allow"]) == (405, "method", "POST")
+    assert door.ask("GET", "/docs").status_code == 404  # its scripts come from elsewhere
+
+
+def test_health_and_what_is_served(door: Door) -> None:
+    response = door.ask("GET", "/health")
+    assert response.status_code == 200
+    body = response.json()
+    assert (body["live"], body["ready"], body["model"]["classes"]) == (True, True, 5)
+    door.service.close()
+    response = door.ask("GET", "/health")
+    assert (response.status_code, response.json()["ready"]) == (503, False)
+    assert door.ask("GET", "/health/live").status_code == 200
+
+
+def test_an_unforeseen_error_tells_nothing_of_itself(
+    door: Door, png: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: Any) -> Any:
+        raise RuntimeError("/home/secret")
+
+    monkeypatch.setattr(door.service, "_pixels", broken)
+    response = door.post(png)
+    assert (response.status_code, code(response)) == (500, "internal")
+    assert "secret" not in response.text
+    assert door.service._in_flight == 0
+
+
+class Held:
+    """Let the graph wait until it is released."""
+
+    def __init__(self, door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.entered, self.release = Event(), Event()
+        original = door.service.classifier.logits
+
+        def logits(images: Any) -> Any:
+            self.entered.set()
+            assert self.release.wait(30)
+            return original(images)
+
+        monkeypatch.setattr(door.service.classifier, "logits", logits)
+
+
+def test_one_request_too_many_is_503_and_the_others_are_answered(
+    door: Door, png: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held = Held(door, monkeypatch)
+    headers = {"content-type": "image/png"}
+
+    async def scene() -> tuple[list[int], httpx.Response]:
+        async with door.client() as client:
+            first = [
+                asyncio.create_task(client.post("/predict", content=png, headers=headers))
+                for _ in range(2)
+            ]
+            await asyncio.to_thread(held.entered.wait, 30)
+            late = await client.post("/predict", content=png, headers=headers)
+            assert (await client.get("/health")).status_code in (200, 503)  # still answers
+            held.release.set()
+            return [response.status_code for response in await asyncio.gather(*first)], late
+
+    answered, late = asyncio.run(scene())
+    assert answered == [200, 200]
+    assert (late.status_code, code(late), late.headers["retry-after"]) == (503, "busy", "1")
+    assert door.post(png).status_code == 200  # the places are free again
+
+
+def test_a_slow_answer_is_504_and_keeps_its_place_until_it_is_through(
+    hasty: Door, png: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held = Held(hasty, monkeypatch)
+    headers = {"content-type": "image/png"}
+
+    async def scene() -> list[httpx.Response]:
+        async with hasty.client() as client:
+            slow = await client.post("/predict", content=png, headers=headers)
+            turned_away = await client.post("/predict", content=png, headers=headers)
+            held.release.set()
+            while hasty.service._in_flight:
+                await asyncio.sleep(0.01)
+            return [slow, turned_away]
+
+    slow, turned_away = asyncio.run(scene())
+    assert (slow.status_code, code(slow)) == (504, "too_slow")
+    assert (turned_away.status_code, code(turned_away)) == (503, "busy")

@@ -1,0 +1,18 @@
+import pytest
+
+from export.serving.limits import Limits
+from fedprompt.errors import ConfigError
+
+
+@pytest.mark.parametrize(
+    "name", ["max_bytes", "max_pixels", "max_images", "seconds", "requests", "batch"]
+)
+@pytest.mark.parametrize("value", [0, -1, float("nan")])
+def test_every_limit_is_above_zero(name: str, value: float) -> None:
+    with pytest.raises(ConfigError, match=rf"{name} = {value}; expected more than 0"):
+        Limits(**{name: value})  # type: ignore[arg-type]
+
+
+def test_more_pixels_than_pillow_takes() -> None:
+    with pytest.raises(ConfigError, match="above which Pillow refuses"):
+        Limits(max_pixels=200_000_000)

@@ -1,0 +1,133 @@
+"""The service in a process of its own."""
+
+import json
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from export.serving.run import listening
+from fedprompt.errors import FedpromptError
+
+from .conftest import encoded
+
+ROOT = Path(__file__).parents[4]
+TOLD = "serving on "
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as door:
+        return int(door.getsockname()[1])
+
+
+class Serving:
+    """Hold a process that serves, and the lines it has logged."""
+
+    def __init__(self, model: Path) -> None:
+        self.port = free_port()
+        command = "from fedprompt.cli import main; main()"
+        arguments = ("serve", model, "--address", f"127.0.0.1:{self.port}", "--threads", "1")
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", command, *map(str, arguments)],
+            cwd=ROOT,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        assert self.process.stderr
+        self.lines = [self.process.stderr.readline()]
+        self.reader = threading.Thread(target=self._read, daemon=True)
+        self.reader.start()
+
+    def _read(self) -> None:
+        assert self.process.stderr
+        self.lines += list(self.process.stderr)
+
+    def ended(self) -> int:
+        code = self.process.wait(60)
+        self.reader.join(60)
+        return code
+
+    def logged(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in self.lines]
+
+
+@pytest.fixture
+def serving(classifier_file: Path) -> Iterator[Serving]:
+    served = Serving(classifier_file)
+    yield served
+    served.process.kill()
+    served.process.wait()
+    assert served.process.stderr
+    served.reader.join()
+    served.process.stderr.close()
+
+
+def metric(port: int, name: str) -> float:
+    lines = httpx.get(f"http://127.0.0.1:{port}/metrics", trust_env=False).text.splitlines()
+    return next(float(line.split()[1]) for line in lines if line.startswith(f"{name} "))
+
+
+def test_sigterm_lets_what_is_in_work_end_and_takes_no_more(serving: Serving) -> None:
+    assert serving.logged()[0]["message"] == f"{TOLD}http://127.0.0.1:{serving.port}"
+    image = encoded()
+    head = (
+        "POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\n"
+        f"Content-Length: {len(image)}\r\n\r\n"
+    )
+    with socket.create_connection(("127.0.0.1", serving.port), 30) as caller:
+        caller.sendall(head.encode() + image[:20])
+        while metric(serving.port, "fedprompt_serve_requests_in_flight") < 1:
+            pass
+        serving.process.send_signal(signal.SIGTERM)
+        while not refused(serving.port):
+            pass
+        caller.sendall(image[20:])
+        answer = b"".join(iter(lambda: caller.recv(65536), b""))
+    assert answer.startswith(b"HTTP/1.1 200 ")
+    assert len(json.loads(answer.partition(b"\r\n\r\n")[2])["results"][0]["predictions"]) == 5
+    assert serving.ended() == 0
+    events = [line.get("event") for line in serving.logged()]
+    assert events == ["serving", "request", "stopped"]
+    assert serving.logged()[1]["status"] == 200
+
+
+def refused(port: int) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", port), 5).close()
+    except ConnectionError:
+        return True
+    return False
+
+
+def test_an_idle_connection_does_not_hold_the_end_up(serving: Serving) -> None:
+    with socket.create_connection(("127.0.0.1", serving.port), 30) as caller:
+        caller.sendall(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert caller.recv(65536).startswith(b"HTTP/1.1 200 ")
+        serving.process.send_signal(signal.SIGINT)
+        assert serving.ended() == 0
+
+
+def test_a_port_that_is_taken_is_named() -> None:
+    with (
+        listening("127.0.0.1", 0) as door,
+        pytest.raises(FedpromptError, match="give another --address"),
+        listening("127.0.0.1", door.getsockname()[1]),
+    ):
+        pass
+
+
+def test_ipv6_has_its_own_family() -> None:
+    if not socket.has_ipv6:
+        pytest.skip("no IPv6 here")
+    try:
+        with listening("::1", 0) as door:
+            assert door.family == socket.AF_INET6
+    except FedpromptError as error:
+        assert "::1" in str(error)  # noqa: PT017 (a machine without a loopback address of it)

@@ -1,0 +1,140 @@
+import json
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import export.web.folder
+from export.constants import Constants
+from export.metadata import GraphMetadata
+from export.probes import probe_images
+from export.runtime.session import open_classifier
+from export.safety import read_model
+from export.targets import Recipe
+from export.web import write_web
+from export.write import Written, write_classifier
+from fedprompt.backbone.clip import FrozenClip
+from fedprompt.data.decode import MAX_PIXELS
+from fedprompt.errors import GraphError, StorageError
+from fedprompt.identity import sha256_bytes
+
+CLASSES = ("cat", "dög", "sheep", "cow", "</script>")
+RUNTIME = {"wasm.js": b"module", "wasm.wasm": b"\0asm"}
+
+Model = tuple[bytes, GraphMetadata]
+
+
+@pytest.fixture(scope="module")
+def model(
+    clip: FrozenClip, constants: Constants, tmp_path_factory: pytest.TempPathFactory
+) -> Model:
+    path = tmp_path_factory.mktemp("graph") / "c.onnx"
+    nothing = np.zeros((0, 32, 32, 3), np.uint8)
+    write_classifier(
+        path,
+        clip,
+        constants,
+        CLASSES,
+        nothing,
+        artefact_sha256="a" * 64,
+        recipe=Recipe("portable", "fp32"),
+    )
+    return read_model(path), open_classifier(read_model(path), provider="cpu")[1]
+
+
+@pytest.fixture(autouse=True)
+def runtime(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(export.web.folder, "runtime_files", lambda: dict(RUNTIME))
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
+
+
+def test_the_folder_holds_page_graph_and_runtime(model: Model, tmp_path: Path) -> None:
+    size = write_web(tmp_path / "page", *model)
+    written = contents(tmp_path / "page")
+    assert size == sum(map(len, written.values()))
+    assert written["classifier.onnx"] == model[0]
+    assert {name: written[f"runtime/{name}"] for name in RUNTIME} == RUNTIME
+    assert written["index.html"].startswith(b"<!doctype html>")
+
+
+def test_the_facts_are_those_of_the_file(model: Model, tmp_path: Path) -> None:
+    write_web(tmp_path / "page", *model)
+    facts = json.loads((tmp_path / "page" / "classifier.json").read_text("utf-8"))
+    probes = model[1].probes
+    assert probes is not None
+    assert facts == {
+        "classes": list(CLASSES),
+        "size": 32,
+        "interpolation": "bicubic",
+        "resize_mode": "shortest",
+        "fill": 0,
+        "max_pixels": MAX_PIXELS,
+        "model": {"bytes": len(model[0]), "sha256": sha256_bytes(model[0])},
+        "probe_logits": [float(value) for value in probes.logits[3]],
+        "backbone": "tiny",
+        "version": model[1].version,
+    }
+    assert (tmp_path / "page" / "probe.bin").read_bytes() == probe_images(0, 4, 32)[3].tobytes()
+
+
+def test_every_file_that_the_page_names_is_there(model: Model, tmp_path: Path) -> None:
+    write_web(tmp_path / "page", *model)
+    written = contents(tmp_path / "page")
+    html = written["index.html"].decode()
+    named = re.findall(r'(?:href|src)="([^"]+)"', html)
+    for name, content in written.items():
+        if name.endswith(".js") and "/" not in name:
+            named += re.findall(r'from "\./([^"]+)"', content.decode())
+    assert {"page.js", "page.css", "icon.svg", "decode.js", "resize.js"} <= set(named)
+    assert set(named) <= set(written)
+
+
+def test_the_policy_lets_nothing_out(model: Model, tmp_path: Path) -> None:
+    write_web(tmp_path / "page", *model)
+    html = (tmp_path / "page" / "index.html").read_text()
+    [policy] = re.findall(r'Content-Security-Policy" content="([^"]+)"', html)
+    rules = dict(rule.strip().split(" ", 1) for rule in policy.split(";"))
+    assert rules["default-src"] == "'none'"
+    assert rules["form-action"] == "'none'"
+    allowed = {word for rule in rules.values() for word in rule.split()}
+    assert allowed == {"'none'", "'self'", "'wasm-unsafe-eval'", "blob:"}
+    assert "<script>" not in html
+    assert "style=" not in html
+
+
+def test_a_page_is_written_again_over_the_old_one(model: Model, tmp_path: Path) -> None:
+    write_web(tmp_path, *model)
+    first = contents(tmp_path)
+    (tmp_path / "index.html").write_text("older")
+    write_web(tmp_path, *model)
+    assert contents(tmp_path) == first
+
+
+def test_another_folder_is_left_alone(model: Model, tmp_path: Path) -> None:
+    (tmp_path / "index.html").write_text("somebody's site")
+    with pytest.raises(StorageError, match="holds other files"):
+        write_web(tmp_path, *model)
+    assert contents(tmp_path) == {"index.html": b"somebody's site"}
+    with pytest.raises(StorageError, match="is a file"):
+        write_web(tmp_path / "index.html", *model)
+
+
+def test_a_graph_that_browsers_cannot_run_is_refused(written: Written, tmp_path: Path) -> None:
+    data = read_model(written.path)
+    with pytest.raises(GraphError, match="'ort', with operators that browsers lack"):
+        write_web(tmp_path / "page", data, open_classifier(data, provider="cpu")[1])
+    assert not (tmp_path / "page").exists()
+
+
+def test_a_file_without_probes_is_refused(model: Model, tmp_path: Path) -> None:
+    with pytest.raises(GraphError, match="holds no probes"):
+        write_web(tmp_path / "page", model[0], replace(model[1], probes=None))
