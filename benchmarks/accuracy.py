@@ -43,16 +43,15 @@ def accuracies(seed: int) -> dict[str, float]:
     seeds = {f"{name}.seed": seed for name in ("data", "prompt", "server")}
     settings = defaults() | load(DEMO) | seeds
     bench = open_workbench(settings)
-    features, labels = bench.features(bench.test)
-    scale = bench.clip.logit_scale
+    images, labels = bench.encode(bench.test)
     found = {}
     with tempfile.TemporaryDirectory() as folder:
         for number, (name, changes) in enumerate(CASES.items()):
             artefact = federate(settings | changes, Path(folder) / str(number))
-            score = evaluate(from_artefact(artefact, bench.clip), features, labels, scale)
+            score = evaluate(from_artefact(artefact, bench.clip), images, labels)
             found[name] = score.correct / score.count
     template = Template(bench.clip, bench.test.classes, bench.data.template)
-    score = evaluate(template, features, labels, scale)
+    score = evaluate(template, images, labels)
     return {"zero-shot": score.correct / score.count, **found}
 
 

@@ -15,29 +15,24 @@ import numpy as np
 import open_clip
 import torch
 from flwr.app import Array, ArrayRecord, Message
-from flwr.common.serde import message_to_proto
 from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects
-from flwr.supercore.task_identity import TaskIdentity
 
 from benchmarks.console import run, show
-from client.app import app, trained
+from client.app import app
+from client.reply_size import NODE, RUN_DIGEST, addressed, answered, identify, serialised
 from fedprompt.backbone.clip import FrozenClip
 from fedprompt.data.preprocess import Preprocessing
 from fedprompt.prompts.build import build_prompt
 from fedprompt.prompts.config import PromptConfig
-from fedprompt.wire import ARRAYS, RAW, Arrays, receipt
+from fedprompt.wire import ARRAYS, RAW, Arrays, to_array_record
 from server.config import ServerConfig
 from server.local_grid import LocalGrid
-from server.roster import Site
 from server.rules import RULES
 from server.strategies import STRATEGIES
 from server.training import Instruction, plan
 
 BACKBONE = "ViT-B-16"
 FEDTPG_PARAMETERS = 4_208_000  # as published; see docs and the papers' table
-RUN = NODE = TASK = 2**64 - 59  # Flower draws its ids from 8 bytes
-RUN_DIGEST, IDENTITY_DIGEST = "5" * 64, "7" * 64  # a run and an identity are known by SHA-256
-SITE = Site(partition=7, node=NODE, enrolled=4_800)
 
 
 def prompt_arrays(config: PromptConfig) -> Arrays:
@@ -53,29 +48,12 @@ def prompt_arrays(config: PromptConfig) -> Arrays:
 def asked(arrays: Arrays, dtype: str) -> Message:
     """Return the server's train message to one site."""
     config, rule = ServerConfig(), RULES["factors"]
-    strategy, task = STRATEGIES["fedavg"](config), Instruction(RUN_DIGEST, 10, 0)
+    strategy, task = STRATEGIES["fedavg"](config), Instruction(RUN_DIGEST, 10, 0, 10)
     with LocalGrid(app, 0, {}) as grid:
-        contents = plan(strategy, grid, arrays, rule.lift(arrays), [SITE], task, dtype)
-    TaskIdentity.run_id, TaskIdentity.task_id, TaskIdentity.node_id = RUN, TASK, 1
+        wire = {NODE: to_array_record(arrays, dtype)}
+        contents = plan(strategy, grid, rule.lift(arrays), wire, task)
+    identify(server=True)
     return addressed(Message(contents[NODE], NODE, "train", ttl=config.deadline))
-
-
-def answered(message: Message, arrays: Arrays, dtype: str) -> Message:
-    """Return a site's reply to it; arrays of any values are as long."""
-    stamp = receipt(RUN_DIGEST, 10, SITE.partition, IDENTITY_DIGEST)
-    TaskIdentity.run_id, TaskIdentity.task_id, TaskIdentity.node_id = RUN, TASK, NODE
-    return addressed(Message(trained(arrays, dtype, 3_840, 1.234567, stamp), reply_to=message))
-
-
-def addressed(message: Message) -> Message:
-    """Give a message the id it has in a deployment: its SHA-256."""
-    message.metadata.__dict__["_message_id"] = message.object_id
-    return message
-
-
-def serialised(message: Message) -> int:
-    """Return the bytes of one protobuf message."""
-    return len(message_to_proto(message).SerializeToString())
 
 
 def as_objects(message: Message) -> int:

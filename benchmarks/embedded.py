@@ -126,7 +126,7 @@ def tuned(clip: FrozenClip, method: str, seed: int, train: tuple[Tensor, Tensor]
         loss.backward()
         optimizer.step()
         schedule.step()
-    return prompt.fold()
+    return prompt.fold().class_vectors
 
 
 def fashion_figures(clip: FrozenClip) -> Iterator[dict[str, float]]:

@@ -25,7 +25,7 @@ from fedprompt.backbone import frozen_linear
 from fedprompt.backbone.class_encoder import PLAIN, ClassEncoder, Speedups, class_encoder
 from fedprompt.backbone.clip import FrozenClip
 from fedprompt.data.preprocess import Preprocessing
-from fedprompt.prompts.coop import placeholder_texts
+from fedprompt.prompts.class_texts import placeholder_texts
 
 BATCH, LENGTH = 32, 16
 # the class names of CIFAR-100: one hundred real ones, the longest prompt is 22 tokens
@@ -68,7 +68,7 @@ class Bench:
         self.tokens = self.clip.tokenize(placeholder_texts(names(classes), "{}.", LENGTH))
         self.images = torch.randn(BATCH, 3, 224, 224)
         self.labels = torch.randint(classes, (BATCH,))
-        self.context = nn.Parameter(0.02 * torch.randn(LENGTH, self.clip.text.width))
+        self.context = nn.Parameter(0.02 * torch.randn(1, LENGTH, self.clip.text.width))
         with torch.no_grad():
             self.features = self.clip.encode_image(self.images)
 

@@ -37,7 +37,7 @@ from client.app import app as client_app
 from client.feature_store import FeatureStore
 from client.features import store_key
 from client.fit import fit
-from client.site import Site
+from client.site import Site, simulated
 from fedprompt.backbone.config import BackboneConfig
 from fedprompt.backbone.load import load_backbone
 from fedprompt.config import Flat, defaults, section
@@ -158,8 +158,7 @@ def nothing_rounds(grid: LocalGrid, clients: int, arrays: Arrays) -> Iterator[No
 def compute(sites: list[Site]) -> None:
     """Fit every site's prompt once, with nothing around it."""
     for site in sites:
-        features, labels = site.train_features, site.train_labels
-        fit(site.prompt, features, labels, site.clip.logit_scale, site.config, seed=1)
+        fit(site.prompt, site.train_images, site.train_labels, site.config, seed=1)
 
 
 def others(nothing: Iterator[None], sites: list[Site]) -> tuple[Seconds, Seconds]:
@@ -183,7 +182,7 @@ def turns(clients: int, count: int) -> list[Turn]:
         tuning = Tuning(flat)
         ours = Rounds(grid, tuning.task(), tuning.server, tuning.sites).committed()
         next(ours)  # sites load their images and join, round 0 is evaluated
-        sites = [Site(flat, partition, clients) for partition in range(clients)]
+        sites = [simulated(flat, partition, clients) for partition in range(clients)]
         nothing = nothing_rounds(idle, clients, tuning.prompt.arrays())
         next(ours), others(nothing, sites)
         own, around = [], [others(nothing, sites)]

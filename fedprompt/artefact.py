@@ -120,6 +120,11 @@ class Artefact:
         }
 
 
+def load_artefact(path: Path) -> Artefact:
+    """Read an artefact folder, or the one inside a run's folder."""
+    return Artefact.load(path / "artefact" if (path / "artefact").is_dir() else path)
+
+
 def _check(metadata: Mapping[str, Any], where: str) -> None:
     _check_version(metadata.get("fedprompt_version"), where)
     for key, kind in REQUIRED.items():
@@ -135,12 +140,19 @@ def _check(metadata: Mapping[str, Any], where: str) -> None:
         raise ArtefactError(
             f"{where}: the class list does not match its hash; names or their order were changed"
         )
-    if not re.fullmatch(r"[0-9a-f]{64}", str(metadata["backbone"].get("sha256"))):
+    backbone = metadata["backbone"].get("sha256")
+    if not isinstance(backbone, str) or not re.fullmatch(r"[0-9a-f]{64}", backbone):
         raise ArtefactError(f"{where}: backbone.sha256 is missing; the CLIP cannot be checked")
+    template = metadata["template"]
+    if template.count("{}") != 1 or set("{}") & set(template.replace("{}", "")):
+        raise ArtefactError(  # other braces would read attributes, or pad to any length
+            f"{where}: 'template' is {template[:60]!r}, expected text with {{}} once and no other "
+            "braces"
+        )
 
 
 def _check_version(version: object, where: str) -> None:
-    match = re.fullmatch(r"(\d+)\.(\d+)\.\d+\S*", str(version))
+    match = re.fullmatch(r"([0-9]{1,6})\.([0-9]{1,6})\.[0-9]+\S*", str(version)[:100])
     newest = tuple(int(part) for part in VERSION.split(".")[:2])
     if match is None or (int(match[1]), int(match[2])) > newest:
         raise ArtefactError(
@@ -152,6 +164,7 @@ def _check_version(version: object, where: str) -> None:
 def _read_config(path: Path) -> dict[str, Any]:
     try:
         metadata = json.loads(_read(path, _MAX_CONFIG), parse_constant=_refuse_constant)
+        canonical_json(metadata)  # what cannot be written again (1e999, half a character) is damage
     except (ValueError, RecursionError) as error:
         raise ArtefactError(f"{path} is not JSON: {error}") from None
     if not isinstance(metadata, dict):

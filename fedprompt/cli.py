@@ -3,48 +3,79 @@
 import importlib
 import json
 import logging
+import os
+import signal
+import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
+from types import FrameType
 from typing import Any
 
 import click
 import typer
 
+from fedprompt import logs
 from fedprompt.errors import FedpromptError
 from fedprompt.options import shown
 
 # verb -> (where it lives, what it does); strings, because the library imports no application
 COMMANDS = {
     "doctor": ("fedprompt.doctor:doctor", "Say what this machine has and lacks."),
+    "methods": ("fedprompt.methods:methods", "List the methods, with the numbers each sends."),
     "simulate": ("server.simulate:simulate", "Tune a prompt over simulated sites."),
     "train": ("client.commands.train:train", "Tune a prompt on one site's images alone."),
     "eval": ("client.commands.eval:evaluate", "Score a prompt on held-out images."),
     "export": ("export.commands.export:export", "Fuse a prompt into one ONNX file."),
     "verify": ("export.commands.verify:verify", "Check an ONNX file's parity without torch."),
     "predict": ("export.commands.predict:predict", "Classify images with an ONNX file."),
+    "bench": ("export.commands.bench:bench", "Time an ONNX file on this machine."),
+    "serve": ("export.commands.serve:serve", "Answer over HTTP with an ONNX file."),
+    "swap": ("export.commands.swap:swap", "Put a new prompt into a deployed bundle."),
+    "rollback": ("export.commands.rollback:rollback", "Serve a bundle's version before."),
     "report": ("server.report.command:report", "Make one HTML page of a run."),
 }
 
-_INTERRUPTED = 130  # as a shell reports SIGINT
+# what an evaluation protocol of the client runs a federation with
+FEDERATION = "server.simulate:federate"
+
+_INTERRUPTED, _TERMINATED = 130, 143  # as a shell reports SIGINT and SIGTERM
 
 
 class LazyGroup(click.Group):
-    """List commands without importing them; torch is loaded by the verbs that need it."""
+    """List commands without importing them; torch is loaded by the verbs that need it.
+
+    Parameters
+    ----------
+    program
+        What errors begin with.
+    verbs
+        Verb -> (where it lives, what it does).
+    hint
+        What somebody who stopped a verb wants to know.
+    """
+
+    def __init__(
+        self, *, program: str, verbs: dict[str, tuple[str, str]], hint: str, **settings: Any
+    ) -> None:
+        super().__init__(**settings)
+        self.program, self.verbs, self.hint = program, verbs, hint
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
         """Return the verbs in the order of a run."""
-        return list(COMMANDS)
+        return list(self.verbs)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
         """Import one verb."""
-        if cmd_name not in COMMANDS:
+        if cmd_name not in self.verbs:
             return None
-        return command(cmd_name, resolve(COMMANDS[cmd_name][0]))
+        return command(cmd_name, resolve(self.verbs[cmd_name][0]))
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
         """Write the list of verbs from the table above."""
         with formatter.section("Commands"):
-            formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
+            formatter.write_dl([(name, text) for name, (_, text) in self.verbs.items()])
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run a verb; an expected error is one line and its own exit code."""
@@ -55,10 +86,10 @@ class LazyGroup(click.Group):
         except FedpromptError as error:
             message = " ".join(str(error).split())
             _tell(message, error.exit_code, as_json=as_json and not shown(ctx))
-            typer.echo(f"fedprompt: {message}", err=True)
+            typer.echo(f"{self.program}: {message}", err=True)
             ctx.exit(error.exit_code)
         except (click.Abort, KeyboardInterrupt):
-            typer.echo("fedprompt: interrupted; a simulation goes on with --resume", err=True)
+            typer.echo(f"{self.program}: interrupted; {self.hint}", err=True)
             ctx.exit(_INTERRUPTED)
         except click.UsageError as error:  # click itself writes it to stderr
             _tell(error.format_message(), error.exit_code, as_json=as_json)
@@ -98,23 +129,65 @@ def command(name: str, function: Callable[..., None]) -> click.Command:
     return made
 
 
-@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+HELP = {"help_option_names": ["-h", "--help"]}
+
+
+@click.group(
+    cls=LazyGroup,
+    program="fedprompt",
+    verbs=COMMANDS,
+    hint="a simulation goes on with --resume",
+    context_settings=HELP,
+)
 @click.version_option(package_name="fedprompt")
 @click.option("-v", "--verbose", is_flag=True, help="Log what happens inside.")
 def group(verbose: bool) -> None:
     """Tune a few hundred numbers over many sites, fuse them into one ONNX file, run it anywhere.
 
     Exit codes: 0 done, 1 error, 2 configuration, 3 data, 4 backbone, 5 prompt, 6 artefact,
-    7 checkpoint, 8 quorum, 9 parity, 10 ONNX Runtime, 11 ONNX file, 12 storage, 130 interrupted.
+    7 checkpoint, 8 quorum, 9 parity, 10 ONNX Runtime, 11 ONNX file, 12 storage, 13 privacy,
+    14 policy, 15 connection, 16 refused, 130 interrupted, 143 terminated.
     """
-    logging.basicConfig(
-        level=logging.DEBUG if verbose else logging.WARNING, format="%(name)s: %(message)s"
-    )
+    handler = logging.StreamHandler()
+    handler.name = logs.MARK  # a verb that has a log of its own replaces it
+    level = logging.DEBUG if verbose else logging.WARNING
+    logging.basicConfig(level=level, format="%(name)s: %(message)s", handlers=[handler])
 
 
 def main() -> None:
-    """Run the command line."""
-    group(prog_name="fedprompt")
+    """Run the command line ``fedprompt``."""
+    run(group)
+
+
+def run(group: LazyGroup) -> None:
+    """Run a `LazyGroup`; SIGTERM ends it as Ctrl-C does, with its own exit code (F34)."""
+    signal.signal(signal.SIGTERM, partial(_terminate, f"{group.program}: terminated; {group.hint}"))
+    try:
+        group(prog_name=group.program)
+    except SystemExit as left:
+        _leave(left.code)
+        raise
+
+
+def _terminate(told: str, number: int, _: FrameType | None) -> None:
+    """Unwind what runs, so that files and processes are left whole; a second signal kills."""
+    signal.signal(number, signal.SIG_DFL)
+    typer.echo(told, err=True)
+    raise SystemExit(_TERMINATED)
+
+
+def _leave(code: str | int | None) -> None:
+    """End the process now if a thread is still at work: the command is over, nobody waits for it.
+
+    Python would join it, for ever if a site hangs; and one that is cut off inside torch while the
+    interpreter goes down aborts the process, whose exit code would be lost.
+    """
+    if threading.active_count() == 1 or not isinstance(code, int):
+        return
+    logging.shutdown()
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    os._exit(code)
 
 
 def _tell(message: str, code: int, *, as_json: bool) -> None:

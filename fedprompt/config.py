@@ -7,18 +7,20 @@ overrides one key. Each owner validates its own section and refuses keys it does
 import difflib
 import importlib
 import json
-import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from fedprompt import toml
 from fedprompt.errors import ConfigError
 
 Scalar = str | int | float | bool
 _OF_A_RUN = ("backbone.", "data.", "fit.")  # what scoring and exporting its prompt need
 Flat = dict[str, Scalar]
+MAX_BYTES = 1 << 20  # of a file of settings; all of them take a few thousand
+_BITS = 64  # of a whole number in TOML and in Flower's messages
 
 # section -> its owner's model; strings, because the library imports no application
 SECTIONS = {
@@ -27,6 +29,7 @@ SECTIONS = {
     "prompt": "fedprompt.prompts.config:PromptConfig",
     "fit": "client.config:FitConfig",
     "server": "server.config:ServerConfig",
+    "privacy": "server.privacy.config:PrivacyConfig",
 }
 
 
@@ -47,7 +50,7 @@ def load(path: Path | None, overrides: Sequence[str] = ()) -> Flat:
     ConfigError
         The file is missing or broken, a section is unknown, or an override has no ``=``.
     """
-    flat = _flatten(_read(path)) if path else {}
+    flat = read(path) if path else {}
     for text in overrides:
         key, equals, value = text.partition("=")
         if not equals:
@@ -55,6 +58,17 @@ def load(path: Path | None, overrides: Sequence[str] = ()) -> Flat:
         flat[key.strip()] = _scalar(value.strip())
     check(flat)
     return flat
+
+
+def read(path: Path) -> Flat:
+    """Return the flat keys of a TOML file, not checked by their owners yet.
+
+    Raises
+    ------
+    ConfigError
+        The file is missing or broken, or a value is no scalar.
+    """
+    return _flatten(_read(path))
 
 
 def of_run(folder: Path) -> Flat:
@@ -71,7 +85,9 @@ def of_run(folder: Path) -> Flat:
     try:
         settings = json.loads(path.read_bytes())
         named = {str(k): v for k, v in settings.items() if isinstance(v, Scalar)}
-    except (ValueError, AttributeError) as error:
+    except OSError as error:
+        raise ConfigError(f"{path} could not be read: {error.strerror}; give --config") from None
+    except (ValueError, AttributeError, RecursionError) as error:
         raise ConfigError(f"{path} is damaged: {error}; remove it and give --config") from None
     return {key: value for key, value in named.items() if key.startswith(_OF_A_RUN)}
 
@@ -84,12 +100,16 @@ def check(flat: Mapping[str, Scalar]) -> None:
     ConfigError
         A section or key is unknown, or a value is refused by its owner.
     """
-    for key in flat:
+    for key, value in flat.items():
         name = key.partition(".")[0]
         if name not in SECTIONS or "." not in key:
             raise ConfigError(
                 f"{key!r} belongs to no section; {_nearest(key)}keys are section.key, sections are "
                 f"{', '.join(SECTIONS)}"
+            )
+        if isinstance(value, int) and value.bit_length() >= _BITS:
+            raise ConfigError(
+                f"{key} is a number of {value.bit_length()} bits; at most {_BITS} travel to a site"
             )
     for name, reference in SECTIONS.items():
         module, _, attribute = reference.partition(":")
@@ -140,15 +160,27 @@ def _explain(name: str, model: type[Section], error: ValidationError) -> str:
         near = difflib.get_close_matches(field, allowed, n=1)
         hint = f"did you mean {name}.{near[0]}? " if near else ""
         return f"{name}.{field} is not a setting: {hint}allowed are {', '.join(allowed)}"
-    return f"{name}.{field} = {first.get('input')!r}: {first['msg']}"
+    return f"{name}.{field} = {shown(first.get('input'))}: {first['msg']}"
+
+
+def shown(value: object) -> str:
+    """Return a refused value for a message, short; Python writes no number of 5,000 digits."""
+    try:
+        return f"{value!r:.200}"
+    except ValueError:
+        return f"a {type(value).__name__} of thousands of digits"
 
 
 def _read(path: Path) -> dict[str, object]:
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        with path.open("rb") as file:
+            data = file.read(MAX_BYTES + 1)
+        if len(data) > MAX_BYTES:
+            raise ConfigError(f"{path} is larger than {MAX_BYTES:,} bytes; give a file of settings")
+        return toml.loads(data.decode())
     except OSError as error:
         raise ConfigError(f"{path} could not be read: {error.strerror}; give --config") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except ValueError as error:  # also a number of 5,000 digits
         raise ConfigError(f"{path} is not TOML: {error}") from None
 
 
@@ -167,7 +199,7 @@ def _flatten(tree: Mapping[str, object]) -> Flat:
 def _scalar(text: str) -> Scalar:
     """Read a value as TOML does; a bare word is a string."""
     try:
-        value = tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+        value = toml.loads(f"value = {text}")["value"]
+    except ValueError:
         return text
     return value if isinstance(value, Scalar) else text

@@ -71,3 +71,27 @@ class StorageError(FedpromptError):
     """Report a disk that is full or may not be written; the old file stays whole."""
 
     exit_code = 12
+
+
+class PrivacyError(FedpromptError):
+    """Stop before a release: the privacy budget is spent, or its ledger cannot be trusted."""
+
+    exit_code = 13
+
+
+class PolicyError(FedpromptError):
+    """Refuse what a site's own policy forbids; names the rule and nothing of the site's data."""
+
+    exit_code = 14
+
+
+class LinkError(FedpromptError):
+    """Refuse a server that cannot be reached, or whose certificate cannot be trusted."""
+
+    exit_code = 15
+
+
+class RefusedError(FedpromptError):
+    """Stop because the server refuses this site's key."""
+
+    exit_code = 16

@@ -7,6 +7,8 @@ from fedprompt.backbone.clip import FrozenClip
 from fedprompt.identity import canonical_json, sha256_arrays
 from fedprompt.prompts.build import Prompt
 
+FROZEN = ("start", ".A")  # how the names of matrices end that every site must begin with
+
 
 def identity_card(
     clip: FrozenClip, prompt: Prompt, classes: Sequence[str], template: str
@@ -19,7 +21,7 @@ def identity_card(
     """
     described = {key: value for key, value in prompt.describe().items() if key != "rank"}
     frozen = prompt.frozen_arrays()
-    start = {name: array for name, array in frozen.items() if name in ("ctx.start", "ctx.A")}
+    start = {name: array for name, array in frozen.items() if name.endswith(FROZEN)}
     described |= {"preprocessing": clip.preprocessing.to_dict(), "template": template}
     method = described | {"start": sha256_arrays(start)[:16]}
     return {

@@ -8,8 +8,10 @@ from pathlib import Path
 from fedprompt.errors import StorageError
 
 
-def write_atomic(path: Path, data: bytes) -> None:
+def write_atomic(path: Path, data: bytes, mode: int = 0o644) -> None:
     """Replace ``path`` by ``data`` whole or not at all: temporary file, fsync, rename, fsync.
+
+    Until the rename nobody else may read the file; ``mode`` 0o600 keeps it so.
 
     Raises
     ------
@@ -26,7 +28,7 @@ def write_atomic(path: Path, data: bytes) -> None:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        Path(temporary).chmod(0o644)
+        Path(temporary).chmod(mode)
         Path(temporary).replace(path)
     except BaseException as error:  # also Ctrl-C: no temporary file may stay
         with contextlib.suppress(OSError):

@@ -6,6 +6,8 @@ the caller about sizes. The header is therefore read here first: eight bytes of 
 
 import json
 import math
+import reprlib
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
@@ -21,6 +23,8 @@ Arrays = dict[str, npt.NDArray[Any]]
 _WIDTH = {"F16": 2, "F32": 4, "F64": 8, "I32": 4, "I64": 8}  # bytes a value of what a prompt holds
 _MAX_HEADER = 1 << 20  # bytes; a prompt's header is a few hundred
 _LENGTH = 8  # bytes of the header's own length, little-endian
+_MAX_AXES = 8
+_MAX_SIDE = 1 << 40  # values along one axis; larger numbers only make slow arithmetic
 
 
 def dump(arrays: Mapping[str, npt.NDArray[Any]]) -> bytes:
@@ -58,7 +62,9 @@ def parse(data: bytes) -> Arrays:
 
 def _checked(data: bytes) -> bytes:
     """Return the bytes once their header fits them; nothing is allocated on a header's word."""
-    if data[:2] in (b"PK", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05"):
+    magic = data[:2] in (b"PK", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
+    # a header of 640 bytes has a length that begins as a pickle does, but then comes its JSON
+    if magic and data[_LENGTH : _LENGTH + 1] != b"{":
         raise ArtefactError(
             "found a pickle or zip (.pt, .npz) where safetensors was expected; it was not opened, "
             "because unpickling runs the sender's code: ask for the safetensors file"
@@ -95,10 +101,10 @@ def _read_header(text: bytes) -> dict[str, Any]:
 def _refuse_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) != len(pairs):
-        names = [name for name, _ in pairs]
-        twice = sorted({name for name in names if names.count(name) > 1})
+        times = Counter(name for name, _ in pairs)
+        twice = sorted(name for name, count in times.items() if count > 1)
         raise ArtefactError(
-            f"{', '.join(twice)} occurs twice in the safetensors header; which one is meant is "
+            f"{', '.join(twice[:3])} occurs twice in the safetensors header; which one is meant is "
             "unknown, so the file is refused"
         )
     return found
@@ -108,13 +114,18 @@ def _size(name: str, entry: object) -> int:
     """Return the bytes a tensor takes, or refuse a dtype or shape that no prompt has."""
     if isinstance(entry, dict):
         dtype, shape = entry.get("dtype"), entry.get("shape")
-        sizes = isinstance(shape, list) and all(type(n) is int and n >= 0 for n in shape)
-        if isinstance(dtype, str) and dtype in _WIDTH and sizes:
+        if isinstance(dtype, str) and dtype in _WIDTH and _is_shape(shape):
             return _WIDTH[dtype] * math.prod(entry["shape"])
     raise ArtefactError(
-        f"tensor {name!r} is declared as {str(entry)[:80]}; expected a dtype of "
-        f"{', '.join(_WIDTH)} and a shape"
+        f"tensor {name[:80]!r} is declared as {reprlib.repr(entry)}; expected a dtype of "
+        f"{', '.join(_WIDTH)} and a shape of at most {_MAX_AXES} axes"
     )
+
+
+def _is_shape(shape: object) -> bool:
+    if not isinstance(shape, list) or len(shape) > _MAX_AXES:
+        return False
+    return all(type(side) is int and 0 <= side <= _MAX_SIDE for side in shape)
 
 
 def _check_values(arrays: Arrays) -> None:

@@ -17,8 +17,11 @@ from fedprompt.errors import FedpromptError
 from fedprompt.identity import canonical_json, sha256_bytes
 
 ARRAYS, METRICS, CONFIG, IDENTITY = "arrays", "metrics", "config", "identity"
+CENTRES = "query.centres"  # kind of the message that asks for what a prompt may start from
 RAW = "raw"  # Flower's `stype`: how the bytes are to be read; short, as it travels with each
 SHARED = ("version", "backbone", "tokenizer", "classes", "method")  # equal at every site
+
+DECLINED = "refused by the site's policy"  # how an error begins that is a site's right
 
 Arrays = dict[str, npt.NDArray[np.float32]]
 Shapes = Mapping[str, tuple[int, ...]]

@@ -12,9 +12,9 @@ from torch.utils.checkpoint import checkpoint
 from fedprompt.backbone.clip import FrozenClip
 from fedprompt.backbone.prompts import TextPrompts
 from fedprompt.backbone.shared_prefix import SharedPrefix
-from fedprompt.types import Context, TextFeatures, Tokens
+from fedprompt.types import TextFeatures, TextTokens, Tokens
 
-ClassEncoder = Callable[[Context], TextFeatures]
+ClassEncoder = Callable[[TextTokens], TextFeatures]
 _WHOLE = 8  # times the tokens that a class has on the general path
 
 
@@ -34,7 +34,7 @@ PLAIN = Speedups(cut=False, share_prefix=False, share_suffixes=False, chunk=0)
 def class_encoder(
     clip: FrozenClip, tokens: Tokens, length: int, speedups: Speedups | None = None
 ) -> ClassEncoder:
-    """Return a function from context [length width] to class features [classes joint].
+    """Return a function from context [layers length width] to class features [classes joint].
 
     Towers that are not causal, or not built of plain blocks, take the general path: every token
     of every class, in smaller chunks.
@@ -45,13 +45,13 @@ def class_encoder(
             clip.text, tokens, length, share=chosen.share_suffixes, chunk=chosen.chunk
         )
 
-    def encode(part: Int[Tensor, "chunk positions"], context: Context) -> TextFeatures:
-        prompts = TextPrompts(context=context, start=clip.first_word)
+    def encode(part: Int[Tensor, "chunk positions"], context: TextTokens) -> TextFeatures:
+        prompts = TextPrompts(tokens=context, start=clip.first_word)
         return clip.text.encode(part, prompts, cut=chosen.cut)
 
     parts = tokens.split(math.ceil(chosen.chunk / _WHOLE) or len(tokens))
 
-    def encode_all(context: Context) -> TextFeatures:
+    def encode_all(context: TextTokens) -> TextFeatures:
         if len(parts) == 1:
             return encode(tokens, context)
         return torch.cat([checkpoint(encode, p, context, use_reentrant=False) for p in parts])

@@ -8,13 +8,24 @@ import torch
 from torch import Tensor, nn
 
 from fedprompt.backbone.fingerprint import model_fingerprint, tokenizer_fingerprint
-from fedprompt.backbone.image_tower import encode_images
+from fedprompt.backbone.image_tower import ImageTower, encode_images
+from fedprompt.backbone.prompted_images import PromptedImages
 from fedprompt.backbone.prompts import ImagePrompts, TextPrompts
 from fedprompt.backbone.text_tower import TextTower
 from fedprompt.data.preprocess import Preprocessing
 from fedprompt.errors import BackboneError
-from fedprompt.types import Context, ImageFeatures, Images, Pixels, TextFeatures, Tokens
+from fedprompt.types import (
+    Activations,
+    Context,
+    ImageFeatures,
+    Images,
+    Pixels,
+    TextFeatures,
+    Tokens,
+    UnitPixels,
+)
 
+ImageEncoder = Callable[[Activations, ImagePrompts], ImageFeatures]
 Tokenizer = Callable[[list[str]], Tensor]
 
 
@@ -71,6 +82,17 @@ class FrozenClip(nn.Module):
         """Return the text tower; BackboneError when it takes no prompt tokens."""
         return TextTower(self.model)
 
+    @cached_property
+    def image(self) -> ImageTower:
+        """Return the image tower; BackboneError when it takes no prompt tokens."""
+        return ImageTower(self.model.visual)
+
+    @cached_property
+    def prompted_images(self) -> ImageEncoder:
+        """Return the encoder of prompted images, its weights laid out once for all who ask."""
+        tower = self.image
+        return PromptedImages(tower) if PromptedImages.fits(tower) else tower.encode
+
     def tokenize(self, texts: Sequence[str]) -> Tokens:
         """Return token ids [classes length] on the model's device.
 
@@ -101,8 +123,11 @@ class FrozenClip(nn.Module):
 
     def normalise(self, pixels: Pixels) -> Images:
         """Scale bytes to what the image tower takes: (x / 255 - mean) / std, channels first."""
-        scaled = pixels.to(self.device).float() / 255
-        return ((scaled - self._mean) / self._std).permute(0, 3, 1, 2)
+        return self.standardise(pixels.to(self.device).permute(0, 3, 1, 2).float() / 255)
+
+    def standardise(self, pixels: UnitPixels) -> Images:
+        """Return (x - mean) / std of each channel; gradients flow to x."""
+        return (pixels - self._mean[:, None, None]) / self._std[:, None, None]
 
     def embed_words(self, words: str) -> Context:
         """Return the token embeddings [length width] of some words, without start and end.

@@ -1,4 +1,4 @@
-"""One residual attention block of a frozen text tower, cut at its attention."""
+"""One residual attention block of a frozen tower, cut at its attention."""
 
 import torch
 from jaxtyping import Float
@@ -26,7 +26,7 @@ class FrozenBlock:
     def __init__(self, block: ResidualAttentionBlock, *, last: bool) -> None:
         self.block, self.heads = block, block.attn.num_heads
         weight, bias = block.attn.in_proj_weight, block.attn.in_proj_bias
-        width = weight.shape[1]
+        width = self._width = weight.shape[1]
         sizes = [width, 2 * width] if last else [3 * width]
         parts = zip(weight.split(sizes), bias.split(sizes), strict=True)
         self._projections = [FrozenLinear(w, b) for w, b in parts]
@@ -47,6 +47,12 @@ class FrozenBlock:
         key, value = self._split(self._projections[1](hidden), 2)
         (query,) = self._split(self._projections[0](hidden[chosen]), 1)
         return query, key, value
+
+    def keys(self, rows: Rows) -> tuple[Heads, Heads]:
+        """Return keys and values of rows that ask nothing themselves."""
+        packed = self._projections[-1](self.block.ln_1(rows))
+        key, value = self._split(packed, packed.shape[-1] // self._width)[-2:]
+        return key, value
 
     def close(self, rows: Rows, read: Heads) -> Rows:
         """Finish the block: output projection, MLP and both residuals."""

@@ -2,29 +2,30 @@
 
 from dataclasses import dataclass
 
-from jaxtyping import Float
-from torch import Tensor
-
-from fedprompt.types import Context
+from fedprompt.types import TextTokens, VisualTokens
 
 
 @dataclass(frozen=True, kw_only=True)
 class TextPrompts:
-    """Replace the embeddings of the first ``length`` words of every class by ``context``.
+    """Replace the first words of every class; block i > 0 overwrites them (IVLP, MaPLe).
 
-    The text of each class must start with ``length`` placeholder words (CoOp, arXiv 2109.01134).
+    ``tokens`` is [layers length width]. The first matrix takes the place of the embeddings of the
+    first ``length`` words, which must be placeholders (CoOp, arXiv 2109.01134), and gets their
+    positions; the others take the place of what entered their block.
     """
 
-    context: Context
+    tokens: TextTokens
     start: int = 1  # position of the first word: 0 in towers without a start token (SigLIP)
 
 
 @dataclass(frozen=True, kw_only=True)
 class ImagePrompts:
-    """Append tokens behind the patches; layer i > 0 overwrites them (VPT-Deep, arXiv 2203.12119).
+    """Append tokens behind the patches; each further block overwrites them (VPT, arXiv 2203.12119).
 
-    ``tokens`` is [layers length width]; the first layer's enter before ``ln_pre`` and, where there
-    is no further layer (VPT-Shallow), they propagate.
+    ``tokens`` is [layers length width], for the blocks ``first``, ``first`` + 1, ... The matrix of
+    block 0 enters before ``ln_pre``. Behind the last prompted block the tokens propagate: with one
+    matrix this is VPT-Shallow.
     """
 
-    tokens: Float[Tensor, "layers length vision_width"]
+    tokens: VisualTokens
+    first: int = 0

@@ -14,7 +14,7 @@ from torch.utils.checkpoint import checkpoint
 
 from fedprompt.backbone.suffixes import Pairs, Suffixes, suffix_tree
 from fedprompt.backbone.text_tower import TextTower
-from fedprompt.types import Context, TextFeatures, Tokens
+from fedprompt.types import TextFeatures, TextTokens, Tokens
 
 Heads = Float[Tensor, "rows heads head_width"]
 AllHeads = Float[Tensor, "all_rows heads head_width"]  # prefix and nodes
@@ -56,7 +56,7 @@ class SharedPrefix:
         plain = all(type(block) is ResidualAttentionBlock for block in tower.blocks)
         return plain and tower.reads_at_end()
 
-    def __call__(self, context: Context) -> TextFeatures:
+    def __call__(self, context: TextTokens) -> TextFeatures:
         """Return the features [classes joint] of every class, not normalised."""
         if len(self.trees) == 1:
             return self._encode(self.trees[0], context)
@@ -64,14 +64,15 @@ class SharedPrefix:
             [checkpoint(self._encode, tree, context, use_reentrant=False) for tree in self.trees]
         )
 
-    def _encode(self, tree: Suffixes, context: Context) -> TextFeatures:
+    def _encode(self, tree: Suffixes, context: TextTokens) -> TextFeatures:
         """Run [prefix; nodes] through the blocks; of the last one only the leaves are read."""
         tower, prefix = self.tower, 1 + self.length
-        shared = torch.cat([self.start, context]) + tower.positions[:prefix]
+        shared = torch.cat([self.start, context[0]]) + tower.positions[:prefix]
         own = tower.embedding[tree.ids] + tower.positions[prefix + tree.depth]
         rows = torch.cat([shared, own])
         *blocks, last = self.blocks
-        for block in blocks:
+        for index, block in enumerate(blocks):
+            rows = self._overwrite(rows, context, index)
             query, key, value = block.project(rows)
             read = torch.cat(
                 [
@@ -80,10 +81,19 @@ class SharedPrefix:
                 ]
             )
             rows = block.close(rows, read)
+        rows = self._overwrite(rows, context, len(blocks))
         query, key, value = last.project_some(rows, prefix + tree.leaves)
         read = _attend_to_path(query, key, value, prefix, tree.leaves, tree.leaf_pairs)
         pooled = tower.owner.ln_final(last.close(rows[prefix + tree.leaves], read))
         return tower.read_out(pooled)[tree.leaf_of]
+
+    def _overwrite(
+        self, rows: Float[Tensor, "rows width"], context: TextTokens, index: int
+    ) -> Float[Tensor, "rows width"]:
+        """Put a deep prompt in place of what entered its block; the first one is there already."""
+        if not 0 < index < len(context):
+            return rows
+        return torch.cat([rows[:1], context[index], rows[1 + self.length :]])
 
 
 def _attend_causally(query: Heads, key: Heads, value: Heads) -> Heads:

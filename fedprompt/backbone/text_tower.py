@@ -51,18 +51,16 @@ class TextTower:
     def embed(
         self, tokens: Tokens, prompts: TextPrompts | None
     ) -> Float[Tensor, "classes length width"]:
-        """Return token embeddings with the context in place, positions added."""
+        """Return token embeddings with the first prompt in place, positions added."""
         rows = self.embedding[tokens].to(self.owner.transformer.get_cast_dtype())
         if prompts is not None:
-            context = prompts.context.to(rows.dtype)
-            start, length = prompts.start, len(context)
-            if start + length + 1 > tokens.shape[1]:
+            length = prompts.tokens.shape[1]
+            if prompts.start + length + 1 > tokens.shape[1]:
                 raise PromptError(
                     f"a prompt of {length} tokens leaves no room for a class name in "
                     f"{tokens.shape[1]} positions; use fewer tokens"
                 )
-            shared = context.expand(len(tokens), -1, -1)
-            rows = torch.cat([rows[:, :start], shared, rows[:, start + length :]], 1)
+            rows = _replace(rows, prompts, 0)
         return rows + self.positions[: tokens.shape[1]].to(rows.dtype)
 
     def encode(
@@ -84,10 +82,25 @@ class TextTower:
         if cut and self.reads_at_end():
             length = int(self.end(tokens).max()) + 1
         tokens = tokens[:, :length]
-        rows = self.owner.transformer(self.embed(tokens, prompts), attn_mask=self._mask(tokens))
+        rows = self._through_blocks(self.embed(tokens, prompts), self._mask(tokens), prompts)
         return self.read_out(
             text_global_pool(self.owner.ln_final(rows), tokens, self.pool, self.end_id)
         )
+
+    def _through_blocks(
+        self,
+        rows: Float[Tensor, "classes length width"],
+        mask: Tensor | None,
+        prompts: TextPrompts | None,
+    ) -> Float[Tensor, "classes length width"]:
+        if prompts is None or len(prompts.tokens) == 1:
+            read: Tensor = self.owner.transformer(rows, attn_mask=mask)
+            return read
+        for index, block in enumerate(self.blocks):
+            if 0 < index < len(prompts.tokens):
+                rows = _replace(rows, prompts, index)
+            rows = block(rows, attn_mask=mask)
+        return rows
 
     def read_out(self, pooled: Float[Tensor, "classes width"]) -> TextFeatures:
         """Project pooled and normalised rows into the joint space."""
@@ -117,3 +130,12 @@ class TextTower:
             built: Tensor = self.owner._build_additive_mask(tokens, length, self.embedding.dtype)
             return built
         return None
+
+
+def _replace(
+    rows: Float[Tensor, "classes positions width"], prompts: TextPrompts, index: int
+) -> Float[Tensor, "classes positions width"]:
+    """Put one prompt matrix in place of what stands at its positions."""
+    matrix = prompts.tokens[index].to(rows.dtype)
+    start, end = prompts.start, prompts.start + len(matrix)
+    return torch.cat([rows[:, :start], matrix.expand(len(rows), -1, -1), rows[:, end:]], 1)

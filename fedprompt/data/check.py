@@ -12,14 +12,16 @@ import numpy as np
 import numpy.typing as npt
 
 from fedprompt.data.cache import cache_folder
+from fedprompt.data.classes import listed
 from fedprompt.data.decode import decode
-from fedprompt.data.image_set import ImageSet
+from fedprompt.data.image_set import ImageSet, Indices
 from fedprompt.errors import DataError, StorageError
 from fedprompt.storage import write_atomic
 
 _DIGEST_BYTES = 32
 _PIECE = 64  # images a thread takes at once
 _MAX_KNOWN = 1_000_000  # digests kept between runs, 32 MB
+MAX_LEAKED_SHARE = 0.05  # of the training images: more is a mistake, such as one folder twice
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,6 +90,47 @@ def first_copies(digests: Sequence[bytes | None]) -> npt.NDArray[np.int64]:
     first: dict[bytes | None, int] = {}
     numbers = (first.setdefault(digest, index) for index, digest in enumerate(digests))
     return np.fromiter(numbers, dtype=np.int64, count=len(digests))
+
+
+def separate(
+    train: ImageSet, test: ImageSet, twins: dict[int, int], rule: str, notes: list[str]
+) -> list[int]:
+    """Return the training images to keep, and note those that are also in the test split.
+
+    Raises
+    ------
+    DataError
+        ``rule`` is refuse, or it is drop and they are too many for an accident.
+    """
+    everything = list(range(len(train)))
+    if not twins:
+        return everything
+    pairs = [f"{train.name(mine)} = {test.name(other)}" for mine, other in twins.items()]
+    found = f"{len(twins)} training images are also in the test split: {listed(pairs)}"
+    many = len(twins) > MAX_LEAKED_SHARE * len(train)
+    if rule == "refuse" or (rule == "drop" and many):
+        raise DataError(
+            f"{found}; remove them from one of the two, or set data.leakage to "
+            f"{'allow' if many else 'drop or allow'}"
+        )
+    if rule == "allow":
+        notes.append(f"{found}; the test accuracy is too high by them")
+        return everything
+    notes.append(f"{found}; they are dropped from training")
+    return [index for index in everything if index not in twins]
+
+
+def note_copies(train: ImageSet, copies: Indices, notes: list[str]) -> None:
+    """Note the training images that are copies of others, and those under another label."""
+    later = np.flatnonzero(copies != np.arange(len(copies)))
+    if not later.size:
+        return
+    pairs = [f"{train.name(int(i))} = {train.name(int(copies[i]))}" for i in later]
+    notes.append(f"{len(later)} training images are copies of others: {listed(pairs)}")
+    torn = later[train.labels[later] != train.labels[copies[later]]]
+    if torn.size:
+        names = [train.name(int(i)) for i in torn]
+        notes.append(f"{len(torn)} copies have another label than the first: {listed(names)}")
 
 
 def _known(ledger: Path) -> set[bytes]:

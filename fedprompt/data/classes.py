@@ -43,8 +43,8 @@ def settle(
     wanted = _read(configured) if configured.strip() else {name: spoken(name) for name in found}
     keys = [spoken(key) for key in wanted]
     names = tuple(wanted.values())
-    _check_names(keys)
-    _check_names(names)
+    check_names(keys)
+    check_names(names)
     place = {key: index for index, key in enumerate(keys)}
     strangers = [name for name in found if spoken(name) not in place]
     if not strangers:
@@ -55,6 +55,19 @@ def settle(
         f"the data has the classes {listed(strangers)}, which data.class_names does not list "
         f"({listed(names)}); add them there or remove their images"
     )
+
+
+def configured_names(configured: str) -> tuple[str, ...]:
+    """Return the names that ``data.class_names`` gives, without looking at any image.
+
+    Raises
+    ------
+    DataError
+        As `settle`.
+    """
+    names = tuple(_read(configured).values())
+    check_names(names)
+    return names
 
 
 def spoken(name: str) -> str:
@@ -77,7 +90,7 @@ def _read(configured: str) -> dict[str, str]:
         names = configured.split(",")
     if isinstance(names, dict):
         return {key: value.strip() for key, value in names.items()}
-    _check_names([spoken(name) for name in names])
+    check_names([spoken(name) for name in names])
     return {name.strip(): spoken(name) for name in names}
 
 
@@ -98,7 +111,14 @@ def _read_file(path: Path) -> list[str] | dict[str, str]:
     return names
 
 
-def _check_names(names: Sequence[str]) -> None:
+def check_names(names: Sequence[str]) -> None:
+    """Check that names can be a list of classes.
+
+    Raises
+    ------
+    DataError
+        A name is empty, doubled, unprintable or the only one.
+    """
     doubled = sorted(name for name, times in Counter(names).items() if times > 1)
     if doubled:
         raise DataError(f"class names occur twice: {listed(doubled)}; each must be one of a kind")

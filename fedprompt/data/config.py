@@ -6,14 +6,16 @@ from pydantic import Field, field_validator
 
 from fedprompt.config import Section
 from fedprompt.data.decode import MAX_PIXELS, PILLOW_MAX_PIXELS
+from fedprompt.data.halves import Half
 from fedprompt.data.partition import NAMES as PARTITIONERS
 
 
 class DataConfig(Section):
     """Settings of the ``[data]`` section."""
 
-    # "fashion-mnist"; a folder of images; a .csv, .jsonl or split_zhou_*.json manifest; a folder
-    # written by datasets' save_to_disk; or "hf:owner/name[:configuration]" on the hub
+    # "fashion-mnist"; "emoji" (four domains); a folder of images; a .csv, .jsonl or
+    # split_zhou_*.json manifest; a folder written by datasets' save_to_disk; or
+    # "hf:owner/name[:configuration]" on the hub
     source: str = "fashion-mnist"
     root: str = ""  # folder that a manifest's paths start at and stay in; "" = the manifest's own
     image_column: str = ""  # of a Hugging Face dataset; "" = its only image column
@@ -21,13 +23,16 @@ class DataConfig(Section):
     # class names with commas between, or a .txt (one a line) or .json file (a list, or
     # {"label in the data": "name in the prompt"}); "" = as the data has them
     class_names: str = ""
+    # classes that take part: base = the first half of the list, new = the second (CoCoOp's)
+    subsample_classes: Half = "all"
     template: str = "a photo of a {}."  # "{}" is replaced by a class name
     shots: int = Field(0, ge=0)  # images of each class taken from the training split; 0 = all
     limit: int = Field(0, ge=0)  # images taken from the training split, classes kept in share
     test_limit: int = Field(0, ge=0)  # the same of the test split
     test_share: float = Field(0.2, ge=0, lt=1)  # of a source that has no test split of its own
     holdout: float = Field(0.2, ge=0, lt=1)  # share of a site's images kept for its evaluation
-    # iid, dirichlet, inner-dirichlet, pathological, shard, size, linear, square, exponential
+    # iid, dirichlet, inner-dirichlet, pathological, shard, size, linear, square, exponential;
+    # domain: a site has images of one domain; disjoint: no class lies at two sites
     partitioner: str = "dirichlet"
     alpha: float = Field(0.3, ge=0.001, le=1e6)  # Dirichlet concentration: small is uneven
     classes_per_client: int = Field(2, ge=1)  # of the pathological partitioner

@@ -73,7 +73,7 @@ def _check_size(image: Image.Image, max_pixels: int) -> None:
     if width * height > max_pixels:
         raise DataError(
             f"the image is {width} x {height} pixels, more than max_pixels = {max_pixels}; "
-            "make it smaller or raise data.max_pixels"
+            "make it smaller or raise max_pixels"
         )
 
 

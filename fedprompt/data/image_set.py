@@ -1,7 +1,7 @@
 """Hold labelled images of known classes, wherever their bytes lie."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import numpy as np
@@ -23,6 +23,11 @@ class Source(Protocol):
         """Return what a person would look for: a path, or a row number."""
 
 
+def no_domains() -> Indices:
+    """Return the domains of images that have none: int64 [0]."""
+    return np.zeros(0, dtype=np.int64)
+
+
 @dataclass(frozen=True, eq=False)
 class ImageSet:
     """Label some images of one source; a subset shares the source and copies no bytes.
@@ -37,23 +42,32 @@ class ImageSet:
         Where the bytes lie.
     rows
         int64 [images], the place of each image in ``source``.
+    domains
+        int64 [images], indices into ``domain_names``; int64 [0] when the source has no domains.
+    domain_names
+        Who drew, took or measured the images; empty when nobody says.
     """
 
     classes: tuple[str, ...]
     labels: Indices
     source: Source
     rows: Indices
+    domains: Indices = field(default_factory=no_domains)
+    domain_names: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.labels.shape != self.rows.shape or self.labels.ndim != 1:
             raise DataError(
                 f"found labels {self.labels.shape} for rows {self.rows.shape}; expected one each"
             )
-        if self.labels.size and not 0 <= self.labels.min() <= self.labels.max() < len(self.classes):
+        expected = self.labels.shape if self.domain_names else (0,)
+        if self.domains.shape != expected:
             raise DataError(
-                f"labels run from {self.labels.min()} to {self.labels.max()}; "
-                f"expected 0 to {len(self.classes) - 1}"
+                f"found domains {self.domains.shape} for labels {self.labels.shape} and "
+                f"{len(self.domain_names)} names of domains; expected {expected}"
             )
+        _check_range("labels", self.labels, len(self.classes))
+        _check_range("domains", self.domains, len(self.domain_names))
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -73,14 +87,30 @@ class ImageSet:
     def subset(self, indices: Sequence[int] | Indices) -> "ImageSet":
         """Return the images at ``indices``, in that order; none gives an empty set."""
         chosen = np.asarray(indices, dtype=np.int64)
-        return ImageSet(self.classes, self.labels[chosen], self.source, self.rows[chosen])
+        domains = self.domains[chosen] if self.domain_names else self.domains
+        return replace(self, labels=self.labels[chosen], rows=self.rows[chosen], domains=domains)
 
     def counts(self) -> Indices:
         """Return the number of images of each class, int64 [classes]."""
         return np.bincount(self.labels, minlength=len(self.classes)).astype(np.int64)
 
 
-def image_set(classes: Sequence[str], labels: Sequence[int] | Indices, source: Source) -> ImageSet:
-    """Return the set of all images of a source, one label each."""
+def image_set(
+    classes: Sequence[str],
+    labels: Sequence[int] | Indices,
+    source: Source,
+    domains: Sequence[int] | Indices = (),
+    domain_names: Sequence[str] = (),
+) -> ImageSet:
+    """Return the set of all images of a source, one label each, and one domain if it has any."""
     values = np.asarray(labels, dtype=np.int64)
-    return ImageSet(tuple(classes), values, source, np.arange(len(values), dtype=np.int64))
+    rows = np.arange(len(values), dtype=np.int64)
+    numbers = np.asarray(domains, dtype=np.int64)
+    return ImageSet(tuple(classes), values, source, rows, numbers, tuple(domain_names))
+
+
+def _check_range(what: str, values: Indices, count: int) -> None:
+    if values.size and not 0 <= values.min() <= values.max() < count:
+        raise DataError(
+            f"{what} run from {values.min()} to {values.max()}; expected 0 to {count - 1}"
+        )

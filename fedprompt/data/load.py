@@ -6,17 +6,24 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fedprompt.data.check import Examined, examine, first_copies, seen_in
+from fedprompt.data.check import (
+    Examined,
+    examine,
+    first_copies,
+    note_copies,
+    seen_in,
+    separate,
+)
 from fedprompt.data.classes import listed, settle
 from fedprompt.data.config import DataConfig
+from fedprompt.data.domain_partition import NAME as DOMAIN
+from fedprompt.data.halves import half_of
 from fedprompt.data.image_set import ImageSet, Indices, image_set
 from fedprompt.data.partition import partition
 from fedprompt.data.shots import few_shot, hold_out, stratified
 from fedprompt.data.sources import read
-from fedprompt.data.splits import Splits
+from fedprompt.data.splits import Split, Splits
 from fedprompt.errors import DataError
-
-MAX_LEAKED_SHARE = 0.05  # of the training images: more is a mistake, such as one folder twice
 
 _log = logging.getLogger(__name__)
 
@@ -43,7 +50,7 @@ class Loaded:
 
 
 @dataclass(frozen=True, eq=False)
-class Site:
+class Images:
     """Hold one site's images, to learn from and to evaluate on; either may be empty."""
 
     train: ImageSet
@@ -64,28 +71,52 @@ def load(config: DataConfig) -> tuple[ImageSet, ImageSet]:
     return loaded.train, loaded.test
 
 
-def site(config: DataConfig, partition_id: int, num_partitions: int) -> Site:
-    """Return the images of site ``partition_id``, counted from 0; it may have none.
+def own(config: DataConfig) -> Images:
+    """Return all images of a real site: the training split of its source, a part held out.
 
-    One site of one is a real site with images of its own: it keeps them all. Copies of an image
-    are never on both sides of the held-out share.
+    Raises
+    ------
+    DataError
+        As `load`.
+    """
+    return _held_out(config, np.arange(len(inspect(config).train), dtype=np.int64))
+
+
+def share(config: DataConfig, partition_id: int, num_partitions: int) -> Images:
+    """Return the images of simulated site ``partition_id``, counted from 0; it may have none.
+
+    Copies of an image are never on both sides of the held-out share.
 
     Raises
     ------
     DataError
         As `load`; or there is no such site, or the images cannot be divided.
     """
+    check_site(partition_id, num_partitions)
+    return _held_out(config, _parts(config, num_partitions)[partition_id])
+
+
+def check_site(partition_id: int, num_partitions: int) -> None:
+    """Check that a simulated site exists.
+
+    Raises
+    ------
+    DataError
+        Sites are counted from 0 to ``num_partitions - 1``.
+    """
     if not 0 <= partition_id < num_partitions:
         raise DataError(
             f"partition-id is {partition_id}; expected 0 to {num_partitions - 1}, because "
             f"num-partitions is {num_partitions}"
         )
+
+
+def _held_out(config: DataConfig, mine: Indices) -> Images:
     loaded = inspect(config)
-    mine = _parts(config, num_partitions)[partition_id]
     kept, held = hold_out(loaded.train.labels[mine], config.holdout, config.seed)
     copies = loaded.copies[mine]
     fresh = ~np.isin(copies[held], copies[kept])
-    return Site(
+    return Images(
         train=loaded.train.subset(mine[np.sort(np.append(kept, held[~fresh]))]),
         holdout=loaded.train.subset(mine[held[fresh]]),
     )
@@ -95,20 +126,26 @@ def site(config: DataConfig, partition_id: int, num_partitions: int) -> Site:
 def inspect(config: DataConfig) -> Loaded:
     """Load and check once a process; what was found is logged then, and kept for reports."""
     splits = read(config)
-    train, test = _two_sets(splits, config)
+    train, test = (half_of(part, config.subsample_classes) for part in _two_sets(splits, config))
     notes = _check_classes(train, configured=bool(config.class_names.strip()))
     train, test = _take(train, test, config)
-    skipped: dict[str, str] = {}
-    train, train_digests = _readable(train, config, splits.verified, skipped)
-    test, test_digests = _readable(test, config, splits.verified, skipped)
+    counts = len(train), len(test)
+    train, train_digests, bad = _readable(train, config, splits.verified)
+    test, test_digests, bad_test = _readable(test, config, splits.verified)
+    skipped = bad | bad_test
+    if splits.test is None:  # a split made here spreads the bad files by chance
+        _refuse_many(skipped, sum(counts), config)
+    else:
+        _refuse_many(bad, counts[0], config)
+        _refuse_many(bad_test, counts[1], config)
     if skipped:
         first = [f"{name}: {reason}" for name, reason in skipped.items()]
         notes.append(f"{len(skipped)} images cannot be read and are skipped: {listed(first)}")
     # a split made here divides copies by chance: that is no fault of the data
     rule = "drop-all" if splits.test is None and config.leakage != "allow" else config.leakage
-    kept = _separate(train, test, seen_in(train_digests, test_digests), rule, notes)
+    kept = separate(train, test, seen_in(train_digests, test_digests), rule, notes)
     train, copies = train.subset(kept), first_copies([train_digests[i] for i in kept])
-    _note_copies(train, copies, notes)
+    note_copies(train, copies, notes)
     for note in notes:
         _log.warning("%s", note)
     return Loaded(train, test, copies, tuple(skipped.items()), tuple(notes))
@@ -116,11 +153,11 @@ def inspect(config: DataConfig) -> Loaded:
 
 @functools.lru_cache(maxsize=4)
 def _parts(config: DataConfig, count: int) -> tuple[Indices, ...]:
-    labels = inspect(config).train.labels
-    if count == 1:
-        return (np.arange(len(labels), dtype=np.int64),)
+    train = inspect(config).train
+    if count == 1 and config.partitioner != DOMAIN:  # which refuses one site of several domains
+        return (np.arange(len(train), dtype=np.int64),)
     parts = partition(
-        labels,
+        train.labels,
         config.partitioner,
         count,
         config.seed,
@@ -128,15 +165,22 @@ def _parts(config: DataConfig, count: int) -> tuple[Indices, ...]:
         classes_per_client=config.classes_per_client,
         shards_per_client=config.shards_per_client,
         min_images=config.min_images,
+        domains=train.domains,
+        domain_names=train.domain_names,
     )
     return tuple(parts)
 
 
 def _two_sets(splits: Splits, config: DataConfig) -> tuple[ImageSet, ImageSet]:
     names, place = settle(splits.classes, config.class_names, numbered=splits.numbered)
-    train = image_set(names, place[splits.train.labels], splits.train.source)
+
+    def whole(split: Split) -> ImageSet:
+        labels, domains = place[split.labels], split.domains
+        return image_set(names, labels, split.source, domains, splits.domain_names)
+
+    train = whole(splits.train)
     if splits.test is not None:
-        return train, image_set(names, place[splits.test.labels], splits.test.source)
+        return train, whole(splits.test)
     kept, held = hold_out(train.labels, config.test_share, config.seed)
     return train.subset(kept), train.subset(held)
 
@@ -167,51 +211,19 @@ def _take(train: ImageSet, test: ImageSet, config: DataConfig) -> tuple[ImageSet
 
 
 def _readable(
-    images: ImageSet, config: DataConfig, verified: bool, skipped: dict[str, str]
-) -> tuple[ImageSet, list[bytes | None]]:
-    """Return the images that can be read, with their digests."""
+    images: ImageSet, config: DataConfig, verified: bool
+) -> tuple[ImageSet, list[bytes | None], dict[str, str]]:
+    """Return the images that can be read, their digests, and why the others cannot, by name."""
     found: Examined = examine(images, config.max_pixels, verified=verified)
     named = {images.name(index): reason for index, reason in found.reasons.items()}
-    if len(named) > config.unreadable_share * len(images):
-        first = [f"{name}: {reason}" for name, reason in named.items()]
+    kept = [index for index in range(len(images)) if index not in found.reasons]
+    return images.subset(kept), [found.digests[index] for index in kept], named
+
+
+def _refuse_many(bad: dict[str, str], count: int, config: DataConfig) -> None:
+    if len(bad) > config.unreadable_share * count:
+        first = [f"{name}: {reason}" for name, reason in bad.items()]
         raise DataError(
-            f"{len(named)} of {len(images)} images cannot be read, more than the "
+            f"{len(bad)} of {count} images cannot be read, more than the "
             f"{config.unreadable_share:.0%} of data.unreadable_share: {listed(first)}"
         )
-    skipped |= named
-    kept = [index for index in range(len(images)) if index not in found.reasons]
-    return images.subset(kept), [found.digests[index] for index in kept]
-
-
-def _separate(
-    train: ImageSet, test: ImageSet, twins: dict[int, int], rule: str, notes: list[str]
-) -> list[int]:
-    """Return the training images to keep, and note those that are also in the test split."""
-    everything = list(range(len(train)))
-    if not twins:
-        return everything
-    pairs = [f"{train.name(mine)} = {test.name(other)}" for mine, other in twins.items()]
-    found = f"{len(twins)} training images are also in the test split: {listed(pairs)}"
-    many = len(twins) > MAX_LEAKED_SHARE * len(train)
-    if rule == "refuse" or (rule == "drop" and many):
-        raise DataError(
-            f"{found}; remove them from one of the two, or set data.leakage to "
-            f"{'allow' if many else 'drop or allow'}"
-        )
-    if rule == "allow":
-        notes.append(f"{found}; the test accuracy is too high by them")
-        return everything
-    notes.append(f"{found}; they are dropped from training")
-    return [index for index in everything if index not in twins]
-
-
-def _note_copies(train: ImageSet, copies: Indices, notes: list[str]) -> None:
-    later = np.flatnonzero(copies != np.arange(len(copies)))
-    if not later.size:
-        return
-    pairs = [f"{train.name(int(i))} = {train.name(int(copies[i]))}" for i in later]
-    notes.append(f"{len(later)} training images are copies of others: {listed(pairs)}")
-    torn = later[train.labels[later] != train.labels[copies[later]]]
-    if torn.size:
-        names = [train.name(int(i)) for i in torn]
-        notes.append(f"{len(torn)} copies have another label than the first: {listed(names)}")

@@ -1,7 +1,8 @@
 """Read a manifest: a list of images with their labels.
 
-CSV with the header ``path,label`` or ``path,label,split``; JSON lines with the same keys; or
-CoOp's ``split_zhou_*.json``, ``{"train": [[path, number, class name], ...], "val": ..., "test":
+CSV with the header ``path,label``, and ``split`` and ``domain`` if wanted; JSON lines with the same
+keys (a domain is the camera, hand or hospital an image comes from; every line has one, or none);
+or CoOp's ``split_zhou_*.json``, ``{"train": [[path, number, class name], ...], "val": ..., "test":
 ...}``. A path is relative to the manifest's folder, or to ``data.root``; it may not leave that
 folder. An absolute path is taken when it lies inside, so ``data.root = "/"`` allows any (F33).
 """
@@ -32,6 +33,7 @@ class _Row(NamedTuple):
     path: str
     label: str
     split: str
+    domain: str = ""
 
 
 def read_manifest(manifest: Path, root: Path | None = None) -> Splits:
@@ -66,7 +68,9 @@ def _csv_rows(text: str) -> Iterator[_Row]:
     reader = csv.DictReader(io.StringIO(text, newline=""), strict=True, skipinitialspace=True)
     try:
         if not {"path", "label"} <= set(reader.fieldnames or ()):
-            raise DataError(f"the header is {reader.fieldnames}; expected path,label[,split]")
+            raise DataError(
+                f"the header is {reader.fieldnames}; expected path,label[,split][,domain]"
+            )
         for row in reader:
             yield _row(f"line {reader.line_num}", row)
     except csv.Error as error:
@@ -89,7 +93,13 @@ def _row(where: str, row: dict[str, object]) -> _Row:
         raise DataError(f"{where} has no path")
     if not isinstance(label, str | int) or isinstance(label, bool) or not str(label).strip():
         raise DataError(f"{where} has no label")
-    return _Row(where, path, str(label).strip(), str(split or "").strip().lower())
+    domain = "" if row.get("domain") is None else row["domain"]
+    if not isinstance(domain, str | int) or isinstance(domain, bool):
+        raise DataError(f"{where}: the domain is a {type(domain).__name__}; expected a name")
+    name = str(domain).strip()
+    if not name.isprintable():
+        raise DataError(f"{where}: the domain {name!r} has unprintable characters")
+    return _Row(where, path, str(label).strip(), str(split or "").strip().lower(), name)
 
 
 def _read_coop(text: str) -> tuple[list[_Row], tuple[str, ...]]:
@@ -111,24 +121,46 @@ def _read_coop(text: str) -> tuple[list[_Row], tuple[str, ...]]:
 
 
 def _splits(rows: list[_Row], classes: tuple[str, ...], numbered: bool, base: Path) -> Splits:
-    number_of = {name: number for number, name in enumerate(classes)}
-    paths: dict[str, list[str]] = {"train": [], "val": [], "test": []}
-    labels: dict[str, list[int]] = {"train": [], "val": [], "test": []}
+    names = _domain_names(rows)
+    grouped: dict[str, list[_Row]] = {"train": [], "val": [], "test": []}
     for row in rows:
         split = _SPLIT_OF.get(row.split)
         if split is None:
             raise DataError(f"{row.where}: split {row.split!r}; expected train, val or test")
-        try:
-            paths[split].append(inside(base, row.path))
-        except DataError as error:
-            raise DataError(f"{row.where}: {error}") from error
-        labels[split].append(number_of[row.label])
-    made = {
-        name: Split(np.array(labels[name], dtype=np.int64), Files(base, paths[name]))
-        for name in paths
-    }
-    test = "test" if paths["test"] else "val"
-    return Splits(classes, numbered, made["train"], made[test] if paths[test] else None)
+        grouped[split].append(row)
+    made = {split: _split(members, classes, names, base) for split, members in grouped.items()}
+    test = made["test" if grouped["test"] else "val"]
+    kept = test if len(test.labels) else None
+    return Splits(classes, numbered, made["train"], kept, domain_names=names)
+
+
+def _split(
+    rows: list[_Row], classes: tuple[str, ...], domain_names: tuple[str, ...], base: Path
+) -> Split:
+    number_of = {name: number for number, name in enumerate(classes)}
+    domain_of = {name: number for number, name in enumerate(domain_names)}
+    labels = np.array([number_of[row.label] for row in rows], dtype=np.int64)
+    domains = np.array([domain_of[row.domain] for row in rows if domain_names], dtype=np.int64)
+    return Split(labels, Files(base, [_path(row, base) for row in rows]), domains)
+
+
+def _path(row: _Row, base: Path) -> str:
+    try:
+        return inside(base, row.path)
+    except DataError as error:
+        raise DataError(f"{row.where}: {error}") from error
+
+
+def _domain_names(rows: list[_Row]) -> tuple[str, ...]:
+    """Return the sorted domains; none when no row names one."""
+    named = [row for row in rows if row.domain]
+    if named and len(named) < len(rows):
+        lacking = next(row for row in rows if not row.domain)
+        raise DataError(
+            f"{lacking.where} has no domain, but {named[0].where} has {named[0].domain!r}; "
+            "give every line one, or none"
+        )
+    return tuple(sorted({row.domain for row in named}))
 
 
 def _json(text: str, where: str) -> object:

@@ -1,5 +1,7 @@
 """Divide a training set among simulated sites with flwr-datasets' partitioners, by name.
 
+Two are our own: ``domain`` (domain_partition.py) and ``disjoint`` (class_partition.py).
+
 flwr-datasets drops rows without a word in two cases: classes that the pathological partitioner
 gave to nobody, and what is left over after equal shards. Here every row arrives exactly once: a
 dropped row goes to the site that holds most of its class, and where no site holds the class the
@@ -7,19 +9,20 @@ partition is refused.
 """
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from fedprompt.data import class_partition, domain_partition
 from fedprompt.errors import DataError
 
 Indices = npt.NDArray[np.int64]
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class _Wanted:
     rows: int
     count: int
@@ -53,7 +56,7 @@ _PARTITIONERS: dict[str, Callable[[Any, _Wanted], Any]] = {
     "square": lambda flwr, w: flwr.SquarePartitioner(w.count),
     "exponential": lambda flwr, w: flwr.ExponentialPartitioner(w.count),
 }
-NAMES = tuple(_PARTITIONERS)
+NAMES = (*_PARTITIONERS, domain_partition.NAME, class_partition.NAME)
 
 
 def partition(
@@ -66,6 +69,8 @@ def partition(
     classes_per_client: int = 2,
     shards_per_client: int = 2,
     min_images: int = 0,
+    domains: Indices | None = None,
+    domain_names: Sequence[str] = (),
 ) -> list[Indices]:
     """Divide rows among ``count`` sites; a site may get none.
 
@@ -81,6 +86,8 @@ def partition(
         Concentration, and least images of a site, of the Dirichlet partitioners.
     classes_per_client, shards_per_client
         Of the pathological and of the shard partitioner.
+    domains, domain_names
+        int64 [images], indices into the names, of the domain partitioner.
 
     Returns
     -------
@@ -91,32 +98,38 @@ def partition(
     DataError
         The name is unknown, the division is impossible, or classes reach no site.
     """
-    if name not in _PARTITIONERS:
+    _check(labels, name, count)
+    if name == domain_partition.NAME:
+        known = np.zeros(0, np.int64) if domains is None else domains
+        return domain_partition.divide_by_domain(labels, known, domain_names, count, seed)
+    if name == class_partition.NAME:
+        return class_partition.divide_by_class(labels, count, seed)
+    wanted = _Wanted(
+        len(labels), count, seed, alpha, classes_per_client, shards_per_client, min_images
+    )
+    return _complete(labels, _divided(labels, name, wanted), name)
+
+
+def _check(labels: Indices, name: str, count: int) -> None:
+    if name not in NAMES:
         raise DataError(f"no partitioner is named {name!r}; expected one of {', '.join(NAMES)}")
     if not 1 <= count <= len(labels):
         raise DataError(
             f"cannot divide {len(labels)} images among {count} sites; expected 1 to {len(labels)}"
         )
-    wanted = _Wanted(
-        rows=len(labels),
-        count=count,
-        seed=seed,
-        alpha=alpha,
-        classes_per_client=classes_per_client,
-        shards_per_client=shards_per_client,
-        min_images=min_images,
-    )
+
+
+def _divided(labels: Indices, name: str, wanted: _Wanted) -> list[Indices]:
     try:
-        parts = _divide(labels, name, wanted)
+        return _parts(labels, name, wanted)
     except (ValueError, ZeroDivisionError) as error:  # the latter for more shards than images
         raise DataError(
-            f"the {name} partitioner cannot divide {len(labels)} images among {count} sites: "
-            f"{error}"
+            f"the {name} partitioner cannot divide {len(labels)} images among {wanted.count} "
+            f"sites: {error}"
         ) from error
-    return _complete(labels, parts, name)
 
 
-def _divide(labels: Indices, name: str, wanted: _Wanted) -> list[Indices]:
+def _parts(labels: Indices, name: str, wanted: _Wanted) -> list[Indices]:
     import datasets
     import flwr_datasets.partitioner as flwr
 

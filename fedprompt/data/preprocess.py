@@ -125,7 +125,7 @@ def _centre(image: Image.Image, pre: Preprocessing) -> Image.Image:
     left, top = (_offset(length, pre.size) for length in image.size)
     if image.size == (pre.size, pre.size):
         return image
-    if left >= 0 and top >= 0:
+    if min(image.size) >= pre.size:
         return image.crop((left, top, left + pre.size, top + pre.size))
     canvas = Image.new("RGB", (pre.size, pre.size), (pre.fill,) * 3)
     canvas.paste(image, (-left, -top))

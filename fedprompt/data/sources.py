@@ -4,6 +4,8 @@ from pathlib import Path
 
 from fedprompt.data import hub
 from fedprompt.data.config import DataConfig
+from fedprompt.data.emoji import NAME as EMOJI
+from fedprompt.data.emoji import read_emoji
 from fedprompt.data.fashion_mnist import NAME as FASHION_MNIST
 from fedprompt.data.fashion_mnist import read_fashion_mnist
 from fedprompt.data.folder import read_folder
@@ -24,6 +26,8 @@ def read(config: DataConfig) -> Splits:
     columns = (config.image_column, config.label_column)
     if config.source == FASHION_MNIST:
         return read_fashion_mnist()
+    if config.source == EMOJI:
+        return read_emoji()
     if config.source.startswith(hub.PREFIX):
         return hub.read_hub(config.source, *columns)
     path = Path(config.source).expanduser()
@@ -33,6 +37,7 @@ def read(config: DataConfig) -> Splits:
         return read_manifest(path, Path(config.root).expanduser() if config.root else None)
     found = "is no manifest" if path.exists() else "does not exist"
     raise DataError(
-        f"data.source = {config.source!r} {found}; expected {FASHION_MNIST}, a folder of images, "
-        f"a manifest ({', '.join(MANIFESTS)}), a folder written by save_to_disk or hf:owner/name"
+        f"data.source = {config.source!r} {found}; expected {FASHION_MNIST}, {EMOJI}, a folder of "
+        f"images, a manifest ({', '.join(MANIFESTS)}), a folder written by save_to_disk or "
+        "hf:owner/name"
     )

@@ -1,11 +1,11 @@
 """Hold what a source has, before the list of classes is settled."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 
-from fedprompt.data.image_set import Source
+from fedprompt.data.image_set import Source, no_domains
 
 TRAIN_NAMES = ("train", "training")
 TEST_NAMES = ("test", "testing")
@@ -14,10 +14,11 @@ VALIDATION_NAMES = ("val", "valid", "validation")  # the test split of a source 
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """Pair a source's images with their labels, int64 [images]."""
+    """Pair a source's images with their labels, int64 [images], and their domains, if any."""
 
     labels: npt.NDArray[np.int64]
     source: Source
+    domains: npt.NDArray[np.int64] = field(default_factory=no_domains)
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,6 +35,8 @@ class Splits:
         None when the source has no test split.
     verified
         Whether the bytes were compared with a pinned hash, so that all images are readable.
+    domain_names
+        What the splits' domains are called, in order; empty when the source has no domains.
     """
 
     classes: tuple[str, ...]
@@ -41,3 +44,4 @@ class Splits:
     train: Split
     test: Split | None
     verified: bool = False
+    domain_names: tuple[str, ...] = ()

@@ -1,21 +1,20 @@
 """From a tuned prompt to its artefact and back."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from fedprompt.artefact import Artefact
 from fedprompt.backbone.class_encoder import Speedups
 from fedprompt.backbone.clip import FrozenClip
-from fedprompt.errors import ArtefactError
+from fedprompt.config import section
+from fedprompt.errors import ArtefactError, ConfigError
 from fedprompt.prompts.build import Prompt, build_prompt
 from fedprompt.prompts.config import PromptConfig
-from fedprompt.prompts.coop import RANDOM, Coop
-from fedprompt.prompts.forms import LowRank
+from fedprompt.prompts.starts import RANDOM
 
 
 def to_artefact(
@@ -57,28 +56,41 @@ def from_artefact(artefact: Artefact, clip: FrozenClip, speedups: Speedups | Non
     metadata = artefact.metadata
     _check_hash("backbone", metadata["backbone"]["sha256"], clip.fingerprint)
     _check_hash("tokenizer", metadata["tokenizer_sha256"], clip.tokenizer_fingerprint)
-    config = PromptConfig(
-        method=metadata["method"],
-        tokens=max(1, metadata["tokens"]),
-        rank=max(1, metadata["rank"]),
-        init=RANDOM,  # overwritten below by the tensors
-    )
-    shared = "ctx.A" in artefact.tensors and "ctx.A" not in metadata["trained"]
+    factors = [name for name in artefact.tensors if name.endswith(".A")]
     prompt = build_prompt(
-        config,
+        _prompt_config(metadata),
         clip,
         metadata["classes"],
         metadata["template"],
-        shared_basis=shared,
+        shared_basis=bool(factors) and not set(factors) & set(metadata["trained"]),
         speedups=speedups,
+        any_start=True,
     )
-    if isinstance(prompt, Coop) and isinstance(prompt.ctx, LowRank):
-        frozen = {"ctx.start": prompt.ctx.start} | ({"ctx.A": prompt.ctx.A} if shared else {})
-        for name, buffer in frozen.items():
-            buffer.copy_(torch.from_numpy(_array(artefact, name, tuple(buffer.shape))))
-    own = prompt.arrays()
+    _check_maps(metadata.get("maps_sha256"), prompt.describe().get("maps_sha256"))
+    frozen, own = prompt.frozen_arrays(), prompt.arrays()
+    prompt.load_frozen({name: _array(artefact, name, frozen[name].shape) for name in frozen})
     prompt.load_arrays({name: _array(artefact, name, own[name].shape) for name in own})
     return prompt
+
+
+def _prompt_config(metadata: Mapping[str, Any]) -> PromptConfig:
+    """Return the settings that build a prompt of the artefact's kind.
+
+    Starts do not matter: tensors overwrite them. So a text prompt is drawn, which needs no words.
+    What the seed draws and no tensor overwrites (frozen maps) comes with the seed, ``prompt_seed``.
+    """
+    kept = {key: metadata[key] for key in PromptConfig.model_fields if key in metadata}
+    values = {f"prompt.{key}": value for key, value in kept.items() if key != "seed"}
+    values |= {
+        "prompt.tokens": max(1, metadata["tokens"]),
+        "prompt.rank": max(1, metadata["rank"]),
+        "prompt.init": RANDOM,
+        "prompt.seed": metadata.get("prompt_seed", 0),
+    }
+    try:
+        return section(values, "prompt", PromptConfig)
+    except ConfigError as error:
+        raise ArtefactError(f"the artefact describes no prompt that is known: {error}") from None
 
 
 def _array(artefact: Artefact, name: str, shape: tuple[int, ...]) -> npt.NDArray[np.float32]:
@@ -101,6 +113,11 @@ def _check_hash(what: str, found: str, expected: str) -> None:
         )
 
 
-def load_artefact(path: Path) -> Artefact:
-    """Read an artefact folder, or the one inside a run's folder."""
-    return Artefact.load(path / "artefact" if (path / "artefact").is_dir() else path)
+def _check_maps(found: object, expected: object) -> None:
+    """Refuse frozen maps that are not those of the training: they come from a seed, not a file."""
+    if found != expected:
+        raise ArtefactError(
+            f"the prompt was tuned with frozen maps of hash {str(found)[:64]}, its seed draws "
+            f"{expected} here; the artefact is damaged, or another release of torch wrote it: "
+            "load it with that one"
+        )

@@ -1,17 +1,89 @@
 """From a name to a prompt method: one line a method."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
 
 import torch
 
 from fedprompt.backbone.class_encoder import Speedups
 from fedprompt.backbone.clip import FrozenClip
+from fedprompt.errors import PromptError
+from fedprompt.prompts.adapt import Adapt
+from fedprompt.prompts.advpt import advpt
+from fedprompt.prompts.cocoop import Cocoop
 from fedprompt.prompts.config import PromptConfig
-from fedprompt.prompts.coop import Coop, starting_context
-from fedprompt.prompts.forms import Full, LowRank
-from fedprompt.prompts.template import Template
+from fedprompt.prompts.coop import Coop
+from fedprompt.prompts.domain_prompts import DomainPrompts
+from fedprompt.prompts.fedclip import FedClip
+from fedprompt.prompts.forms import form_maker
+from fedprompt.prompts.head import Head
+from fedprompt.prompts.headed import HeadedClip
+from fedprompt.prompts.host import Host, Material
+from fedprompt.prompts.ivlp import Ivlp
+from fedprompt.prompts.linear import Linear
+from fedprompt.prompts.maple import Maple
+from fedprompt.prompts.mixed import Mixed
+from fedprompt.prompts.mudpt import Mudpt
+from fedprompt.prompts.objectives import CROSS_ENTROPY, OBJECTIVES
+from fedprompt.prompts.prompted import PromptedClip
+from fedprompt.prompts.sdpt import Sdpt
+from fedprompt.prompts.spt import spt
+from fedprompt.prompts.template import ENSEMBLE_TEMPLATES, Template
+from fedprompt.prompts.vpt import Vpt
 
-Prompt = Coop | Template
+Prompt = PromptedClip | HeadedClip | Template | Mixed
+Bank = Literal["clean", "adversarial"]  # training images as they are, or as an attack left them
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Say what a method is made of: where its prompts enter, their form, and how it is trained."""
+
+    host: Callable[[Material], Host]
+    form: Literal["full", "lowrank"] = "full"  # unless prompt.form says otherwise
+    objective: str = CROSS_ENTROPY  # of OBJECTIVES, unless prompt.objective says otherwise
+    prompted: type[PromptedClip] = PromptedClip  # how the host's tokens meet the towers
+    bank: Bank = "clean"  # what is trained on; scored are clean images always
+    source: str = ""  # the paper's id, for `fedprompt methods`; a test wants one for each
+    tied: bool = False  # what is trained is of use for its own classes only, as a probe is
+    averaged: bool = False  # a run ends in an average of its prompts (fedprompt.prompts.averaging)
+
+
+@dataclass(frozen=True)
+class HeadRecipe:
+    """Say what a method is made of that prompts no tower; the fields mean what a recipe's do."""
+
+    head: Callable[[Material, Sequence[str]], Head]
+    form: Literal["full", "lowrank"] = "full"
+    bank: Bank = "clean"
+    source: str = ""
+    tied: bool = False
+
+
+METHODS: dict[str, Recipe | HeadRecipe] = {
+    "dip": Recipe(Coop, form="lowrank", source="arXiv 2312.10813"),
+    "coop": Recipe(Coop, source="arXiv 2109.01134"),
+    "vpt": Recipe(Vpt, source="arXiv 2203.12119"),
+    "ivlp": Recipe(Ivlp, source="arXiv 2210.03117"),  # MaPLe's baseline
+    "maple": Recipe(Maple, source="arXiv 2210.03117"),
+    "mudpt": Recipe(Mudpt, source="arXiv 2306.11400"),
+    "sdpt": Recipe(Sdpt, source="arXiv 2407.11414"),
+    "kgcoop": Recipe(Coop, objective="kgcoop", source="arXiv 2303.13283"),
+    "prograd": Recipe(Coop, objective="prograd", source="arXiv 2205.14865"),
+    "promptsrc": Recipe(Ivlp, objective="promptsrc", averaged=True, source="arXiv 2307.06948"),
+    "spt": Recipe(spt, source="arXiv 2402.02382"),
+    "advpt": Recipe(advpt, bank="adversarial", source="arXiv 2311.11261"),
+    "adapt": Recipe(
+        DomainPrompts, prompted=Adapt, objective="alignment", source="arXiv 2310.03103"
+    ),
+    "cocoop": HeadRecipe(Cocoop, source="arXiv 2203.05557"),
+    "linear": HeadRecipe(Linear, source="arXiv 2103.00020", tied=True),
+    "fedclip": HeadRecipe(FedClip, source="arXiv 2302.13485"),
+}
+ZERO_SHOT, ENSEMBLE = "template", "ensemble"
+UNTRAINED = (ZERO_SHOT, ENSEMBLE)  # by hand-written words
+ZERO_SHOT_SOURCE = "arXiv 2103.00020"
 
 
 def build_prompt(
@@ -22,6 +94,7 @@ def build_prompt(
     *,
     shared_basis: bool = False,
     speedups: Speedups | None = None,
+    any_start: bool = False,
 ) -> Prompt:
     """Return the prompt method that a configuration names, at its start.
 
@@ -34,57 +107,59 @@ def build_prompt(
     classes
         Ordered class names.
     template
-        Text with ``{}`` once; dip and coop start at the words before it.
+        Text with ``{}`` once; text prompts start at the words before it.
     shared_basis
-        Freeze A at its seeded start; only B is trained and sent.
+        Freeze every A at its seeded start; only B is trained and sent.
     speedups
         Of the text tower; all by default.
+    any_start
+        Let the start be any where its images are not here: it will be overwritten.
 
     Raises
     ------
     PromptError
-        Rank, length or start do not fit each other.
+        Rank, length, depth, start or objective do not fit each other.
+    DataError
+        The start's images cannot be read.
     """
-    make = METHODS[config.method]
-    return make(config, clip, classes, template, shared_basis, speedups).to(clip.device)
-
-
-def _dip(
-    config: PromptConfig,
-    clip: FrozenClip,
-    classes: Sequence[str],
-    template: str,
-    shared_basis: bool,
-    speedups: Speedups | None,
-) -> Prompt:
+    if config.method in UNTRAINED:
+        templates = (template,) if config.method == ZERO_SHOT else ENSEMBLE_TEMPLATES
+        return Template(clip, classes, *templates).to(clip.device)
+    recipe = METHODS[config.method]
     generator = torch.Generator().manual_seed(config.seed)
-    start = starting_context(clip, config, template, generator)
-    form = LowRank(start, config.rank, config.dropout, generator, freeze_a=shared_basis)
-    return Coop(clip, classes, template, form, config, speedups)
+    form = form_maker(
+        config.form or recipe.form, config.rank, config.dropout, generator, freeze_a=shared_basis
+    )
+    material = Material(
+        clip=clip,
+        config=config,
+        template=template,
+        form=form,
+        generator=generator,
+        any_start=any_start,
+    )
+    if isinstance(recipe, HeadRecipe):
+        _check_objective(config)
+        return HeadedClip(recipe.head(material, classes), config).to(clip.device)
+    host, objective = recipe.host(material), OBJECTIVES[config.objective or recipe.objective]
+    prompt = recipe.prompted(clip, classes, template, host, objective, config, speedups)
+    return prompt.to(clip.device)
 
 
-def _coop(
-    config: PromptConfig,
-    clip: FrozenClip,
-    classes: Sequence[str],
-    template: str,
-    shared_basis: bool,  # noqa: ARG001
-    speedups: Speedups | None,
-) -> Prompt:
-    generator = torch.Generator().manual_seed(config.seed)
-    form = Full(starting_context(clip, config, template, generator))
-    return Coop(clip, classes, template, form, config, speedups)
+def _check_objective(config: PromptConfig) -> None:
+    if config.objective not in ("", CROSS_ENTROPY):
+        raise PromptError(
+            f"prompt.objective = {config.objective} is about features that prompts change; "
+            f"{config.method} has a head behind them, and is trained by cross-entropy: leave it out"
+        )
 
 
-def _template(
-    config: PromptConfig,  # noqa: ARG001
-    clip: FrozenClip,
-    classes: Sequence[str],
-    template: str,
-    shared_basis: bool,  # noqa: ARG001
-    speedups: Speedups | None,  # noqa: ARG001
-) -> Prompt:
-    return Template(clip, classes, template)
+def bank_of(method: str) -> Bank:
+    """Return what a method trains on of each image."""
+    return METHODS[method].bank if method in METHODS else "clean"
 
 
-METHODS: dict[str, Callable[..., Prompt]] = {"dip": _dip, "coop": _coop, "template": _template}
+def is_averaged(method: str) -> bool:
+    """Say whether a run of a method ends in an average of its prompts."""
+    recipe = METHODS.get(method)
+    return isinstance(recipe, Recipe) and recipe.averaged

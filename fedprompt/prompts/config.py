@@ -1,6 +1,6 @@
 """Which prompt is tuned, and how it starts."""
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -10,14 +10,52 @@ from fedprompt.config import Section
 class PromptConfig(Section):
     """Settings of the ``[prompt]`` section."""
 
-    # dip = coop in form lowrank; coop = free vectors; template = zero-shot, nothing is trained
-    method: Literal["dip", "coop", "template"] = "dip"
-    tokens: int = Field(0, ge=0, le=64)  # prompt length n; 0 = as many as the starting words have
+    # a name of `fedprompt methods`; dip = coop in form lowrank; template, ensemble =
+    # zero-shot, nothing trained
+    method: Literal[
+        "dip", "coop", "vpt", "ivlp", "maple", "mudpt", "sdpt",
+        "kgcoop", "prograd", "promptsrc", "advpt", "spt", "adapt",
+        "cocoop", "linear", "fedclip", "template", "ensemble"
+    ] = "dip"  # fmt: skip
+    # what is minimised; "" = the method's own (alignment: ADAPT's 1 - cos)
+    objective: Literal[
+        "", "cross-entropy", "kgcoop", "prograd", "promptsrc", "alignment"
+    ] = ""  # fmt: skip
+    form: Literal["", "full", "lowrank"] = ""  # of every matrix; "" = the method's own
+    # prompt length n; 0 = as many as the starting words have, or the method's own
+    tokens: int = Field(0, ge=0, le=128)
+    depth: int = Field(0, ge=0, le=64)  # prompted blocks J of a tower; 0 = the method's own
+    first_layer: int = Field(0, ge=0, le=63)  # first prompted block of the image tower (vpt)
+    maps: Literal["linear", "transformer"] = "linear"  # between the towers' prompts (mudpt)
+    freeze_maps: bool = False  # keep the seed's maps: prompts alone are trained and sent (mudpt)
+    # how visual prompts are picked from the tower's own patch tokens (spt)
+    start: Literal["kmeans", "random", "mean", "max"] = "kmeans"
+    # data source of the images that spt starts from, which everyone may see; a site sets its own
+    public: str = ""
+    start_images: int = Field(64, ge=1, le=4096)  # images that spt starts from, at most
+    # spt starts from noised k-means centres of the sites' own tokens: standard deviation of the
+    # noise over the usual norm of a token in its layer; 0 = no site is asked
+    start_noise: float = Field(0.0, ge=0)
+    # names of the sites' domains, with commas between; "" = those of the data (adapt)
+    domains: str = ""
+    # this site's own domain, where its images do not say it; a site sets its own (adapt)
+    domain: str = ""
     rank: int = Field(1, ge=1, le=64)  # of the low-rank form, at most n
     # words to start from; empty = the words before the name in data.template; random = N(0, 0.02)
     init: str = ""
     dropout: float = Field(0.05, ge=0, lt=1)  # of A B, the light regulariser of DIP
     density_weight: float = Field(0, ge=0)  # lambda of DIP's DO: reward for information density
     tail_weight: float = Field(0, ge=0)  # lambda of DIP's PP: penalty on late singular values
+    # factor on the published weights of kgcoop, prograd and promptsrc; 0 = cross-entropy alone
+    regularisation: float = Field(1.0, ge=0)
     density_k: int = Field(1, ge=1)  # k of ID_k and of PP's sum over i > k
+    density_squared: bool = False  # ID_k of squared singular values; the paper's form is not sure
+    # whose prompt it is: one of all sites; each site's own, nothing is merged; or both, mixed
+    personal: Literal["global", "local", "both"] = "global"
+    local_share: float = Field(0.5, ge=0, le=1)  # theta, the local prompt's part of the mixture
     seed: int = Field(0, ge=0, lt=2**32)  # of the start
+
+    def describe_whose(self) -> dict[str, Any]:
+        """Return whose prompt it is, if not everyone's: scores are those of more than it then."""
+        kept = set() if self.personal == "global" else {"personal", "local_share"}
+        return self.model_dump(include=kept)

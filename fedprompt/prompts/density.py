@@ -1,9 +1,13 @@
 """Information density: how much of a prompt lies in its first singular directions."""
 
+from collections.abc import Sequence
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from fedprompt.prompts.config import PromptConfig
+from fedprompt.prompts.forms import Form
 from fedprompt.types import Context
 
 
@@ -24,3 +28,25 @@ def tail(prompt: Context, k: int) -> Float[Tensor, ""]:
     """Return sum_{i>k} sigma_i, what DIP's PP term penalises."""
     spectrum: Tensor = torch.linalg.svdvals(prompt)
     return spectrum[k:].sum()
+
+
+def density_penalty(matrices: Sequence[Form], config: PromptConfig) -> Float[Tensor, ""]:
+    """Return DIP's DO and PP: sum over P of -lambda ID_k(P) + lambda' sum_{i>k} sigma_i."""
+    loss: Tensor = matrices[0]().new_zeros(())
+    if config.density_weight:
+        terms = [_density(form(), config) for form in matrices]
+        loss = loss - config.density_weight * torch.stack(terms).sum()
+    if config.tail_weight:
+        terms = [tail(form(), config.density_k) for form in matrices]
+        loss = loss + config.tail_weight * torch.stack(terms).sum()
+    return loss
+
+
+@torch.no_grad()
+def mean_density(matrices: Sequence[Form], config: PromptConfig) -> float:
+    """Return the mean ID_k of the folded matrices."""
+    return float(torch.stack([_density(form.fold(), config) for form in matrices]).mean())
+
+
+def _density(prompt: Context, config: PromptConfig) -> Float[Tensor, ""]:
+    return information_density(prompt, config.density_k, squared=config.density_squared)

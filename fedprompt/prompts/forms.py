@@ -1,8 +1,11 @@
 """Forms: how one prompt matrix is parametrised."""
 
-from typing import Protocol
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from typing import Protocol, runtime_checkable
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from fedprompt.errors import PromptError
@@ -11,6 +14,7 @@ from fedprompt.types import Context
 SPREAD = 0.02  # standard deviation of a random start, as in CoOp's code
 
 
+@runtime_checkable
 class Form(Protocol):
     """Give a prompt matrix [length width] from what is trained."""
 
@@ -71,8 +75,8 @@ class LowRank(nn.Module):
         length, width = start.shape
         if rank > length:
             raise PromptError(
-                f"prompt.rank = {rank} is above prompt.tokens = {length}; a matrix of {length} "
-                f"rows has rank {length} at most"
+                f"prompt.rank = {rank} is too high for a matrix of {length} rows (of a prompt: "
+                f"its tokens), whose rank is {length} at most; lower prompt.rank"
             )
         self.start: Tensor
         self.A: Tensor
@@ -97,3 +101,40 @@ class LowRank(nn.Module):
     def fold(self) -> Context:
         """Return P0 + A B."""
         return (self.start + self.A @ self.B).detach()
+
+
+class Layers(nn.ModuleList):
+    """Hold one matrix a block, all of one shape."""
+
+    def __init__(self, forms: Iterable["Full | LowRank"]) -> None:
+        super().__init__(forms)
+        self.matrices: list[Form] = list(forms_of(self))
+
+    def forward(
+        self, generator: torch.Generator | None = None
+    ) -> Float[Tensor, "layers length width"]:
+        """Return all matrices, the first block's first; with a generator as in training."""
+        return torch.stack([matrix(generator) for matrix in self.matrices])
+
+
+def forms_of(module: nn.Module) -> Iterator["Full | LowRank"]:
+    """Yield every matrix of a module."""
+    return (part for part in module.modules() if isinstance(part, Full | LowRank))
+
+
+def describe_form(module: nn.Module) -> dict[str, str | int]:
+    """Return ``form`` and ``rank`` of a module's matrices, for records and artefacts."""
+    ranks = {len(part.B) for part in forms_of(module) if isinstance(part, LowRank)}
+    return {"form": "lowrank" if ranks else "full", "rank": max(ranks, default=0)}
+
+
+FormMaker = Callable[[Context], "Full | LowRank"]  # from a start P0
+
+
+def form_maker(
+    form: str, rank: int, dropout: float, generator: torch.Generator, *, freeze_a: bool = False
+) -> FormMaker:
+    """Return the function that gives each matrix of a host its form, ``full`` or ``lowrank``."""
+    if form == "full":
+        return Full
+    return partial(LowRank, rank=rank, dropout=dropout, generator=generator, freeze_a=freeze_a)

@@ -1,33 +1,57 @@
-"""The zero-shot template: hand-written words, nothing trained (CLIP, arXiv 2103.00020)."""
+"""Zero-shot by hand-written words, one template or several; nothing trained (arXiv 2103.00020)."""
 
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from fedprompt.backbone.clip import FrozenClip
+from fedprompt.backbone.encoded import Encoded, EncodedImages
 from fedprompt.errors import PromptError
-from fedprompt.prompts.method import Arrays
-from fedprompt.types import TextFeatures
+from fedprompt.prompts.method import (
+    Answer,
+    Arrays,
+    Folded,
+    cosine_logits,
+    load_module_buffers,
+    module_buffers,
+)
+from fedprompt.prompts.zero_shot import zero_shot_vectors
+from fedprompt.types import Labels, Logits, TextFeatures
+
+# the seven that CLIP's authors recommend for ImageNet: method ensemble
+ENSEMBLE_TEMPLATES = (
+    "itap of a {}.",
+    "a bad photo of the {}.",
+    "a origami {}.",
+    "a photo of the large {}.",
+    "a {} in a video game.",
+    "art of the {}.",
+    "a photo of the small {}.",
+)
 
 
 class Template(nn.Module):
-    """Classify by a template such as "a photo of a {}."."""
+    """Classify by a template such as "a photo of a {}.", or by the mean of several."""
 
-    def __init__(self, clip: FrozenClip, classes: Sequence[str], template: str) -> None:
+    first_layer: int | None = None
+
+    def __init__(self, clip: FrozenClip, classes: Sequence[str], *templates: str) -> None:
         super().__init__()
         self.vectors: Tensor
-        names = [name.replace("_", " ") for name in classes]
-        with torch.no_grad():
-            tokens = clip.tokenize([template.format(name) for name in names])
-            vectors = F.normalize(clip.encode_text(tokens), dim=-1)
+        self.scale, self.templates = clip.logit_scale, templates
+        self._method = "template" if len(templates) == 1 else "ensemble"
+        vectors = zero_shot_vectors(clip, classes, *templates)
         self.register_buffer("vectors", vectors, persistent=False)
 
     def arrays(self) -> Arrays:
         """Return nothing: a template does not travel."""
         return {}
+
+    def leaving(self) -> Arrays:
+        """Return what a site sends of them: all."""
+        return self.arrays()
 
     def load_arrays(self, arrays: Arrays) -> None:
         """Refuse anything that was trained."""
@@ -36,15 +60,47 @@ class Template(nn.Module):
 
     def frozen_arrays(self) -> Arrays:
         """Return the class vectors, so that an artefact of a template is complete."""
-        return {"vectors": self.vectors.float().cpu().numpy().copy()}
+        return module_buffers(self)
+
+    def load_frozen(self, arrays: Arrays) -> None:
+        """Take the class vectors of an artefact."""
+        load_module_buffers(self, arrays)
+
+    def backward(
+        self,
+        images: Encoded,  # noqa: ARG002
+        labels: Labels,  # noqa: ARG002
+        generator: torch.Generator | None,  # noqa: ARG002
+    ) -> float:
+        """Refuse to train.
+
+        Raises
+        ------
+        PromptError
+            Always: there is nothing to train.
+        """
+        raise PromptError("a template trains nothing; use `fedprompt eval`, or another method")
+
+    def forward(self, images: Encoded, generator: torch.Generator | None = None) -> Answer:  # noqa: ARG002
+        """Return logits and features of a batch; gradients flow to the images."""
+        logits = cosine_logits(images.features, self.vectors, self.scale)
+        return Answer(logits=logits, features=images.features, vectors=self.vectors)
+
+    def predict(self, images: EncodedImages) -> Logits:
+        """Return scale * cos(image, class) [images classes]."""
+        return cosine_logits(images.features, self.vectors, self.scale)
 
     def class_vectors(self, generator: torch.Generator | None = None) -> TextFeatures:  # noqa: ARG002
         """Return unit class vectors [classes joint]."""
         return self.vectors
 
-    def fold(self) -> TextFeatures:
-        """Return unit class vectors [classes joint]."""
-        return self.vectors
+    def fold(self) -> Folded:
+        """Return the class vectors."""
+        return Folded(class_vectors=self.vectors)
+
+    def halve_chunk(self) -> bool:
+        """Return False: the vectors are there, nothing is encoded any more."""
+        return False
 
     def penalty(self) -> Tensor:
         """Return zero."""
@@ -56,4 +112,4 @@ class Template(nn.Module):
 
     def describe(self) -> dict[str, Any]:
         """Return method, host, form, rank and tokens."""
-        return {"method": "template", "host": "template", "form": "full", "rank": 0, "tokens": 0}
+        return {"method": self._method, "host": "template", "form": "full", "rank": 0, "tokens": 0}

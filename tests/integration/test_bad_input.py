@@ -105,7 +105,10 @@ def broken_manifest(folder: Path) -> Path:
 @pytest.mark.parametrize(
     ("make", "says"),
     [
-        (lambda folder: folder / "nowhere", "does not exist; expected fashion-mnist, a folder"),
+        (
+            lambda folder: folder / "nowhere",
+            "does not exist; expected fashion-mnist, emoji, a folder",
+        ),
         (empty, "empty"),
         (empty_class, "white"),
         (one_class, "red"),
@@ -136,7 +139,7 @@ def test_images_that_cannot_be_used(
         ("backbone.name=ViT-Z-16", 4, "'ViT-Z-16' is unknown"),
         ("backbone.name=ViT-B-16", 4, "has no weights"),
         ("backbone.device=cuda:99", 4, "backbone.device"),
-        ("prompt.method=maple", 2, "prompt.method = 'maple'"),
+        ("prompt.method=cupl", 2, "prompt.method = 'cupl'"),
     ],
 )
 def test_settings_that_do_not_fit(
@@ -258,7 +261,11 @@ def test_an_output_that_is_a_file(tmp_path: Path, photos: Path, verb: str) -> No
     ("more", "code", "says"),
     [
         ((), 2, "holds an earlier run up to round-00001; continue it with --resume"),
-        (("--resume", "--set", "fit.learning_rate=0.5"), 7, "belongs to run"),
+        (
+            ("--resume", "--set", "fit.learning_rate=0.5"),
+            7,
+            "with other settings: fit.learning_rate",
+        ),
         (("--resume", "--set", "data.lmit=1"), 2, "data.lmit is not a setting"),
     ],
 )

@@ -189,15 +189,12 @@ def test_flwr_run_of_the_repository_ends_in_the_same_bytes(images, reference, tm
     flat = settings(images, tmp_path / "run")
     changed = {key: value for key, value in flat.items() if value != defaults()[key]}
     overrides = " ".join(f"{key}={json.dumps(value)}" for key, value in changed.items())
-    with ray_engine._superlink(tmp_path) as env:
+    with ray_engine._superlink(tmp_path) as flower:
         federation = "num-supernodes=3 client-resources-num-cpus=1"
-        told = ray_engine._flwr(
-            env, "run", str(root), ray_engine._CONNECTION,
-            "--federation-config", federation, "--run-config", overrides,
-        )  # fmt: skip
+        run = flower.submit(root, "--federation-config", federation, "--run-config", overrides)
         end = time.monotonic() + 400
-        while not ray_engine._status(str(told["run-id"]), env).startswith("finished"):
-            assert time.monotonic() < end, (tmp_path / "superlink.log").read_text()[-2000:]
+        while not flower.status(run).startswith("finished"):
+            assert time.monotonic() < end, (tmp_path / "flower-superlink.log").read_text()[-2000:]
             time.sleep(1)
     outcome.raise_failure(tmp_path / "run")
     assert equal(Artefact.load(tmp_path / "run" / "artefact"), reference[0])

@@ -10,14 +10,14 @@ from flwr.common.serde import message_from_proto
 from flwr.proto.message_pb2 import Message
 
 from client.app import app as client
-from client.site import Site
+from client.site import simulated
 from fedprompt.backbone import load as backbones
 from fedprompt.backbone.config import BackboneConfig
 from fedprompt.backbone.load import shared_backbone
 from fedprompt.config import Flat, defaults
 from fedprompt.data.config import DataConfig
 from fedprompt.data.decode import decode
-from fedprompt.data.load import site
+from fedprompt.data.load import share
 from fedprompt.identity import sha256_arrays
 from server.app import app as server
 from server.local_grid import LocalGrid
@@ -60,9 +60,9 @@ def wire(tmp_path_factory: pytest.TempPathFactory) -> Wire:
     told = Wire(defaults() | own)
 
     class Tapped(LocalGrid):
-        def _deliver(self, data: bytes) -> bytes:
+        def _deliver(self, data: bytes, expiry: float) -> bytes:
             told.down.append(data)
-            told.up.append(super()._deliver(data))
+            told.up.append(super()._deliver(data, expiry))
             return told.up[-1]
 
     with pytest.MonkeyPatch.context() as patch:
@@ -118,15 +118,16 @@ def test_no_byte_of_an_image_or_a_feature_travels(wire: Wire) -> None:
     config = DataConfig(source=str(wire.settings["data.source"]), clients=SITES, partitioner="iid")
     secrets: list[bytes] = []
     for partition in range(SITES):
-        images = site(config, partition, SITES)
+        images = share(config, partition, SITES)
         for part in (images.train, images.holdout):
             files = [part.content(i) for i in range(len(part))]
             secrets += [content[100:] for content in files]  # past the header all PNGs share
             secrets += [decode(content).tobytes() for content in files]
-        own = Site(wire.settings, partition, SITES)
-        for features in (own.train_features, own.held_features):
+        own = simulated(wire.settings, partition, SITES)
+        for encoded in (own.train_images, own.held_images):
             for kind in (np.float32, np.float16, np.float64):
-                secrets += [row.astype(kind).tobytes() for row in features.cpu().numpy()]
+                rows = encoded.features.cpu().numpy()
+                secrets += [row.astype(kind).tobytes() for row in rows]
     assert len(secrets) > 36
     for secret in secrets:
         pieces = {secret[i : i + WINDOW] for i in range(0, len(secret) - WINDOW + 1)}

@@ -10,11 +10,14 @@ from torch.nn import functional as F
 from client.config import FitConfig
 from client.evaluate import predict
 from client.workbench import Workbench
+from export.constants import Constants
 from export.load import fold
 from export.runtime import Classifier
+from export.targets import Flavour, Recipe
 from export.write import write_classifier
 from fedprompt.artefact import Artefact
 from fedprompt.backbone.config import BackboneConfig
+from fedprompt.backbone.encoded import EncodedImages
 from fedprompt.backbone.load import load_backbone
 from fedprompt.data.config import DataConfig
 from fedprompt.data.decode import decode
@@ -23,8 +26,8 @@ from fedprompt.data.preprocess import fit_to_input
 from fedprompt.prompts.artefacts import from_artefact, to_artefact
 from fedprompt.prompts.build import build_prompt
 from fedprompt.prompts.config import PromptConfig
-from fedprompt.prompts.template import Template
-from fedprompt.types import ImageFeatures, Labels
+from fedprompt.prompts.template import Template, zero_shot_vectors
+from fedprompt.types import Labels
 
 IMAGES = 1000
 BOUND = 1e-3  # of a logit, fp32 (issue 2)
@@ -39,8 +42,8 @@ def bench() -> Workbench:
 
 
 @pytest.fixture(scope="module")
-def encoded(bench: Workbench) -> tuple[ImageFeatures, Labels]:
-    return bench.features(bench.test)
+def encoded(bench: Workbench) -> tuple[EncodedImages, Labels]:
+    return bench.encode(bench.test)
 
 
 @pytest.fixture(scope="module")
@@ -61,14 +64,13 @@ def artefact(bench: Workbench) -> Artefact:
 @pytest.mark.parametrize("flavour", ["ort", "portable"])
 def test_onnx_equals_torch_on_real_images(
     bench: Workbench,
-    encoded: tuple[ImageFeatures, Labels],
+    encoded: tuple[EncodedImages, Labels],
     artefact: Artefact,
     tmp_path: Path,
-    flavour: str,
+    flavour: Flavour,
 ) -> None:
-    features, _ = encoded
     prompt = from_artefact(artefact, bench.clip)
-    expected = predict(prompt, features, bench.clip.logit_scale).numpy()
+    expected = predict(prompt, encoded[0]).numpy()
     images = np.stack(
         [
             fit_to_input(decode(bench.test.content(i)), bench.clip.preprocessing)
@@ -82,7 +84,7 @@ def test_onnx_equals_torch_on_real_images(
         bench.test.classes,
         images[:16],
         artefact_sha256=artefact.sha256,
-        flavour=flavour,
+        recipe=Recipe(flavour, "fp32"),
     )
     assert written.flavour == flavour
     classifier = Classifier(written.path, provider="cpu")
@@ -94,21 +96,49 @@ def test_onnx_equals_torch_on_real_images(
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("recipe", [Recipe("ort", "fp16"), Recipe("portable", "int8-dynamic")])
+def test_short_numbers_lose_less_than_a_point(
+    bench: Workbench, tmp_path: Path, recipe: Recipe
+) -> None:
+    """On the template's classes: labels are right more often than chance, so a loss can be seen."""
+    classes, pre = bench.test.classes, bench.clip.preprocessing
+    vectors = zero_shot_vectors(bench.clip, classes, bench.data.template).detach().numpy()
+    decoded = (decode(bench.test.content(i)) for i in range(len(bench.test)))
+    images = np.stack([fit_to_input(pixels, pre) for pixels in decoded])
+    written = write_classifier(
+        tmp_path / "classifier.onnx",
+        bench.clip,
+        Constants(class_vectors=vectors),
+        classes,
+        images,
+        artefact_sha256="",
+        recipe=recipe,
+        labels=bench.test.labels,
+        calibration=images[:16],
+    )
+    parity = written.parity
+    assert parity is not None
+    assert parity.loss is not None
+    assert parity.loss < 0.01
+    assert parity.agreement > (0.995 if recipe.precision == "fp16" else 0.9)
+    assert parity.largest > BOUND  # it is another graph
+
+
+@pytest.mark.slow
 def test_the_tuned_prompt_is_not_the_template(
-    bench: Workbench, encoded: tuple[ImageFeatures, Labels], artefact: Artefact
+    bench: Workbench, encoded: tuple[EncodedImages, Labels], artefact: Artefact
 ) -> None:
     """Else the comparison above would not see a prompt that was dropped."""
     template = Template(bench.clip, bench.test.classes, bench.data.template)
     tuned = from_artefact(artefact, bench.clip)
-    scale = bench.clip.logit_scale
-    difference = predict(tuned, encoded[0], scale) - predict(template, encoded[0], scale)
+    difference = predict(tuned, encoded[0]) - predict(template, encoded[0])
     assert float(difference.abs().max()) > 100 * BOUND
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("method", ["dip", "coop"])
 def test_round_0_equals_clip(
-    bench: Workbench, encoded: tuple[ImageFeatures, Labels], method: str
+    bench: Workbench, encoded: tuple[EncodedImages, Labels], method: str
 ) -> None:
     """open_clip's own forward of the template's sentences, no part of the prompts package."""
     clip, classes, template = bench.clip, bench.test.classes, bench.data.template
@@ -116,7 +146,7 @@ def test_round_0_equals_clip(
     tokens = clip.tokenize([template.format(name) for name in classes])
     with torch.no_grad():
         plain = F.normalize(clip.model.encode_text(tokens), dim=-1)
-        expected = clip.logit_scale * encoded[0] @ plain.T
-    found = predict(prompt, encoded[0], clip.logit_scale)
+        expected = clip.logit_scale * encoded[0].features @ plain.T
+    found = predict(prompt, encoded[0])
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-4)  # logits of up to 100
     assert bool((found.argmax(-1) == expected.argmax(-1)).all())

@@ -15,6 +15,10 @@ CODES = {
     "ProviderError": 10,
     "GraphError": 11,
     "StorageError": 12,
+    "PrivacyError": 13,
+    "PolicyError": 14,
+    "LinkError": 15,
+    "RefusedError": 16,
 }
 
 

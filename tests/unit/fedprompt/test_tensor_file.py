@@ -56,6 +56,15 @@ def test_f24_pickle_and_archives_are_never_opened() -> None:
             parse(data)
 
 
+@pytest.mark.parametrize("length", [0x0280, 0x0380, 0x0480, 0x0580, 0x4B50, 0x10280])
+def test_a_header_whose_length_looks_like_a_pickle_is_read(length: int) -> None:
+    """Its two lowest bytes are those that pickles, or zips, begin with."""
+    header = json.dumps({"a": entry([2], 0, 8)}).encode().ljust(length)
+    data = file_of(header, np.ones(2, np.float32).tobytes())
+    assert data[:2] in (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05", b"PK")
+    np.testing.assert_array_equal(parse(data)["a"], np.ones(2))
+
+
 def test_f25_duplicate_names_are_refused() -> None:
     one, two = json.dumps(entry([1], 0, 4)), json.dumps(entry([1], 4, 8))
     data = file_of(f'{{"a":{one},"a":{two}}}'.encode(), b"\0" * 8)

@@ -8,7 +8,7 @@ from fedprompt.backbone.class_encoder import PLAIN, Speedups, class_encoder
 from fedprompt.backbone.clip import FrozenClip
 from fedprompt.backbone.prompts import TextPrompts
 from fedprompt.backbone.shared_prefix import SharedPrefix
-from fedprompt.prompts.coop import placeholder_texts
+from fedprompt.prompts.class_texts import placeholder_texts
 from tests.conftest import CLASSES, tiny_clip
 
 LENGTH = 4
@@ -37,8 +37,8 @@ def test_every_combination_equals_open_clips_77_tokens(
 ) -> None:
     tokens = clip.tokenize(placeholder_texts(CLASSES, "{}.", LENGTH))
     assert tokens.shape[1] == 77
-    context = torch.randn(LENGTH, 32, generator=torch.Generator().manual_seed(5)) / 3
-    plain = lambda c: clip.encode_text(tokens, TextPrompts(context=c))  # noqa: E731
+    context = torch.randn(1, LENGTH, 32, generator=torch.Generator().manual_seed(5)) / 3
+    plain = lambda c: clip.encode_text(tokens, TextPrompts(tokens=c))  # noqa: E731
     fast = class_encoder(clip, tokens, LENGTH, speedups)
     found, expected = (vectors_and_gradient(encode, context) for encode in (fast, plain))
     assert (found[0] - expected[0]).norm() <= 1e-5 * expected[0].norm()
@@ -47,9 +47,9 @@ def test_every_combination_equals_open_clips_77_tokens(
 
 def test_plain_is_the_tower_itself_bit_for_bit(clip: FrozenClip) -> None:
     tokens = clip.tokenize(placeholder_texts(CLASSES, "{}.", LENGTH))
-    context = torch.randn(LENGTH, 32)
+    context = torch.randn(1, LENGTH, 32)
     found = class_encoder(clip, tokens, LENGTH, PLAIN)(context)
-    assert torch.equal(found, clip.encode_text(tokens, TextPrompts(context=context)))
+    assert torch.equal(found, clip.encode_text(tokens, TextPrompts(tokens=context)))
 
 
 def test_all_are_on_by_default(clip: FrozenClip) -> None:
@@ -60,7 +60,7 @@ def test_all_are_on_by_default(clip: FrozenClip) -> None:
 
 def test_chunks_bound_what_is_kept_for_the_backward_pass(clip: FrozenClip) -> None:
     """With recomputation, what autograd keeps grows with the logits only (speed-up 4)."""
-    context = torch.randn(LENGTH, 32, requires_grad=True)
+    context = torch.randn(1, LENGTH, 32, requires_grad=True)
 
     def kept(classes: int, chunk: int) -> int:
         names = [f"name{index} owl{index}" for index in range(classes)]
@@ -83,16 +83,16 @@ def test_another_design_takes_the_general_path(text: dict) -> None:
     clip.tokenizer = lambda texts: tokenizer(texts, context_length=16)
     tokens = clip.tokenize(placeholder_texts(CLASSES, "{}.", LENGTH))
     encode = class_encoder(clip, tokens, LENGTH)
-    context = torch.randn(LENGTH, 32)
+    context = torch.randn(1, LENGTH, 32)
     assert not isinstance(encode, SharedPrefix)
-    assert torch.equal(encode(context), clip.encode_text(tokens, TextPrompts(context=context)))
+    assert torch.equal(encode(context), clip.encode_text(tokens, TextPrompts(tokens=context)))
 
 
 def test_the_general_path_goes_in_chunks_too() -> None:
     """Memory does not grow with the number of classes for towers that are not causal either."""
     clip = tiny_clip(no_causal_mask=True)
     tokens = clip.tokenize(placeholder_texts([f"owl{i}" for i in range(24)], "{}.", LENGTH))
-    context = torch.randn(LENGTH, 32, generator=torch.Generator().manual_seed(5)) / 3
+    context = torch.randn(1, LENGTH, 32, generator=torch.Generator().manual_seed(5)) / 3
 
     def kept(chunk: int) -> int:
         sizes: list[int] = []

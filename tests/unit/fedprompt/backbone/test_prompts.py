@@ -8,11 +8,11 @@ from fedprompt.backbone.prompts import ImagePrompts, TextPrompts
 
 
 def test_prompts_are_frozen_values_with_checked_shapes() -> None:
-    text = TextPrompts(context=torch.zeros(4, 32))
+    text = TextPrompts(tokens=torch.zeros(1, 4, 32))
     assert text.start == 1
     with pytest.raises(dataclasses.FrozenInstanceError):
-        text.context = torch.zeros(4, 32)
+        text.tokens = torch.zeros(1, 4, 32)
     with pytest.raises(TypeCheckError):
-        TextPrompts(context=torch.zeros(1, 4, 32))
+        TextPrompts(tokens=torch.zeros(4, 32))
     with pytest.raises(TypeCheckError):
         ImagePrompts(tokens=torch.zeros(4, 48))

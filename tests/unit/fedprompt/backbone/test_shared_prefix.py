@@ -7,7 +7,7 @@ from torch.nn import functional as F
 from fedprompt.backbone.clip import FrozenClip
 from fedprompt.backbone.prompts import TextPrompts
 from fedprompt.backbone.shared_prefix import SharedPrefix
-from fedprompt.prompts.coop import placeholder_texts
+from fedprompt.prompts.class_texts import placeholder_texts
 from tests.conftest import CLASSES, tiny_clip
 
 CLIPS = {
@@ -29,11 +29,14 @@ def features_and_gradient(encode, context):
     return features.detach(), context.grad
 
 
-def compare(clip: FrozenClip, classes: list[str], length: int, share: bool, chunk: int) -> None:
+def compare(
+    clip: FrozenClip, classes: list[str], length: int, share: bool, chunk: int, layers: int = 1
+) -> None:
     tokens = clip.tokenize(placeholder_texts(classes, "{}.", length))
-    context = torch.randn(length, 32, generator=torch.Generator().manual_seed(length)) / 3
+    generator = torch.Generator().manual_seed(length)
+    context = torch.randn(layers, length, 32, generator=generator) / 3
     fast = SharedPrefix(clip.text, tokens, length, share=share, chunk=chunk)
-    plain = lambda c: clip.encode_text(tokens, TextPrompts(context=c))  # noqa: E731
+    plain = lambda c: clip.encode_text(tokens, TextPrompts(tokens=c))  # noqa: E731
     found, expected = (features_and_gradient(encode, context) for encode in (fast, plain))
     torch.testing.assert_close(found[0], expected[0], rtol=1e-4, atol=1e-5)
     # the bound of the issue: 1e-5 relative in fp32
@@ -47,6 +50,12 @@ def test_features_and_gradients_equal_the_plain_tower(name: str, share: bool, ch
     compare(CLIPS[name], list(CLASSES), 4, share, chunk)
 
 
+@pytest.mark.parametrize("layers", [2, 3])
+@pytest.mark.parametrize("chunk", [0, 2])
+def test_deep_prompts_equal_the_plain_tower(layers: int, chunk: int) -> None:
+    compare(CLIPS["layer scale"], list(CLASSES), 4, share=True, chunk=chunk, layers=layers)
+
+
 @settings(max_examples=20, deadline=None)
 @given(
     names=st.lists(
@@ -55,19 +64,20 @@ def test_features_and_gradients_equal_the_plain_tower(name: str, share: bool, ch
         max_size=9,
     ),
     length=st.integers(1, 16),
+    layers=st.integers(1, 3),
 )
-def test_any_class_list_and_length(names: list[str], length: int) -> None:
+def test_any_class_list_and_length(names: list[str], length: int, layers: int) -> None:
     distinct = [*names, "tench", "owl"]  # equal classes alone have no gradient to compare
-    compare(CLIPS["gelu"], distinct, length, share=True, chunk=4)
+    compare(CLIPS["gelu"], distinct, length, share=True, chunk=4, layers=layers)
 
 
 def test_double_precision_agrees_to_the_last_digits() -> None:
     """In float64 only a wrong formula could differ by more than 1e-12."""
     clip = tiny_clip().double()
     tokens = clip.tokenize(placeholder_texts(CLASSES, "{}.", 3))
-    context = torch.randn(3, 32, dtype=torch.float64)
+    context = torch.randn(3, 3, 32, dtype=torch.float64)  # three layers
     fast = SharedPrefix(clip.text, tokens, 3)
-    plain = lambda c: clip.encode_text(tokens, TextPrompts(context=c))  # noqa: E731
+    plain = lambda c: clip.encode_text(tokens, TextPrompts(tokens=c))  # noqa: E731
     found, expected = (features_and_gradient_64(encode, context) for encode in (fast, plain))
     torch.testing.assert_close(found, expected, rtol=1e-11, atol=1e-12)
 

@@ -6,7 +6,7 @@ from fedprompt.backbone.clip import FrozenClip
 from fedprompt.backbone.prompts import TextPrompts
 from fedprompt.backbone.text_tower import TextTower
 from fedprompt.errors import BackboneError, PromptError
-from fedprompt.prompts.coop import placeholder_texts
+from fedprompt.prompts.class_texts import placeholder_texts
 from tests.conftest import CLASSES, tiny_clip
 
 
@@ -32,15 +32,40 @@ def test_without_prompts_it_is_open_clip_bit_for_bit(clip: FrozenClip) -> None:
 def test_with_a_context_it_is_coops_published_forward(clip: FrozenClip) -> None:
     context = torch.randn(5, 32)
     tokens = clip.tokenize(placeholder_texts(CLASSES, "a photo of a {}.", 5))
-    found = clip.encode_text(tokens, TextPrompts(context=context))
+    found = clip.encode_text(tokens, TextPrompts(tokens=context[None]))
     assert torch.equal(found, coop_forward(clip.model, list(CLASSES), context))
 
 
 def test_the_embeddings_of_words_as_context_are_the_words(clip: FrozenClip) -> None:
     tokens = clip.tokenize(placeholder_texts(CLASSES, "{}.", 4))
-    found = clip.encode_text(tokens, TextPrompts(context=clip.embed_words("a photo of a")))
+    found = clip.encode_text(tokens, TextPrompts(tokens=clip.embed_words("a photo of a")[None]))
     plain = clip.tokenize([f"a photo of a {name}." for name in CLASSES])
     assert torch.equal(found, clip.model.encode_text(plain))
+
+
+@pytest.mark.parametrize("layers", [2, 3])
+def test_deep_prompts_overwrite_what_enters_their_block(clip: FrozenClip, layers: int) -> None:
+    """MaPLe's forward: hooks put each further matrix behind the start token."""
+    prompts = torch.randn(layers, 5, 32)
+    tokens = clip.tokenize(placeholder_texts(CLASSES, "{}.", 5))
+
+    def overwrite(index):
+        def hook(module, inputs):
+            rows = inputs[0].clone()
+            rows[:, 1:6] = prompts[index]
+            return (rows, *inputs[1:])
+
+        return hook
+
+    blocks = clip.model.transformer.resblocks
+    hooks = [blocks[i].register_forward_pre_hook(overwrite(i)) for i in range(1, layers)]
+    expected = coop_forward(clip.model, list(CLASSES), prompts[0])
+    for hook in hooks:
+        hook.remove()
+    found = clip.encode_text(tokens, TextPrompts(tokens=prompts))
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
+    first = clip.encode_text(tokens, TextPrompts(tokens=prompts[:1]))
+    assert not torch.allclose(found, first, atol=1e-2)
 
 
 def test_cutting_behind_the_longest_end_changes_nothing(clip: FrozenClip) -> None:
@@ -70,7 +95,7 @@ def test_towers_of_another_design_agree_with_open_clip() -> None:
 def test_a_context_that_leaves_no_room_is_refused(clip: FrozenClip) -> None:
     tokens = clip.tokenize(["tench"])
     with pytest.raises(PromptError, match="leaves no room"):
-        clip.encode_text(tokens, TextPrompts(context=torch.zeros(76, 32)))
+        clip.encode_text(tokens, TextPrompts(tokens=torch.zeros(1, 76, 32)))
 
 
 def test_a_tower_without_token_embeddings_is_refused() -> None:

@@ -43,6 +43,32 @@ def test_a_subset_of_a_subset_keeps_labels_with_images(
     assert [again.name(i) for i in range(len(again))] == [f"row {i}" for i in chosen[::-1]]
 
 
+def test_a_subset_keeps_the_domains_with_their_images() -> None:
+    images = image_set(["cat", "dog"], [0, 1, 1], Letters(), [2, 0, 1], ["ink", "oil", "clay"])
+    subset = images.subset([2, 0])
+    assert subset.domains.tolist() == [1, 2]
+    assert subset.domain_names == ("ink", "oil", "clay")
+    assert subset.subset([]).domains.shape == (0,)
+    plain = some([0, 1]).subset([1])
+    assert (plain.domains.shape, plain.domain_names) == ((0,), ())
+
+
+@pytest.mark.parametrize(
+    ("domains", "names", "message"),
+    [
+        ([0, 0, 2], ["ink", "oil"], "domains run from 0 to 2; expected 0 to 1"),
+        ([0, 0], ["ink"], r"found domains \(2,\) for labels \(3,\) and 1 names"),
+        ([0, 0, 0], [], r"and 0 names of domains; expected \(0,\)"),
+        ([], ["ink"], r"expected \(3,\)"),
+    ],
+)
+def test_domains_that_do_not_fit_are_refused(
+    domains: list[int], names: list[str], message: str
+) -> None:
+    with pytest.raises(DataError, match=message):
+        image_set(["cat", "dog"], [0, 1, 1], Letters(), domains, names)
+
+
 def test_an_empty_subset_is_a_set() -> None:
     empty = some([0, 1]).subset([])
     assert len(empty) == 0

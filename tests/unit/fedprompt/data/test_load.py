@@ -1,5 +1,6 @@
 """F28, F33 and the loading of a run's and of a site's images."""
 
+import json
 import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 
 from fedprompt.data.config import DataConfig
-from fedprompt.data.load import inspect, load, site
+from fedprompt.data.load import inspect, load, own, share
 from fedprompt.errors import DataError
 
 Encode = Callable[..., bytes]
@@ -61,7 +62,7 @@ def test_the_seed_decides_and_a_process_loads_once(photos: Path) -> None:
 
 def test_sites_are_disjoint_and_complete(photos: Path) -> None:
     settings = config(photos, alpha=0.1)
-    sites = [site(settings, number, 8) for number in range(8)]
+    sites = [share(settings, number, 8) for number in range(8)]
     rows = np.concatenate([np.append(s.train.rows, s.holdout.rows) for s in sites])
     np.testing.assert_array_equal(np.sort(rows), np.arange(90))
     assert sites[0].train.classes == ("cat", "owl", "yak")
@@ -69,22 +70,22 @@ def test_sites_are_disjoint_and_complete(photos: Path) -> None:
 
 def test_a_site_may_be_empty(photos: Path) -> None:
     settings = config(photos, limit=6, alpha=0.01)
-    sites = [site(settings, number, 6) for number in range(6)]
+    sites = [share(settings, number, 6) for number in range(6)]
     assert min(len(s.train) + len(s.holdout) for s in sites) == 0
     assert sum(len(s.train) + len(s.holdout) for s in sites) == 6
 
 
 def test_one_site_of_one_keeps_all_it_has(photos: Path) -> None:
-    own = site(config(photos, partitioner="pathological"), 0, 1)
-    assert (len(own.train), len(own.holdout)) == (72, 18)
-    assert own.holdout.counts().tolist() == [8, 4, 6]
-    assert len(site(config(photos, holdout=0), 0, 1).holdout) == 0
+    mine = own(config(photos, partitioner="pathological"))
+    assert (len(mine.train), len(mine.holdout)) == (72, 18)
+    assert mine.holdout.counts().tolist() == [8, 4, 6]
+    assert len(own(config(photos, holdout=0)).holdout) == 0
 
 
 @pytest.mark.parametrize(("number", "of"), [(-1, 3), (3, 3), (0, 0)])
 def test_a_site_that_is_not_there(photos: Path, number: int, of: int) -> None:
     with pytest.raises(DataError, match=f"partition-id is {number}; expected 0 to {of - 1}"):
-        site(config(photos), number, of)
+        share(config(photos), number, of)
 
 
 def test_a_deployed_site_has_some_classes_of_the_list(
@@ -92,9 +93,9 @@ def test_a_deployed_site_has_some_classes_of_the_list(
 ) -> None:
     make_folder(tmp_path, {"owl": 10, "snow_yak": 10})
     settings = config(tmp_path, class_names="cat,owl,snow yak", test_share=0)
-    own = site(settings, 0, 1)
-    assert own.train.classes == ("cat", "owl", "snow yak")
-    assert own.train.counts().tolist() == [0, 8, 8]
+    mine = own(settings)
+    assert mine.train.classes == ("cat", "owl", "snow yak")
+    assert mine.train.counts().tolist() == [0, 8, 8]
     assert inspect(settings).notes == ("classes without a training image here: 'cat'",)
 
 
@@ -178,8 +179,8 @@ def test_F28_copies_never_lie_on_both_sides_of_a_split(
     for number in range(20):
         (tmp_path / f"cat/{number}.png").write_bytes(encode(0))
     loaded = inspect(config(tmp_path))  # the split is ours, so nothing is refused
-    own = site(config(tmp_path), 0, 1)
-    sets = [loaded.test, own.train, own.holdout]
+    mine = own(config(tmp_path))
+    sets = [loaded.test, mine.train, mine.holdout]
     digests = [{s.digest(i) for i in range(len(s))} for s in sets]
     assert not digests[0] & (digests[1] | digests[2])
     assert not digests[1] & digests[2]
@@ -192,3 +193,55 @@ def test_F28_copies_are_noted_with_those_of_another_label(photos: Path, encode: 
     notes = inspect(config(photos)).notes
     assert notes[0].startswith("2 training images are copies of others: 'train/cat/1.png = train/")
     assert notes[1] == "1 copies have another label than the first: 'train/owl/0.png'"
+
+
+@pytest.fixture
+def zhou(tmp_path: Path, encode: Encode) -> Path:
+    """Write a small file of CoOp's: five classes, numbered against the alphabet."""
+    sizes = {
+        "yak": (6, 2, 3),
+        "owl": (6, 2, 3),
+        "emu": (2, 1, 3),
+        "cat": (6, 2, 3),
+        "ant": (5, 2, 3),
+    }
+    tree: dict[str, list[tuple[str, int, str]]] = {"train": [], "val": [], "test": []}
+    number = 0
+    for label, (name, counts) in enumerate(sizes.items()):
+        for split, count in zip(tree, counts, strict=True):
+            for _ in range(count):
+                number += 1
+                (tmp_path / f"{number}.png").write_bytes(encode(number))
+                tree[split].append((f"{number}.png", label, name))
+    path = tmp_path / "split_zhou_Small.json"
+    path.write_text(json.dumps(tree))
+    return path
+
+
+def test_coops_file_few_shot_and_base_to_new_are_coops(zhou: Path) -> None:
+    """`generate_fewshot_dataset`: k images a class of train, all of a smaller class; test whole.
+
+    `subsample_classes`: of five classes in order of their numbers three are base.
+    """
+    tree = json.loads(zhou.read_text())
+    train, test = load(config(zhou, shots=4))
+    assert train.classes == ("yak", "owl", "emu", "cat", "ant")
+    assert train.counts().tolist() == [4, 4, 2, 4, 4]
+    assert test.counts().tolist() == [3] * 5
+    named = {path: name for path, _, name in tree["train"]}
+    for index in range(len(train)):  # nothing of val or test, each with its own name
+        assert named[Path(train.name(index)).name] == train.classes[train.labels[index]]
+    assert {Path(test.name(i)).name for i in range(len(test))} == {row[0] for row in tree["test"]}
+    base, base_test = load(config(zhou, shots=4, subsample_classes="base"))
+    new, new_test = load(config(zhou, shots=4, subsample_classes="new"))
+    assert (base.classes, new.classes) == (("yak", "owl", "emu"), ("cat", "ant"))
+    assert base.counts().tolist() == [4, 4, 2]
+    assert base_test.counts().tolist() == [3, 3, 3]
+    assert new_test.counts().tolist() == [3, 3]
+    # base shots are the same images whether or not the other classes are there
+    assert base.rows.tolist() == train.rows[train.labels < 3].tolist()
+
+
+def test_k_shots_hold_the_fewer_shots(zhou: Path) -> None:
+    rows = [set(load(config(zhou, shots=k))[0].rows.tolist()) for k in (1, 2, 4)]
+    assert rows[0] < rows[1] < rows[2]

@@ -75,6 +75,24 @@ def test_coops_split_file(tmp_path: Path) -> None:
     assert splits.test is not None
 
 
+def test_a_domain_column(tmp_path: Path) -> None:
+    lines = ["path,label,split,domain", "a,x,train,ulm", "b,y,train, bern", "c,x,test,graz"]
+    splits = read(tmp_path, "m.csv", "\n".join(lines))
+    assert splits.domain_names == ("bern", "graz", "ulm")
+    assert splits.train.domains.tolist() == [2, 0]
+    assert splits.test is not None
+    assert splits.test.domains.tolist() == [1]
+    rows = [{"path": "a", "label": "x", "domain": d} for d in (0, 1, "0")]
+    splits = read(tmp_path, "m.jsonl", "\n".join(map(json.dumps, rows)))
+    assert (splits.domain_names, splits.train.domains.tolist()) == (("0", "1"), [0, 1, 0])
+
+
+def test_a_manifest_without_domains_has_none(tmp_path: Path) -> None:
+    for text in ("path,label\na,x\n", "path,label,domain\na,x,\nb,y,\n"):
+        splits = read(tmp_path, "m.csv", text)
+        assert (splits.domain_names, splits.train.domains.shape) == ((), (0,))
+
+
 def test_paths_are_relative_to_the_manifest_or_to_the_root(tmp_path: Path, encode: Encode) -> None:
     (tmp_path / "images").mkdir()
     (tmp_path / "images/a.png").write_bytes(encode(1))
@@ -108,6 +126,13 @@ def test_a_root_given_by_the_user_allows_absolute_paths(tmp_path: Path, encode: 
         ("m.csv", "path,label\na.png, \n", "line 2 has no label"),
         ("m.csv", 'path,label\n"a.png,cat\n', r"line \d is broken"),
         ("m.csv", "path,label,split\na,b,dev\n", "split 'dev'; expected train, val or test"),
+        (
+            "m.csv",
+            "path,label,domain\na,b,ulm\nc,b\n",
+            "line 3 has no domain, but line 2 has 'ulm'",
+        ),
+        ("m.jsonl", '{"path": "a", "label": 1, "domain": [1]}', "line 1: the domain is a list"),
+        ("m.jsonl", '{"path": "a", "label": 1, "domain": "a\\u0007"}', "unprintable"),
         ("m.jsonl", '{"path": "a"', "line 1 is not JSON"),
         ("m.jsonl", "[1]", "line 1 is no object"),
         ("m.jsonl", '{"path": 3, "label": "a"}', "line 1 has no path"),

@@ -47,6 +47,8 @@ def test_disjoint_and_complete_or_refused(
             alpha=alpha,
             classes_per_client=classes,
             shards_per_client=shards,
+            domains=values % 2,
+            domain_names=("ink", "oil"),
         )
     except DataError:
         return
@@ -56,10 +58,11 @@ def test_disjoint_and_complete_or_refused(
 @pytest.mark.parametrize("name", NAMES)
 def test_every_name_divides_a_usual_set_and_obeys_the_seed(name: str) -> None:
     count = 5 if name == "exponential" else 10
-    parts = partition(LABELS, name, count, 3)
+    parts, again, other = (
+        partition(LABELS, name, count, seed, domains=LABELS % 2, domain_names=("ink", "oil"))
+        for seed in (3, 3, 4)
+    )
     check_law(LABELS, parts, count)
-    again = partition(LABELS, name, count, 3)
-    other = partition(LABELS, name, count, 4)
     assert all((a == b).all() for a, b in zip(parts, again, strict=True))
     assert any(a.tolist() != b.tolist() for a, b in zip(parts, other, strict=True))
 
@@ -127,5 +130,5 @@ def test_bad_input_is_named(name: str, count: int, message: str) -> None:
 
 
 def test_names_are_the_public_list() -> None:
-    assert tuple(module._PARTITIONERS) == NAMES
+    assert (*module._PARTITIONERS, "domain", "disjoint") == NAMES
     assert {"iid", "dirichlet", "pathological", "shard", "size", "linear"} <= set(NAMES)

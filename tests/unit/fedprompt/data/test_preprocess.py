@@ -79,6 +79,13 @@ def test_a_very_long_strip_takes_little_memory() -> None:
     assert fitted.shape == (224, 224, 3)
 
 
+def test_one_missing_row_is_padded_with_the_fill() -> None:
+    pre = Preprocessing(size=7, resize_mode="longest", fill=128)
+    image = np.full((6, 7, 3), 9, np.uint8)
+    np.testing.assert_array_equal(fit_to_input(image, pre), open_clips(image, pre))
+    assert (fit_to_input(image, pre)[-1] == 128).all()
+
+
 def test_a_thin_strip_is_padded_by_longest() -> None:
     fitted = fit_to_input(
         np.full((1, 500, 3), 9, np.uint8), Preprocessing(size=8, resize_mode="longest", fill=3)

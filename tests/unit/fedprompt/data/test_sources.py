@@ -39,14 +39,16 @@ def test_names(monkeypatch: pytest.MonkeyPatch) -> None:
         return None
 
     monkeypatch.setattr(sources, "read_fashion_mnist", answer)
+    monkeypatch.setattr(sources, "read_emoji", lambda: answer("emoji"))
     monkeypatch.setattr(hub, "read_hub", answer)
     read(DataConfig())
     read(DataConfig(source="hf:a/b"))
-    assert asked == ["fashion", "hf:a/b"]
+    read(DataConfig(source="emoji"))
+    assert asked == ["fashion", "hf:a/b", "emoji"]
 
 
 def test_nowhere_and_nothing(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"'nowhere' does not exist; expected fashion-mnist, a"):
+    with pytest.raises(DataError, match=r"'nowhere' does not exist; expected fashion-mnist, emoji"):
         read(DataConfig(source="nowhere"))
     (tmp_path / "data.zip").write_bytes(b"")
     with pytest.raises(DataError, match="is no manifest; expected fashion-mnist"):

@@ -1,4 +1,4 @@
-from typing import get_args
+from typing import get_args, get_type_hints
 
 import numpy as np
 import pytest
@@ -7,26 +7,56 @@ import torch
 from fedprompt.backbone.clip import FrozenClip
 from fedprompt.errors import PromptError
 from fedprompt.identity import sha256_arrays
-from fedprompt.prompts.build import METHODS, build_prompt
+from fedprompt.prompts.build import METHODS, UNTRAINED, Recipe, build_prompt
 from fedprompt.prompts.config import PromptConfig
-from fedprompt.prompts.coop import Coop
 from fedprompt.prompts.forms import Full, LowRank
+from fedprompt.prompts.objectives import OBJECTIVES
+from fedprompt.prompts.objectives.cross_entropy import by_cross_entropy
 from fedprompt.prompts.template import Template
 from tests.conftest import CLASSES
+
+HOSTED = sorted(name for name, recipe in METHODS.items() if isinstance(recipe, Recipe))
+HEADED = sorted(METHODS.keys() - set(HOSTED))
 
 
 def build(clip: FrozenClip, shared_basis: bool = False, **config):
     return build_prompt(
-        PromptConfig(**config), clip, CLASSES, "a photo of a {}.", shared_basis=shared_basis
+        PromptConfig(**{"domains": "ink, clay", **config}),  # of which adapt has a prompt each
+        clip,
+        CLASSES,
+        "a photo of a {}.",
+        shared_basis=shared_basis,
+        any_start=True,  # no images are at hand here
     )
 
 
 def test_every_method_of_the_configuration_is_built(clip: FrozenClip) -> None:
-    assert set(METHODS) == set(get_args(PromptConfig.model_fields["method"].annotation))
-    kinds = {name: type(build(clip, method=name)) for name in METHODS}
-    assert kinds == {"dip": Coop, "coop": Coop, "template": Template}
-    assert isinstance(build(clip).ctx, LowRank)
-    assert isinstance(build(clip, method="coop").ctx, Full)
+    named = get_args(PromptConfig.model_fields["method"].annotation)
+    assert {*METHODS, *UNTRAINED} == set(named)
+    for name in HOSTED:
+        made = METHODS[name].host  # a class, or a function that returns one
+        expected = made if isinstance(made, type) else get_type_hints(made)["return"]
+        assert isinstance(build(clip, method=name).host, expected)
+    for name in HEADED:
+        assert isinstance(build(clip, method=name).head, METHODS[name].head)
+    for name in UNTRAINED:
+        prompt = build(clip, method=name)
+        assert isinstance(prompt, Template)
+        assert prompt.describe()["method"] == name
+    assert isinstance(build(clip).host.ctx, LowRank)
+    assert isinstance(build(clip, method="coop").host.ctx, Full)
+
+
+@pytest.mark.parametrize("method", sorted(METHODS))
+@pytest.mark.parametrize("form", ["full", "lowrank"])
+def test_every_matrix_of_every_method_takes_either_form(
+    clip: FrozenClip, method: str, form: str
+) -> None:
+    prompt = build(clip, method=method, form=form)
+    kind = LowRank if form == "lowrank" else Full
+    owner = prompt.host if method in HOSTED else prompt.head
+    assert all(isinstance(matrix, kind) for matrix in owner.matrices())
+    assert prompt.describe()["form"] == form
 
 
 @pytest.mark.parametrize(
@@ -49,7 +79,7 @@ def test_a_shared_basis_is_the_seeds_own_a(clip: FrozenClip) -> None:
 
 
 def test_rank_above_length_is_refused(clip: FrozenClip) -> None:
-    with pytest.raises(PromptError, match=r"prompt.rank = 5 is above prompt.tokens = 4"):
+    with pytest.raises(PromptError, match=r"prompt.rank = 5 is too high for a matrix of 4 rows"):
         build(clip, rank=5)
 
 
@@ -59,3 +89,24 @@ def test_building_and_training_leave_the_backbone_alone(clip: FrozenClip) -> Non
     assert not any(parameter.requires_grad for parameter in clip.parameters())
     own = {id(parameter) for parameter in clip.parameters()}
     assert own.isdisjoint(id(parameter) for parameter in prompt.parameters())
+
+
+@pytest.mark.parametrize("method", sorted(METHODS))
+def test_every_method_names_its_paper(method: str) -> None:
+    assert METHODS[method].source
+
+
+def test_the_objective_is_the_methods_own_unless_the_settings_say_otherwise(
+    clip: FrozenClip,
+) -> None:
+    assert build(clip, method="kgcoop").objective is OBJECTIVES["kgcoop"]
+    assert build(clip, method="adapt").objective is OBJECTIVES["alignment"]
+    assert build(clip, method="adapt", objective="cross-entropy").objective is by_cross_entropy
+    named = get_args(PromptConfig.model_fields["objective"].annotation)
+    assert set(named) == {"", *OBJECTIVES}
+
+
+def test_a_head_is_trained_by_cross_entropy(clip: FrozenClip) -> None:
+    build(clip, method="linear", objective="cross-entropy")
+    with pytest.raises(PromptError, match=r"prompt\.objective = prograd .* linear has a head"):
+        build(clip, method="linear", objective="prograd")

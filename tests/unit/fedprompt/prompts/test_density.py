@@ -3,7 +3,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedprompt.prompts.density import information_density, tail
+from fedprompt.prompts.config import PromptConfig
+from fedprompt.prompts.density import density_penalty, information_density, mean_density, tail
+from fedprompt.prompts.forms import Full
 
 DIAGONAL = torch.diag(torch.tensor([4.0, 3.0, 2.0, 1.0]))
 
@@ -34,3 +36,13 @@ def test_density_lies_between_0_and_1_whatever_the_scale(seed: int, k: int, scal
     assert float(information_density(scale * prompt, k)) == pytest.approx(found, rel=1e-4)
     total = float(torch.linalg.svdvals(prompt).sum())
     assert float(tail(prompt, k)) == pytest.approx((1 - found) * total, abs=1e-3)
+
+
+def test_the_settings_choose_k_and_the_squared_form() -> None:
+    """A diagonal of 4, 3, 2, 1: its two first values are 7 of 10, or 25 of 30 squared."""
+    form = Full(DIAGONAL)
+    plain = PromptConfig(density_k=2, density_weight=3)
+    squared = plain.model_copy(update={"density_squared": True})
+    assert mean_density([form], plain) == pytest.approx(7 / 10, rel=1e-6)
+    assert mean_density([form], squared) == pytest.approx(25 / 30, rel=1e-6)
+    assert float(density_penalty([form], squared).detach()) == pytest.approx(-3 * 25 / 30, rel=1e-6)

@@ -51,7 +51,7 @@ def test_a_is_drawn_as_coop_draws() -> None:
 
 
 def test_rank_is_at_most_the_length() -> None:
-    with pytest.raises(PromptError, match=r"prompt.rank = 5 is above prompt.tokens = 4"):
+    with pytest.raises(PromptError, match=r"prompt.rank = 5 is too high for a matrix of 4 rows"):
         LowRank(START, 5, 0.0, seeded())
 
 

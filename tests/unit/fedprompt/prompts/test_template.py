@@ -4,8 +4,12 @@ import torch
 from torch.nn import functional as F
 
 from fedprompt.backbone.clip import FrozenClip
+from fedprompt.backbone.encoded import Encoded
 from fedprompt.errors import PromptError
-from fedprompt.prompts.template import Template
+from fedprompt.prompts.artefacts import from_artefact, to_artefact
+from fedprompt.prompts.build import build_prompt
+from fedprompt.prompts.config import PromptConfig
+from fedprompt.prompts.template import ENSEMBLE_TEMPLATES, Template
 from tests.conftest import CLASSES
 
 
@@ -21,17 +25,6 @@ def test_one_template_is_zero_shot_clip_to_the_last_bit_but_one(clip: FrozenClip
     torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-7)
 
 
-def test_underscores_are_spaces(clip: FrozenClip) -> None:
-    found = Template(clip, ["maple_tree"], "a {}.").class_vectors()
-    assert torch.equal(found, Template(clip, ["maple tree"], "a {}.").class_vectors())
-
-
-def test_a_name_with_braces_is_taken_as_it_is(clip: FrozenClip) -> None:
-    found = Template(clip, ["{0} {x}"], "a {}.").class_vectors()
-    expected = clip.model.encode_text(clip.tokenizer(["a {0} {x}."]))
-    torch.testing.assert_close(found, F.normalize(expected, dim=-1), rtol=1e-6, atol=1e-7)
-
-
 def test_nothing_is_trained_and_nothing_travels(clip: FrozenClip) -> None:
     prompt = Template(clip, CLASSES, "a {}.")
     assert list(prompt.parameters()) == []
@@ -39,12 +32,14 @@ def test_nothing_is_trained_and_nothing_travels(clip: FrozenClip) -> None:
     prompt.load_arrays({})
     with pytest.raises(PromptError, match=r"has no arrays, found \['ctx'\]"):
         prompt.load_arrays({"ctx": np.zeros((4, 32), np.float32)})
+    with pytest.raises(PromptError, match="trains nothing"):
+        prompt.backward(Encoded(torch.zeros(1, 24)), torch.zeros(1, dtype=torch.int64), None)
 
 
 def test_the_rest_of_the_interface(clip: FrozenClip) -> None:
     prompt = Template(clip, CLASSES, "a {}.")
-    assert torch.equal(prompt.fold(), prompt.class_vectors(torch.Generator()))
-    assert np.array_equal(prompt.frozen_arrays()["vectors"], prompt.fold().numpy())
+    assert torch.equal(prompt.fold().class_vectors, prompt.class_vectors(torch.Generator()))
+    assert np.array_equal(prompt.frozen_arrays()["vectors"], prompt.fold().class_vectors.numpy())
     assert float(prompt.penalty()) == 0.0
     assert prompt.information_density() == 1.0
     assert prompt.describe() == {
@@ -54,3 +49,24 @@ def test_the_rest_of_the_interface(clip: FrozenClip) -> None:
         "rank": 0,
         "tokens": 0,
     }
+
+
+def test_an_ensemble_is_the_mean_of_unit_vectors_made_a_unit_again(clip: FrozenClip) -> None:
+    assert len(ENSEMBLE_TEMPLATES) == len(set(ENSEMBLE_TEMPLATES)) == 7
+    prompt = build_prompt(PromptConfig(method="ensemble"), clip, CLASSES, "unused {}")
+    each = [open_clip_vectors(clip, template).numpy() for template in ENSEMBLE_TEMPLATES]
+    mean = np.mean(each, axis=0)
+    expected = mean / np.sqrt((mean**2).sum(1, keepdims=True))
+    found = prompt.fold().class_vectors.numpy()
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6)
+    assert np.abs(found - each[0]).max() > 1e-3
+    assert prompt.arrays() == {}
+    assert prompt.describe()["method"] == "ensemble"
+
+
+def test_an_ensemble_comes_back_from_its_artefact(clip: FrozenClip) -> None:
+    prompt = build_prompt(PromptConfig(method="ensemble"), clip, CLASSES, "a {}.")
+    artefact = to_artefact(clip, prompt, CLASSES, "a {}.", round=0, seed=0)
+    found = from_artefact(artefact, clip)
+    assert torch.equal(found.fold().class_vectors, prompt.fold().class_vectors)
+    assert found.describe() == prompt.describe()

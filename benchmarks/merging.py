@@ -1,0 +1,21 @@
+"""A protocol of our own: what merging low-rank prompts loses, and what it costs in accuracy."""
+
+import statistics
+
+from client.protocols.protocol import Found, Metrics, Protocol, Trial
+from client.protocols.tune import federated
+
+
+def run(trial: Trial) -> Found:
+    """Return ``accuracy`` on the test images, and ``truncation_error``, the mean over rounds."""
+    tuned, lines = federated(trial, "run", {})
+    scores = tuned.score({})
+    lost = [float(line["truncation_error"]) for line in lines if line["round"] > 0]
+    metrics: Metrics = {
+        "accuracy": scores["accuracy"] if scores else None,
+        "truncation_error": statistics.mean(lost),
+    }
+    return Found(metrics, tuned)
+
+
+PROTOCOL = Protocol(run=run, headline="accuracy")

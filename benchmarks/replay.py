@@ -1,0 +1,104 @@
+"""Compute a finished run again from its record, in one process in which nothing is killed.
+
+What a site sends depends on the prompt it got, the seed, the round and the site alone; what the
+server makes of it, on the replies it accepted. So the record says enough to compute each round
+anew, and the SHA-256 of each prompt must be the record's, bit for bit.
+"""
+
+from collections.abc import Sequence
+
+from flwr.app import Message, RecordDict
+from flwr.supercore.task_identity import TaskIdentity
+
+from benchmarks.deployment import Deployment
+from client.deployment.policy import Policy
+from client.norm import shorten
+from client.site import Site
+from fedprompt.identity import sha256_arrays
+from fedprompt.wire import Arrays
+from server import record
+from server.admission import Site as Joined
+from server.attempt import weigh
+from server.gate import judge
+from server.norms import Bounds
+from server.receipts import Receipts
+from server.rounds import RECORD
+from server.rules import RULES
+from server.strategies import STRATEGIES
+from server.training import as_travelled, merge
+from server.tuning import Tuning
+from server.verdict import Reply
+
+
+class Replay:
+    """Hold what the rounds of a deployment's run are computed from.
+
+    Parameters
+    ----------
+    deployment
+        Its run was begun.
+    """
+
+    def __init__(self, deployment: Deployment) -> None:
+        TaskIdentity.run_id, TaskIdentity.task_id, TaskIdentity.node_id = 1, 1, 1  # of messages
+        self._settings = record.read_settings(deployment.server.run)
+        tuning = Tuning(self._settings)
+        self._config, self._task = tuning.server, tuning.task()
+        self._sites = deployment.load(self._settings)
+        self._norms = [Policy.read(site.policy).max_norm for site in deployment.sites]
+        self._strategy, self._rule = (
+            STRATEGIES[self._config.strategy](self._config),
+            RULES[self._config.rule],
+        )
+        self._receipts = Receipts(self._task.run, self._task.identity)
+
+    def first_difference(self, lines: Sequence[record.Line]) -> int | None:
+        """Return the first round whose prompt is another than the record's; None if all agree.
+
+        Parameters
+        ----------
+        lines
+            Of the record, from round 0.
+        """
+        arrays = as_travelled(self._task.arrays, self._config.dtype)
+        for line in lines:
+            if line["round"]:
+                arrays = self.merged(arrays, line["round"], line["accepted"])
+            if sha256_arrays(arrays) != line["prompt"]:
+                return int(line["round"])
+        return None
+
+    def merged(self, arrays: Arrays, server_round: int, accepted: Sequence[int]) -> Arrays:
+        """Return what a round makes of ``arrays`` with the replies of some sites."""
+        current = self._rule.lift(arrays)
+        replies = [self._reply(arrays, server_round, number) for number in accepted]
+        joined = [Joined(n, n, len(self._sites[n].train_labels)) for n in accepted]
+        asked = {site.node: self._receipts.ask(site, server_round) for site in joined}
+        bounds = Bounds(self._config.clip_factor, self._config.clip_norm)
+        updates, _ = judge(replies, asked, current, self._rule.lift, bounds)
+        weighed = weigh(updates, self._config)
+        messages = {n: Message(RecordDict(), n, "train") for n in accepted}
+        return merge(
+            self._strategy, self._rule, arrays, weighed, messages, server_round, self._config.dtype
+        ).arrays
+
+    def _reply(self, start: Arrays, server_round: int, number: int) -> Reply:
+        """Return what a site sends, as the server unpacks it."""
+        site, config = self._sites[number], self._config
+        trained, loss = site.train(
+            start, seed=config.seed, server_round=server_round, rounds=config.rounds, mu=0.0
+        )
+        frozen = site.prompt.frozen_arrays()
+        trained = shorten(trained, start, frozen, self._norms[number], config.dtype)
+        stamp = self._receipts.of(_joined(site), server_round)
+        travelled = as_travelled(trained, config.dtype)
+        return Reply(number, None, travelled, len(site.train_labels), stamp, loss)
+
+
+def _joined(site: Site) -> Joined:
+    return Joined(site.number, site.number, len(site.train_labels))
+
+
+def read(deployment: Deployment) -> list[dict[str, object]]:
+    """Return the lines of a deployment's record."""
+    return record.read(deployment.server.run / RECORD)

@@ -1,0 +1,321 @@
+"""What docs/results.md shows, part by part: settings and cases of each, no figures."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+
+from benchmarks.merging import PROTOCOL as MERGING
+from client.protocols import PROTOCOLS
+from client.protocols.protocol import Protocol
+from fedprompt.config import Flat, Scalar
+from fedprompt.prompts.build import METHODS, UNTRAINED
+
+Cases = dict[str, Flat]
+Rates = Mapping[str, float]  # learning rate by case
+
+SEEDS = (0, 1, 2)
+FACTORED = ("vpt", "ivlp", "maple", "mudpt")  # also shown in the low-rank form
+NEEDS_DOMAINS = ("adapt",)
+# what a method needs beyond its name, on any images
+OWN: dict[str, Flat] = {"spt": {"prompt.start_noise": 0.1}}
+
+FASHION: Flat = {
+    "data.source": "fashion-mnist",
+    "data.partitioner": "dirichlet",
+    "data.alpha": 0.3,
+    "data.clients": 10,
+    "data.limit": 300,
+    "data.shots": 0,
+    "data.test_limit": 1000,
+}
+TEN_ROUNDS: Flat = {
+    "server.rounds": 10,
+    "server.evaluate_every": 0,
+    "fit.epochs": 1,
+    "fit.batch": 8,  # sites have some dozens of images
+}
+EMOJI: Flat = {
+    "data.source": "emoji",
+    "data.partitioner": "domain",
+    "data.clients": 4,
+    "data.limit": 800,
+    **TEN_ROUNDS,
+}
+RATES, EMOJI_RATES = "rates", "emoji-rates"
+SITES, ALPHAS = (2, 10, 30, 100), (0.1, 1.0, 10.0)
+DIP_AND_COOP = (("dip", "coop", "harmonic_mean"), ("dip", "coop", "new_acc"))
+AGAINST_DIP = tuple(
+    (other, "dip", "harmonic_mean")
+    for other in (
+        "rank 2", "rank 4", "random start", "dropout 0", "dropout 0.3", "density weight 0.1",
+        "density weight 1",
+    )
+)  # fmt: skip
+ADAPT_BY_CLASSES = "adapt, cross-entropy"
+LONG_COOP = "coop, 32 random tokens"
+RULES = ("product", "factors", "shared-basis")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """Hold one section of the page.
+
+    Attributes
+    ----------
+    about
+        How it is measured.
+    cases
+        Made when the learning rates are known.
+    compare
+        Pairs of cases and the metric in which the page sets the first against the second.
+    rates
+        Where the learning rates come from: the setting that they were chosen in.
+    """
+
+    title: str
+    about: str
+    name: str
+    protocol: Protocol
+    given: Flat
+    cases: Callable[[Rates], Cases]
+    compare: tuple[tuple[str, str, str], ...] = ()
+    column: str = "method"
+    layout: str = "table"
+    rates: str = RATES
+
+
+def case(rates: Rates, method: str, **own: Scalar) -> Flat:
+    """Return the settings of ``method`` or ``method:form`` at its rate, and others of its own.
+
+    ``prompt__rank`` stands for the key ``prompt.rank``.
+    """
+    name, _, form = method.partition(":")
+    made: Flat = {"prompt.method": name, **OWN.get(name, {})}
+    if form:
+        made["prompt.form"] = form
+    if method in rates:
+        made["fit.learning_rate"] = rates[method]
+    return made | {key.replace("__", "."): value for key, value in own.items()}
+
+
+def own_forms(rates: Rates) -> Cases:
+    """Return each method in its own form."""
+    names = [*UNTRAINED, *(name for name in METHODS if name not in NEEDS_DOMAINS)]
+    return {name: case(rates, name) for name in names}
+
+
+def every_method(rates: Rates) -> Cases:
+    """Return each method in its own form, and the large ones in the low-rank form too."""
+    factored = [f"{name}:lowrank" for name in FACTORED]
+    return own_forms(rates) | {name: case(rates, name) for name in factored}
+
+
+def ablation(rates: Rates) -> Cases:
+    """Return dip with one thing changed at a time, all at dip's rate, and coop beside it."""
+    random: Flat = {"prompt__init": "random", "prompt__tokens": 4}
+    return {
+        "dip": case(rates, "dip"),
+        "rank 2": case(rates, "dip", prompt__rank=2),
+        "rank 4": case(rates, "dip", prompt__rank=4),
+        "random start": case(rates, "dip", **random),
+        "dropout 0": case(rates, "dip", prompt__dropout=0.0),
+        "dropout 0.3": case(rates, "dip", prompt__dropout=0.3),
+        "density weight 0.1": case(rates, "dip", prompt__density_weight=0.1),
+        "density weight 1": case(rates, "dip", prompt__density_weight=1.0),
+        "tail weight 1": case(rates, "dip", prompt__tail_weight=1.0),
+        "rank 4, density weight 1": case(rates, "dip", prompt__rank=4, prompt__density_weight=1.0),
+        "coop": case(rates, "coop"),
+        "coop, random start": case(rates, "coop", **random),
+    }
+
+
+def merging_cases(rates: Rates) -> Cases:
+    """Return dip under each rule, number of sites and Dirichlet concentration."""
+    return {
+        merging_case(rule, sites, alpha): case(
+            rates, "dip", server__rule=rule, data__clients=sites, data__alpha=alpha
+        )
+        for rule in RULES
+        for sites in SITES
+        for alpha in ALPHAS
+    }
+
+
+def merging_case(rule: str, sites: int, alpha: float) -> str:
+    """Return the name of one case."""
+    return f"{rule}, {sites} sites, alpha {alpha:g}"
+
+
+def adversarial_cases(rates: Rates) -> Cases:
+    """Return AdvPT, and CoOp at its usual length and at AdvPT's."""
+    return {
+        "template": case(rates, "template"),
+        "coop": case(rates, "coop"),
+        LONG_COOP: case(rates, "coop", prompt__init="random", prompt__tokens=32),
+        "advpt": case(rates, "advpt"),
+        "advpt:lowrank": case(rates, "advpt") | {"prompt.form": "lowrank"},
+    }
+
+
+def domain_cases(rates: Rates) -> Cases:
+    """Return what is tuned over sites of one domain each."""
+    names = ("template", "coop", "dip", "vpt", "ivlp", *NEEDS_DOMAINS)
+    made = {name: case(rates, name) for name in names}
+    own: Flat = {"prompt.method": "adapt", "prompt.objective": "cross-entropy"}
+    if ADAPT_BY_CLASSES in rates:
+        own["fit.learning_rate"] = rates[ADAPT_BY_CLASSES]
+    return made | {ADAPT_BY_CLASSES: own}
+
+
+def personal_cases(rates: Rates) -> Cases:
+    """Return whose prompt it is, for coop and dip."""
+    made: Cases = {"template": case(rates, "template")}
+    for name in ("coop", "dip"):
+        for whose in ("global", "local", "both"):
+            made[f"{name}, {whose}"] = case(rates, name, prompt__personal=whose)
+    return made
+
+
+def parts(natural: Flat | None) -> list[Part]:
+    """Return all parts; ``natural`` names the unseen classes' images, if they are there."""
+    found = [_fashion(), _fashion_ablation()]
+    if natural is not None:
+        found += [_natural(natural), _natural_ablation(natural)]
+    return [*found, _merging(), _adversarial(), _emoji(), _personal()]
+
+
+def _fashion() -> Part:
+    return Part(
+        title="Fashion-MNIST: every method, base to new",
+        about=(
+            "Base: the first five classes, new: the last five. Ten sites, Dirichlet(0.3), 300 "
+            "training images of the base classes in all, a fifth of them held out by the sites "
+            "(`local_acc`), 10 rounds of one epoch in batches of 8; 1,000 test images of each half."
+        ),
+        name="fashion",
+        protocol=PROTOCOLS["federated-base-to-new"],
+        given=FASHION | TEN_ROUNDS,
+        cases=every_method,
+        compare=DIP_AND_COOP,
+    )
+
+
+def _fashion_ablation() -> Part:
+    return replace(
+        _fashion(),
+        title="Fashion-MNIST: what dip is made of",
+        about="As above; one thing changed at a time, at dip's learning rate.",
+        name="fashion-ablation",
+        cases=ablation,
+        column="case",
+        compare=AGAINST_DIP,
+    )
+
+
+def _natural(given: Flat) -> Part:
+    return Part(
+        title="Fifty unseen natural classes: every method, base to new",
+        about=(
+            "The 50 classes of Tiny-ImageNet that the embedded backbone never saw; base: the first "
+            "25. Ten sites with base classes of their own, 16 shots, a fifth of them held out, 10 "
+            "rounds of one epoch in batches of 8; 50 test images a class."
+        ),
+        name="natural",
+        protocol=PROTOCOLS["federated-base-to-new"],
+        given={**given, **TEN_ROUNDS},
+        cases=own_forms,
+        compare=DIP_AND_COOP,
+    )
+
+
+def _natural_ablation(given: Flat) -> Part:
+    return replace(
+        _natural(given),
+        title="Fifty unseen natural classes: what dip is made of",
+        about="As above; one thing changed at a time, at dip's learning rate.",
+        name="natural-ablation",
+        cases=ablation,
+        column="case",
+        compare=AGAINST_DIP,
+    )
+
+
+def _merging() -> Part:
+    own: Flat = {"data.limit": 1000, "server.rounds": 5, "fit.epochs": 1}
+    return Part(
+        title="How low-rank prompts are merged",
+        about=(
+            "dip on all ten classes of Fashion-MNIST, 1,000 training images divided by "
+            "Dirichlet(alpha) among the sites, 5 rounds of one epoch in batches of 32, 1,000 test "
+            "images. The truncation error is what merging lost, relative to what was to be merged, "
+            "mean over the rounds. With 30 sites and more a site has one or two steps a round, and "
+            "the prompt hardly moves from zero-shot: there the errors say more than the accuracies."
+        ),
+        name="merging",
+        protocol=MERGING,
+        given=FASHION | {"server.evaluate_every": 0} | own,
+        cases=merging_cases,
+        layout="merging",
+    )
+
+
+def _adversarial() -> Part:
+    return Part(
+        title="Attacked images",
+        about=(
+            "Fashion-MNIST, tuned centrally on 16 shots of ten classes, 30 epochs; PGD-40 within "
+            "16/255 on 80 test images. `adversarial_acc`: the attack does not know the prompt; "
+            "`adaptive_acc`: it does."
+        ),
+        name="adversarial",
+        protocol=PROTOCOLS["adversarial"],
+        given={"data.source": "fashion-mnist", "data.test_limit": 80, "fit.epochs": 30},
+        cases=adversarial_cases,
+        compare=tuple(
+            ("advpt", other, metric)
+            for metric in ("adversarial_acc", "adaptive_acc")
+            for other in ("coop", LONG_COOP)
+        ),
+    )
+
+
+def _emoji() -> Part:
+    return Part(
+        title="Four hands: sites of one domain each",
+        about=(
+            "Emoji of 37 kinds by four vendors, a site for each, 800 training images in all, "
+            "10 rounds of one epoch in batches of 8, rates chosen on emoji; all test images of "
+            "each vendor under the merged prompt."
+        ),
+        name="emoji",
+        protocol=PROTOCOLS["multi-domain"],
+        given=EMOJI,
+        cases=domain_cases,
+        rates=EMOJI_RATES,
+        compare=tuple(
+            (name, "coop", metric)
+            for name in ("adapt", ADAPT_BY_CLASSES)
+            for metric in ("accuracy", "worst_domain_acc")
+        ),
+    )
+
+
+def _personal() -> Part:
+    return Part(
+        title="Whose prompt it is",
+        about=(
+            "Fashion-MNIST, all ten classes, ten sites by Dirichlet(0.3), 600 training images, 10 "
+            "rounds of one epoch in batches of 8. `local_acc`: each site on its held-out images, "
+            "under its own prompt where it has one; `global_acc`: the merged prompt on 1,000 test "
+            "images."
+        ),
+        name="personal",
+        protocol=PROTOCOLS["personal"],
+        given=FASHION | TEN_ROUNDS | {"data.limit": 600},
+        cases=personal_cases,
+        column="case",
+        compare=tuple(
+            (f"{name}, {whose}", f"{name}, global", "local_acc")
+            for name in ("coop", "dip")
+            for whose in ("local", "both")
+        ),
+    )

@@ -1,0 +1,146 @@
+"""Write logs that a site's people and their programs can read: JSON lines, or plain text.
+
+One JSON object a line: ``time`` (UTC, ISO 8601), ``level``, ``logger``, ``message``, ``error`` if
+there is a traceback, and the values given as ``extra`` such as ``event``, ``round``, ``site``.
+"""
+
+import json
+import logging
+import logging.handlers
+import math
+import os
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from fedprompt.errors import StorageError
+
+OURS = ("fedprompt", "server", "client", "export", "flwr")  # told from `level` on
+PIPE = "FEDPROMPT_LOG_PIPE"  # set by a process that gathers its descendants' lines
+_BYTES, _BACKUPS = 10_000_000, 5  # size of one log file, how many older ones are kept
+MARK = "fedprompt"  # name of the handlers that `configure` puts up, and replaces
+_STANDARD = vars(logging.makeLogRecord({})).keys() | {"message", "asctime", "taskName"}
+
+
+def configure(path: Path | None, *, level: int = logging.INFO, as_json: bool = True) -> None:
+    """Send this process's logs to standard error and, if given, to a file of its own.
+
+    The file holds JSON lines and is rotated at 10 MB, five older ones are kept; two processes must
+    not share it. A second call replaces the first. Call it when Flower is imported, if it is used:
+    its logger sets itself up at import. Other libraries are told from warnings on.
+
+    Parameters
+    ----------
+    path
+        The log file; None writes to standard error only.
+    level
+        The least level that is told.
+    as_json
+        JSON lines on standard error too, for a journal that programs read; else plain text.
+
+    Raises
+    ------
+    StorageError
+        The file cannot be opened.
+    """
+    handlers: list[logging.Handler] = [logging.StreamHandler()]
+    handlers[0].setFormatter(JsonFormatter() if as_json else PlainFormatter())
+    if path:
+        handlers.append(_rotating(path))
+    root = logging.getLogger()
+    for old in [handler for handler in root.handlers if handler.name == MARK]:
+        root.removeHandler(old)
+        old.close()
+    for handler in handlers:
+        handler.name = MARK
+        handler.setLevel(level)  # Flower's logger lets everything through if it is imported later
+        root.addHandler(handler)
+    root.setLevel(max(level, logging.WARNING))
+    for name in OURS:
+        logging.getLogger(name).setLevel(level)
+    _take_over("flwr")
+    logging.captureWarnings(True)
+
+
+def tell_parent() -> None:
+    """Write JSON lines to the pipe that an ancestor of this process reads, if there is one.
+
+    Flower throws away what its ServerApp writes to standard error.
+    """
+    if pipe := os.environ.get(PIPE):
+        configure(Path(pipe))
+
+
+class JsonFormatter(logging.Formatter):
+    """Write a log record as one JSON object on one line."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line; what JSON cannot hold is written as text."""
+        told: dict[str, Any] = {
+            "time": _time(record),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        told |= {key: value for key, value in extras(record).items() if key not in told}
+        if record.exc_info:
+            told["error"] = self.formatException(record.exc_info)
+        return json.dumps(told, ensure_ascii=False, default=str)
+
+
+class PlainFormatter(logging.Formatter):
+    """Write a log record as a line for a person; what others sent cannot forge a line."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line, and the traceback indented below it."""
+        line = f"{_time(record)} {record.levelname.lower():7} {record.name}: {record.getMessage()}"
+        lines = [line]
+        if record.exc_info:
+            lines += [f"    {part}" for part in self.formatException(record.exc_info).splitlines()]
+        return "\n".join(_printable(part) for part in lines)
+
+
+def extras(record: logging.LogRecord) -> dict[str, Any]:
+    """Return a record's ``extra`` values that fit on a line; a whole mapping has its own file."""
+    return {
+        key: _finite(value)
+        for key, value in vars(record).items()
+        if key not in _STANDARD and not isinstance(value, Mapping)
+    }
+
+
+def _rotating(path: Path) -> logging.Handler:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handler = logging.handlers.RotatingFileHandler(
+            path, maxBytes=_BYTES, backupCount=_BACKUPS, encoding="utf-8"
+        )
+    except OSError as error:
+        raise StorageError(
+            f"the log {path} cannot be written: {error.strerror}; give another file"
+        ) from error
+    handler.setFormatter(JsonFormatter())
+    return handler
+
+
+def _take_over(name: str) -> None:
+    """Let a library's own logger speak through the handlers put up here, not beside them."""
+    logger = logging.getLogger(name)
+    for handler in list(logger.handlers):
+        logger.removeHandler(handler)
+    logger.propagate = True
+
+
+def _time(record: logging.LogRecord) -> str:
+    moment = datetime.fromtimestamp(record.created, UTC)
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _finite(value: object) -> object:
+    """Return a number that JSON has no word for as text."""
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _printable(text: str) -> str:
+    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)

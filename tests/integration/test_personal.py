@@ -1,0 +1,204 @@
+"""Sites with prompts of their own, in whole runs: what travels, and that a kill changes no byte."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from flwr.app import ConfigRecord, Context, RecordDict
+from flwr.common.serde import message_from_proto
+from flwr.proto.message_pb2 import Message
+
+from client.app import app as client
+from client.deployment.egress import verify
+from fedprompt import tensor_file
+from fedprompt.artefact import Artefact
+from fedprompt.backbone.config import BackboneConfig
+from fedprompt.backbone.load import shared_backbone
+from fedprompt.config import Flat, defaults
+from fedprompt.identity import sha256_bytes
+from fedprompt.wire import ARRAYS, CONFIG, METRICS, to_array_record
+from server import record, rounds
+from server.app import app as server
+from server.local_grid import LocalGrid
+from server.tuning import Tuning
+from tests.enrolled import bundle, rule, send, site
+from tests.pictures import image_folder
+
+SITES, ROUNDS = 3, 3
+CLASSES = ("blue", "green", "red")
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return image_folder(tmp_path_factory.mktemp("photos"), CLASSES, 12)
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("FEDPROMPT_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+def settings(photos: Path, folder: Path, **changes: object) -> Flat:
+    own = {
+        "backbone.name": "embedded-cnn",
+        "data.source": str(photos),
+        "data.clients": SITES,
+        "data.partitioner": "iid",
+        "fit.learning_rate": 0.1,
+        "prompt.personal": "both",
+        "server.rounds": ROUNDS,
+        "server.output": str(folder),
+    }
+    return defaults() | own | {key.replace("__", "."): value for key, value in changes.items()}
+
+
+class Tapped(LocalGrid):
+    """Keep what the sites sent."""
+
+    up: list[bytes]
+
+    def _deliver(self, data: bytes, expiry: float) -> bytes:
+        found = super()._deliver(data, expiry)
+        self.up.append(found)
+        return found
+
+
+def run(flat: Flat) -> list[bytes]:
+    """Run a federation and return the sites' messages."""
+    with Tapped(client, SITES, flat, 1) as grid:
+        grid.up = []
+        server(grid=grid, context=Context(1, 0, {}, RecordDict(), flat))
+        return grid.up
+
+
+def ending(folder: Path, cache: Path) -> tuple[str, dict[str, bytes]]:
+    """Return the prompt's hash, and the sites' own prompts of the last round."""
+    last = sorted((cache / "local").rglob(f"round-{ROUNDS:05d}-*"))
+    assert len(last) == SITES
+    return Artefact.load(folder / "artefact").sha256, {p.parent.name: p.read_bytes() for p in last}
+
+
+def trained(up: list[bytes]) -> list[dict[str, bytes]]:
+    """Return the arrays of every answer to a train message."""
+    messages = [message_from_proto(Message.FromString(data)) for data in up]
+    return [
+        {name: array.data for name, array in message.content.array_records[ARRAYS].items()}
+        for message in messages
+        if message.metadata.message_type == "train"
+    ]
+
+
+def test_only_the_shared_prompt_leaves_the_sites(photos: Path, cache: Path, tmp_path: Path) -> None:
+    up = run(settings(photos, tmp_path / "run"))
+    replies = trained(up)
+    assert len(replies) == SITES * ROUNDS
+    assert all(set(arrays) == {"ctx.A", "ctx.B"} for arrays in replies)
+    everything = b"".join(up)
+    for path in (cache / "local").rglob("*.safetensors"):
+        for array in tensor_file.parse(path.read_bytes()).values():
+            assert array.tobytes()[:16] not in everything
+    artefact = Artefact.load(tmp_path / "run" / "artefact")
+    assert set(artefact.tensors) == {"ctx.A", "ctx.B", "ctx.start"}
+    assert artefact.metadata["personal"] == "both"
+    last = record.read(tmp_path / "run" / "rounds.jsonl")[-1]
+    assert last["accepted"] == list(range(SITES))
+
+
+@pytest.mark.parametrize("committed", [False, True])
+def test_f21_a_killed_and_resumed_run_ends_in_the_same_bytes(
+    photos: Path, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, committed: bool
+) -> None:
+    """The kill comes before round 2 is committed, when its sites have trained, or right after."""
+    flat = settings(photos, tmp_path / "whole", server__fraction=0.7)  # so that sites skip rounds
+    run(flat)
+    last = [line["asked"] for line in record.read(tmp_path / "whole" / "rounds.jsonl")[1:]]
+    assert any(len(asked) < SITES for asked in last)
+    whole = Artefact.load(tmp_path / "whole" / "artefact").sha256, states(cache)
+    original = rounds.save
+
+    def killed(folder: Path, state: rounds.Checkpoint) -> None:
+        if state.round == 2 and not committed:
+            raise KeyboardInterrupt
+        original(folder, state)
+        if state.round == 2:
+            raise KeyboardInterrupt
+
+    flat["server.output"] = str(tmp_path / "killed")
+    with monkeypatch.context() as patch:
+        patch.setattr(rounds, "save", killed)
+        with pytest.raises(KeyboardInterrupt):
+            run(flat)
+    run(flat | {"server.resume": True})
+    assert (Artefact.load(tmp_path / "killed" / "artefact").sha256, states(cache)) == whole
+
+
+def states(cache: Path) -> dict[str, bytes]:
+    root = cache / "local"
+    return {str(p.relative_to(root)): p.read_bytes() for p in root.rglob("*.safetensors")}
+
+
+def test_local_sites_send_nothing_and_the_artefact_is_the_start(
+    photos: Path, cache: Path, tmp_path: Path
+) -> None:
+    flat = settings(photos, tmp_path, prompt__personal="local", fit__epochs=3)
+    assert trained(run(flat)) == [{}] * (SITES * ROUNDS)
+    lines = record.read(tmp_path / "rounds.jsonl")
+    assert {line["prompt"] for line in lines} == {lines[0]["prompt"]}
+    reasons = {tuple(v["reasons"]) for line in lines[1:] for v in line["verdicts"]}
+    assert reasons == {("abstained",)}
+    assert lines[-1]["accepted"] == list(range(SITES))
+    assert lines[-1]["nll"] < lines[0]["nll"]  # what is scored did learn
+    start = Tuning(flat).prompt.arrays()
+    found = Artefact.load(tmp_path / "artefact")
+    assert all(np.array_equal(found.tensors[name], array) for name, array in start.items())
+    assert found.metadata["personal"] == "local"
+    assert len(states(cache)) == SITES * ROUNDS
+
+
+@pytest.mark.parametrize("personal", ["both", "local"])
+def test_a_deployed_sites_log_of_what_left_has_the_shared_names_only(
+    photos: Path, cache: Path, tmp_path: Path, personal: str
+) -> None:
+    clip = shared_backbone(BackboneConfig(name="embedded-cnn"))
+    folder = site(tmp_path / "north", photos, bundle(CLASSES, clip))
+    rule(folder, "min_sites", "1")
+    flat = settings(photos, tmp_path, prompt__personal=personal)
+    arrays = to_array_record(Tuning(flat).prompt.arrays(), "float32")
+    asked = {"run": "abc", "round": 1, "seed": 0, "mu": 0.0, "sites": 5}
+    content = RecordDict({ARRAYS: arrays, CONFIG: ConfigRecord(asked)})
+    reply = send(folder, "train", content, flat)
+    assert not reply.has_error(), reply.error
+    names = {"both": ["ctx.A", "ctx.B"], "local": []}[personal]
+    assert list(reply.content.array_records[ARRAYS]) == names
+    assert (reply.content.metric_records[METRICS]["num-examples"] > 0) == bool(names)
+    (line,) = verify(folder.egress)[0]
+    assert [array["name"] for array in line.entry["arrays"]] == names
+    (own,) = (folder.path / "local").rglob("*.safetensors")
+    left = {array["sha256"] for array in line.entry["arrays"]}
+    own_arrays = tensor_file.parse(own.read_bytes()).values()
+    assert left.isdisjoint(sha256_bytes(array.tobytes()) for array in own_arrays)
+    assert not (cache / "local").exists()
+
+
+@pytest.mark.slow
+def test_ray_ends_in_the_same_bytes(
+    photos: Path, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ray's workers take any site in any round: each finds the site's own prompt on the disk."""
+    flat = settings(photos, tmp_path / "local")
+    run(flat)
+    expected = ending(tmp_path / "local", cache)
+    monkeypatch.setenv("FEDPROMPT_CACHE", str(tmp_path / "other"))
+    flat["server.output"] = str(tmp_path / "ray")
+    given = [f"{key}={json.dumps(value)}" for key, value in flat.items() if value != ""]
+    sets = [part for pair in given for part in ("--set", pair)]
+    command = [sys.executable, "-c", "from fedprompt.cli import main; main()"]
+    command += ["simulate", "--engine", "ray", "--json", *sets]
+    root = Path(__file__).parents[2]
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert ending(tmp_path / "ray", tmp_path / "other") == expected

@@ -1,0 +1,69 @@
+"""Build a head's method on the tiny CLIP and move it off its start."""
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch.nn import functional as F
+
+from fedprompt.backbone.clip import FrozenClip
+from fedprompt.backbone.encoded import Encoded
+from fedprompt.prompts.build import build_prompt
+from fedprompt.prompts.config import PromptConfig
+from fedprompt.prompts.headed import HeadedClip
+from tests.unit.fedprompt.prompts.hosts import IMAGES, LABELS, NAMES, TEMPLATE
+
+
+def make(clip: FrozenClip, **config: Any) -> HeadedClip:
+    """Return a head's method at its start, without dropout."""
+    prompt = build_prompt(PromptConfig(**{"dropout": 0.0, **config}), clip, NAMES, TEMPLATE)
+    assert isinstance(prompt, HeadedClip)
+    return prompt
+
+
+def moved(clip: FrozenClip, spread: float = 0.3, **config: Any) -> HeadedClip:
+    """Return a head's method away from its start."""
+    prompt = make(clip, **config)
+    rng = np.random.default_rng(0)
+    prompt.load_arrays(
+        {
+            name: (array + rng.normal(scale=spread, size=array.shape)).astype(np.float32)
+            for name, array in prompt.arrays().items()
+        }
+    )
+    return prompt
+
+
+def images(clip: FrozenClip) -> Encoded:
+    """Return the images' unit features."""
+    with torch.no_grad():
+        return Encoded(F.normalize(clip.model.encode_image(IMAGES), dim=-1))
+
+
+def zero_shot(clip: FrozenClip) -> torch.Tensor:
+    """Return the template's unit class vectors from open_clip alone."""
+    texts = [TEMPLATE.replace("{}", name) for name in NAMES]
+    with torch.no_grad():
+        return F.normalize(clip.model.encode_text(clip.tokenizer(texts)), dim=-1)
+
+
+def matrix(prompt: HeadedClip, name: str) -> torch.Tensor:
+    """Return a matrix by its form's equation: P, or P0 + A B."""
+    own = dict(prompt.head.named_parameters()) | dict(prompt.head.named_buffers())
+    if f"{name}.matrix" in own:
+        return own[f"{name}.matrix"]
+    return own[f"{name}.start"] + own[f"{name}.A"] @ own[f"{name}.B"]
+
+
+def check_gradients(prompt: HeadedClip, batch: Encoded, expected: torch.Tensor) -> None:
+    """Compare logits, loss and gradients with those of a plain computation's logits."""
+    trained = list(prompt.parameters())
+    loss = -expected.log_softmax(1)[torch.arange(len(LABELS)), LABELS].mean()
+    wanted = torch.autograd.grad(loss, trained)
+    prompt.zero_grad()
+    found = prompt.backward(batch, LABELS, None)
+    assert abs(found - float(loss.detach())) < 1e-4
+    torch.testing.assert_close(prompt(batch).logits, expected, rtol=1e-4, atol=1e-4)
+    for parameter, gradient in zip(trained, wanted, strict=True):
+        assert gradient.norm() > 0
+        assert (parameter.grad - gradient).norm() <= 1e-4 * gradient.norm()

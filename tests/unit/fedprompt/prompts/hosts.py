@@ -1,0 +1,65 @@
+"""Build a host's method on the tiny CLIP, move it off its start, and compare gradients."""
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch.nn import functional as F
+
+from fedprompt.backbone.clip import FrozenClip
+from fedprompt.backbone.encoded import Encoded
+from fedprompt.prompts.build import build_prompt
+from fedprompt.prompts.config import PromptConfig
+from fedprompt.prompts.prompted import PromptedClip
+
+NAMES = ("great grey owl", "great white shark", "tench", "sea", "maple tree")
+TEMPLATE = "a photo of a {}."
+IMAGES = torch.randn(6, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+LABELS = torch.tensor([0, 1, 2, 3, 4, 0])
+
+
+def make(clip: FrozenClip, **config: Any) -> PromptedClip:
+    """Return a method at its start, without dropout."""
+    settings = PromptConfig(**{"dropout": 0.0, **config})
+    prompt = build_prompt(settings, clip, NAMES, TEMPLATE)
+    assert isinstance(prompt, PromptedClip)
+    return prompt
+
+
+def moved(clip: FrozenClip, seed: int = 0, spread: float = 0.3, **config: Any) -> PromptedClip:
+    """Return a method away from its start."""
+    prompt = make(clip, **config)
+    rng = np.random.default_rng(seed)
+    prompt.load_arrays(
+        {
+            name: (array + rng.normal(scale=spread, size=array.shape)).astype(np.float32)
+            for name, array in prompt.arrays().items()
+        }
+    )
+    return prompt
+
+
+def encoded(clip: FrozenClip, prompt: PromptedClip) -> Encoded:
+    """Return the images as a site keeps them for this method."""
+    with torch.no_grad():
+        features = F.normalize(clip.encode_image(IMAGES), dim=-1)
+        layer = prompt.first_layer
+        rows = None if layer is None else clip.image.activations(IMAGES, layer)
+    return Encoded(features, rows)
+
+
+def check_gradients(prompt: PromptedClip, images: Encoded, plain_logits: Any) -> None:
+    """Compare the fast towers' logits and gradients with those of a plain computation.
+
+    ``plain_logits`` computes logits from the same trained tensors, images and labels.
+    """
+    expected = plain_logits()
+    trained = list(prompt.parameters())
+    wanted = torch.autograd.grad(F.cross_entropy(expected, LABELS), trained)
+    prompt.zero_grad()
+    loss = prompt.backward(images, LABELS, None)
+    torch.testing.assert_close(prompt(images).logits, expected, rtol=1e-4, atol=1e-4)
+    assert abs(loss - float(F.cross_entropy(expected.detach(), LABELS))) < 1e-4
+    for parameter, gradient in zip(trained, wanted, strict=True):
+        assert parameter.grad is not None
+        assert (parameter.grad - gradient).norm() <= 2e-5 * gradient.norm() + 1e-7

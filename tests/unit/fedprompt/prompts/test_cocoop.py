@@ -1,0 +1,113 @@
+import pytest
+import torch
+
+from fedprompt.backbone.clip import FrozenClip
+from fedprompt.backbone.encoded import EncodedImages
+from fedprompt.errors import PromptError
+from fedprompt.prompts import cocoop
+from fedprompt.prompts.headed import HeadedClip
+from tests.unit.fedprompt.prompts import naive
+from tests.unit.fedprompt.prompts.heads import (
+    check_gradients,
+    images,
+    make,
+    matrix,
+    moved,
+    zero_shot,
+)
+from tests.unit.fedprompt.prompts.hosts import LABELS, NAMES
+
+
+@pytest.fixture(autouse=True)
+def _wider(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Give the tiny CLIP's meta-net six hidden numbers, not one."""
+    monkeypatch.setattr(cocoop, "REDUCTION", 4)
+
+
+def plain(clip: FrozenClip, prompt: HeadedClip, features: torch.Tensor) -> torch.Tensor:
+    """Return logits by the equation, one image after the other, all tokens of all classes."""
+    own, rows = prompt.head, []
+    for z in features:
+        hidden = (matrix(prompt, "narrow") @ z + own.narrow_bias).clamp(min=0)
+        shift = matrix(prompt, "widen") @ hidden + own.widen_bias
+        context = torch.stack([v + shift for v in matrix(prompt, "ctx")])
+        vectors = naive.class_vectors(clip, NAMES, ".", [context])
+        rows.append(clip.logit_scale * vectors @ z)
+    return torch.stack(rows)
+
+
+@pytest.mark.parametrize("form", ["full", "lowrank"])
+def test_logits_and_gradients_are_those_of_the_equation(clip: FrozenClip, form: str) -> None:
+    prompt, batch = moved(clip, method="cocoop", form=form), images(clip)
+    expected = plain(clip, prompt, batch.features)
+    check_gradients(prompt, batch, expected)
+    found = prompt.predict(EncodedImages(batch.features))
+    torch.testing.assert_close(found, expected.detach(), rtol=1e-4, atol=1e-4)
+
+
+def test_an_images_logits_depend_on_no_other_image(clip: FrozenClip) -> None:
+    prompt, features = moved(clip, method="cocoop"), images(clip).features
+    together = prompt.predict(EncodedImages(features))
+    alone = [prompt.predict(EncodedImages(features[i : i + 1])) for i in range(len(features))]
+    torch.testing.assert_close(together, torch.cat(alone), rtol=1e-4, atol=1e-5)
+    assert prompt.predict(EncodedImages(features[:0])).shape == (0, len(NAMES))
+
+
+@pytest.mark.parametrize("form", ["full", "lowrank"])
+def test_it_starts_at_zero_shot(clip: FrozenClip, form: str) -> None:
+    batch = images(clip)
+    expected = clip.logit_scale * batch.features @ zero_shot(clip).T
+    found = make(clip, method="cocoop", form=form)(batch).logits
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_half_the_classes_at_a_time_change_nothing_but_rounding(clip: FrozenClip) -> None:
+    """Chunks of classes are computed again inside an image that is computed again."""
+    prompt, batch = moved(clip, method="cocoop"), images(clip)
+
+    def gradients() -> list[torch.Tensor]:
+        prompt.zero_grad()
+        prompt.backward(batch, LABELS, None)
+        return [p.grad.clone() for p in prompt.parameters()]
+
+    whole = gradients()
+    assert prompt.halve_chunk()
+    for found, expected in zip(gradients(), whole, strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-5)
+
+
+def test_memory_for_the_backward_pass_does_not_grow_with_classes(clip: FrozenClip) -> None:
+    """What autograd keeps of an image is its context and the small net's numbers."""
+    prompt, batch = moved(clip, method="cocoop"), images(clip)
+    kept: list[int] = []
+
+    def pack(tensor: torch.Tensor) -> torch.Tensor:
+        kept.append(tensor.numel())
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        prompt(batch)
+    assert max(kept) <= 4 * 32 * 6  # contexts of the batch; one class's rows alone are more
+
+
+def test_it_does_not_fold(clip: FrozenClip) -> None:
+    with pytest.raises(PromptError, match=r"does not fold into constants.*use coop or dip"):
+        make(clip, method="cocoop").fold()
+
+
+def test_dips_loss_terms_are_those_of_the_context(clip: FrozenClip) -> None:
+    prompt = moved(clip, method="cocoop", density_weight=2.0, density_k=2)
+    spectrum = torch.linalg.svdvals(matrix(prompt, "ctx").detach())
+    density = float(spectrum[:2].sum() / spectrum.sum())
+    assert prompt.information_density() == pytest.approx(density, rel=1e-5)
+    assert float(prompt.penalty().detach()) == pytest.approx(-2 * density, rel=1e-5)
+
+
+def test_what_is_trained_and_sent(clip: FrozenClip) -> None:
+    assert {name: a.shape for name, a in make(clip, method="cocoop").arrays().items()} == {
+        "ctx": (4, 32),
+        "narrow": (6, 24),
+        "narrow_bias": (6,),
+        "widen": (32, 6),
+        "widen_bias": (32,),
+    }

@@ -1,0 +1,56 @@
+import pytest
+import torch
+
+from fedprompt.backbone.clip import FrozenClip
+from fedprompt.prompts.template import Template
+from tests.unit.fedprompt.prompts import naive
+from tests.unit.fedprompt.prompts.hosts import (
+    IMAGES,
+    NAMES,
+    TEMPLATE,
+    check_gradients,
+    encoded,
+    make,
+    moved,
+)
+
+
+def matrices(prompt, side: str) -> list[torch.Tensor]:
+    arrays = dict(prompt.host.named_parameters()) | dict(prompt.host.named_buffers())
+    count = len(getattr(prompt.host, side))
+    if f"{side}.0.matrix" in arrays:
+        return [arrays[f"{side}.{i}.matrix"] for i in range(count)]
+    return [
+        arrays[f"{side}.{i}.start"] + arrays[f"{side}.{i}.A"] @ arrays[f"{side}.{i}.B"]
+        for i in range(count)
+    ]
+
+
+@pytest.mark.parametrize("form", ["full", "lowrank"])
+@pytest.mark.parametrize("depth", [1, 2, 0])
+def test_logits_and_gradients_equal_a_naive_insertion(
+    clip: FrozenClip, form: str, depth: int
+) -> None:
+    prompt = moved(clip, method="ivlp", form=form, depth=depth)
+
+    def plain() -> torch.Tensor:
+        features = naive.image_features(clip, IMAGES, matrices(prompt, "visual"))
+        vectors = naive.class_vectors(clip, NAMES, ".", matrices(prompt, "text"))
+        return clip.logit_scale * features @ vectors.T
+
+    check_gradients(prompt, encoded(clip, prompt), plain)
+    folded = prompt.fold()
+    vectors = naive.class_vectors(clip, NAMES, ".", matrices(prompt, "text"))
+    torch.testing.assert_close(folded.class_vectors, vectors, rtol=1e-4, atol=1e-5)
+
+
+def test_the_first_text_prompt_starts_at_the_words(clip: FrozenClip) -> None:
+    prompt = make(clip, method="ivlp", depth=1)
+    expected = Template(clip, NAMES, TEMPLATE).class_vectors()
+    torch.testing.assert_close(prompt.class_vectors(), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_shapes(clip: FrozenClip) -> None:
+    shapes = {n: a.shape for n, a in make(clip, method="ivlp").arrays().items()}
+    texts = {f"text.{i}": (4, 32) for i in range(3)}
+    assert shapes == texts | {f"visual.{i}": (4, 48) for i in range(3)}

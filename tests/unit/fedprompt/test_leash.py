@@ -1,0 +1,82 @@
+"""A command on a leash: it ends when its parent does, however that happens."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from fedprompt import leash
+
+ROOT = Path(__file__).parents[3]
+SLEEP = [sys.executable, "-c", "import time; print('up', flush=True); time.sleep(600)"]
+
+
+def started(command, path):
+    with path.open("wb") as log:
+        process = leash.start(command, os.environ | {"PYTHONPATH": str(ROOT)}, log)
+    _wait(lambda: path.read_bytes().startswith(b"up"))
+    return process
+
+
+def _wait(happened):
+    end = time.monotonic() + 60
+    while not happened():
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+def test_letting_go_ends_the_command(tmp_path):
+    process = started(SLEEP, tmp_path / "log")
+    leash.end(process)
+    assert process.returncode == 128 + signal.SIGTERM
+
+
+def test_the_commands_own_end_is_told(tmp_path):
+    code = "print('up', flush=True); raise SystemExit(7)"
+    process = started([sys.executable, "-c", code], tmp_path / "log")
+    assert process.wait(60) == 7
+    leash.end(process)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_the_command(tmp_path, number):
+    process = started(SLEEP, tmp_path / "log")
+    process.send_signal(number)
+    assert process.wait(60) == 128 + signal.SIGTERM
+    leash.end(process)
+
+
+def test_a_stubborn_command_is_killed(tmp_path, monkeypatch):
+    code = (
+        "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN);"
+        "print('up', flush=True); time.sleep(600)"
+    )
+    wrapper = (
+        "import sys; from fedprompt import leash; sys.exit(leash.run(sys.argv[1:], grace=0.2))"
+    )
+    with (tmp_path / "log").open("wb") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-c", wrapper, sys.executable, "-c", code],
+            cwd=ROOT, stdin=subprocess.PIPE, stdout=log,
+        )  # fmt: skip
+    _wait(lambda: (tmp_path / "log").read_bytes().startswith(b"up"))
+    leash.end(process)
+    assert process.returncode == 128 + signal.SIGKILL
+
+
+def test_what_the_command_started_ends_with_it(tmp_path):
+    """A grandchild that does not care for its parent's end, as Flower's simulation."""
+    code = (
+        "import subprocess, sys; child = subprocess.Popen([sys.executable, '-c',"
+        "'import time; time.sleep(600)']); print('up', child.pid, flush=True)"
+    )
+    process = started([sys.executable, "-c", code], tmp_path / "log")
+    assert process.wait(60) == 0
+    _wait(lambda: (tmp_path / "log").read_text().endswith("\n"))
+    grandchild = Path("/proc", (tmp_path / "log").read_text().split()[1], "stat")
+    assert not grandchild.exists() or grandchild.read_text().split()[2] == "Z"
+    leash.end(process)
