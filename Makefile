@@ -11,7 +11,7 @@ export FLWR_DISABLE_UPDATE_CHECK := 1
 export FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION := 1
 export RAY_USAGE_STATS_ENABLED := 0
 
-.PHONY: env demo test lint format bench clean
+.PHONY: env demo test lint format bench results clean
 
 env: $(VENV)/.ready
 
@@ -39,7 +39,7 @@ lint: env
 	$(BIN)/lint-imports
 
 test: lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses 3 --dist loadfile
 
 format: env
 	$(BIN)/ruff format .
@@ -49,6 +49,11 @@ format: env
 bench: env
 	for name in local_step bytes rounds accuracy embedded; do \
 		$(BIN)/python -m benchmarks.$$name --json || exit 1; done
+
+# tunes every method over three seeds and writes docs/results.md; what is done is kept in
+# runs/results. TINY_IMAGENET=folder adds the natural classes
+results: env
+	$(BIN)/python -m benchmarks.results $(if $(TINY_IMAGENET),--tiny-imagenet $(TINY_IMAGENET))
 
 clean:
 	rm -rf $(VENV) runs build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,14 +1,23 @@
-"""The Flower ClientApp: unpack a message, ask the site, pack its answer. No maths here."""
+"""The Flower ClientApp: unpack a message, ask the site, pack its answer. No maths here.
+
+A deployed site's messages pass its border first and last: its policy, and its log of what left.
+"""
 
 import functools
+from pathlib import Path
 
 import torch
 from flwr.app import ConfigRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 
-from client.site import Site
+from client.deployment.border import border, folder_of
+from client.deployment.policy import Policy
+from client.norm import shorten
+from client.secure_aggregation import secured
+from client.site import Site, deployed, simulated
 from fedprompt.config import Scalar
 from fedprompt.errors import ConfigError
+from fedprompt.identity import sha256_file
 from fedprompt.wire import (
     ARRAYS,
     CONFIG,
@@ -20,36 +29,55 @@ from fedprompt.wire import (
     to_array_record,
 )
 
-app = ClientApp()
+app = ClientApp(mods=[border])
 
 
 @app.query()
 def join(message: Message, context: Context) -> Message:
     """Say who this site is, and how many images it may speak for."""
     site = _site(context)
-    card = ConfigRecord(
-        {
-            **site.identity,
-            "partition": site.partition,
-            "num-examples": max(len(site.train_labels), len(site.held_labels)),
-        }
-    )
+    card = ConfigRecord({**site.identity, "partition": site.number})
+    card["num-examples"] = max(len(site.train_labels), len(site.held_labels))
+    if site.domain:
+        card["domain"] = site.domain
     return Message(RecordDict({IDENTITY: card}), reply_to=message)
 
 
-@app.train()
+@app.query("centres")
+def centres(message: Message, context: Context) -> Message:
+    """Say around which noised centres this site's patch tokens lie, before the first round."""
+    run = context.run_config
+    agreed = run.get("prompt.method") == "spt" and run.get("prompt.start_noise")
+    if not agreed or run.get("server.secure_aggregation"):
+        raise ConfigError(
+            "the server asks for centres of patch tokens, though the run is none of spt with "
+            "prompt.start_noise, or has secure aggregation; nothing was sent"
+        )
+    site, config = _site(context), message.content.config_records[CONFIG]
+    stamp, examples = _receipt(site, config), len(site.train_labels)
+    arrays = to_array_record(site.centres(_secret(context, site)), _dtype(context))
+    metrics = MetricRecord({"num-examples": examples, "receipt": stamp})
+    return Message(RecordDict({ARRAYS: arrays, METRICS: metrics}), reply_to=message)
+
+
+@app.train(mods=[secured])
 def train(message: Message, context: Context) -> Message:
     """Tune the prompt on this site's images; only the trained tensors leave."""
     site, config = _site(context), message.content.config_records[CONFIG]
     dtype = _dtype(context)
+    start = _arrays(message, site, dtype)
     arrays, loss = site.train(
-        _arrays(message, site, dtype),
+        start,
         seed=_integer(config, "seed"),
         server_round=_integer(config, "round"),
         rounds=int(context.run_config["server.rounds"]),
         mu=_number(config, "mu"),
+        run=str(config["run"]),
     )
-    content = trained(arrays, dtype, len(site.train_labels), loss, _receipt(site, config))
+    start = {name: start[name] for name in arrays}
+    arrays = shorten(arrays, start, site.prompt.frozen_arrays(), _largest_norm(context), dtype)
+    examples = len(site.train_labels) if arrays else 0  # what keeps its prompt to itself abstains
+    content = trained(arrays, dtype, examples, loss, _receipt(site, config))
     return Message(content, reply_to=message)
 
 
@@ -57,7 +85,8 @@ def train(message: Message, context: Context) -> Message:
 def evaluate(message: Message, context: Context) -> Message:
     """Score the prompt on this site's held-out images."""
     site, config = _site(context), message.content.config_records[CONFIG]
-    score = site.evaluate(_arrays(message, site, _dtype(context)))
+    arrays = _arrays(message, site, _dtype(context))
+    score = site.evaluate(arrays, _integer(config, "round"), str(config["run"]))
     metrics = MetricRecord({"num-examples": score.count, "correct": score.correct})
     metrics["loss"], metrics["receipt"] = score.loss, _receipt(site, config)
     return Message(RecordDict({METRICS: metrics}), reply_to=message)
@@ -70,17 +99,45 @@ def trained(arrays: Arrays, dtype: str, examples: int, loss: float, stamp: int) 
 
 
 def _site(context: Context) -> Site:
-    settings = {key: context.run_config[key] for key in sorted(context.run_config)}
-    node = context.node_config
+    """Return the site of a context, kept in memory between messages.
+
+    A deployed site's node settings name its folder; a simulated one's name its share.
+    """
+    node, settings = context.node_config, dict(context.run_config)
+    folder = folder_of(context)
+    settings = folder.settings(settings) if folder else settings
     torch.set_num_threads(int(settings.get("fit.threads", 1)))
-    return _known_site(
-        tuple(settings.items()), int(node["partition-id"]), int(node["num-partitions"])
-    )
+    key = tuple(sorted(settings.items()))
+    if folder:
+        return _own_site(key, folder.node().number, folder.local)
+    return _known_site(key, int(node["partition-id"]), int(node["num-partitions"]))
 
 
 @functools.lru_cache(maxsize=4096)
-def _known_site(settings: tuple[tuple[str, Scalar], ...], partition: int, partitions: int) -> Site:
-    return Site(dict(settings), partition, partitions)
+def _known_site(settings: tuple[tuple[str, Scalar], ...], number: int, partitions: int) -> Site:
+    return simulated(dict(settings), number, partitions)
+
+
+def forget_sites() -> None:
+    """Let go of the simulated sites that this process holds, with their images' features."""
+    _known_site.cache_clear()
+
+
+@functools.lru_cache(maxsize=2)  # a server that changes its settings each time fills no memory
+def _own_site(settings: tuple[tuple[str, Scalar], ...], number: int, folder: Path) -> Site:
+    return deployed(dict(settings), number, folder)
+
+
+def _secret(context: Context, site: Site) -> bytes:
+    """Return what seeds a site's noise: of its key, or in a simulation its number."""
+    folder = folder_of(context)
+    return sha256_file(folder.key).encode() if folder else str(site.number).encode()
+
+
+def _largest_norm(context: Context) -> float:
+    """Return the largest norm of an update that may leave; 0 = any."""
+    folder = folder_of(context)
+    return Policy.read(folder.policy).max_norm if folder else 0.0
 
 
 def _arrays(message: Message, site: Site, dtype: str) -> Arrays:
@@ -91,7 +148,7 @@ def _arrays(message: Message, site: Site, dtype: str) -> Arrays:
 
 def _receipt(site: Site, config: ConfigRecord) -> int:
     server_round = _integer(config, "round")
-    return receipt(str(config["run"]), server_round, site.partition, site.digest)
+    return receipt(str(config["run"]), server_round, site.number, site.digest)
 
 
 def _integer(config: ConfigRecord, key: str) -> int:

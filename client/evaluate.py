@@ -3,10 +3,12 @@
 from dataclasses import dataclass
 
 import torch
-from torch.nn import functional as F
 
+from client.memory import retry_smaller
+from fedprompt.backbone.encoded import EncodedImages
 from fedprompt.prompts.build import Prompt
-from fedprompt.types import ImageFeatures, Labels, Logits
+from fedprompt.prompts.method import cross_entropy
+from fedprompt.types import Labels, Logits
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,20 +20,19 @@ class Score:
     loss: float  # mean cross-entropy, nats
 
 
-@torch.no_grad()
-def predict(prompt: Prompt, features: ImageFeatures, scale: float) -> Logits:
-    """Return scale * cos(image, class) [images classes]."""
-    return (scale * features @ prompt.class_vectors().T).float()
+def predict(prompt: Prompt, images: EncodedImages) -> Logits:
+    """Return logits [images classes]; out of memory, half as much at a time."""
+    return retry_smaller(prompt, lambda: prompt.predict(images))
 
 
 @torch.no_grad()
-def evaluate(prompt: Prompt, features: ImageFeatures, labels: Labels, scale: float) -> Score:
+def evaluate(prompt: Prompt, images: EncodedImages, labels: Labels) -> Score:
     """Return count, correct top-1 predictions and mean loss; zeros for a site without images."""
     if not len(labels):
         return Score(count=0, correct=0, loss=0.0)
-    logits = predict(prompt, features, scale)
+    logits = predict(prompt, images)
     return Score(
         count=len(labels),
         correct=int((logits.argmax(-1) == labels).sum()),
-        loss=float(F.cross_entropy(logits, labels)),
+        loss=float(cross_entropy(logits, labels)),
     )

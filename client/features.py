@@ -1,27 +1,53 @@
 """Encode a site's images once (design.md, speed-up 1)."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
 from torch.nn import functional as F
 
+from client.bank import ENCODERS, key_of
 from client.feature_store import Features, FeatureStore
+from client.memory import halved
+from client.pixels import read_pixels
+from client.rows import image_rows
 from fedprompt.backbone.clip import FrozenClip
-from fedprompt.data.decode import MAX_PIXELS, decode
+from fedprompt.backbone.encoded import EncodedImages
+from fedprompt.data.decode import MAX_PIXELS
 from fedprompt.data.image_set import ImageSet
-from fedprompt.data.preprocess import fit_to_input
-from fedprompt.errors import BackboneError
 from fedprompt.identity import canonical_json, sha256_bytes
-from fedprompt.types import ImageFeatures
+from fedprompt.prompts.build import Bank
+from fedprompt.types import ImageFeatures, Pixels
 
 _KEPT = 1024  # images between two writes to the store
 
 
-def store_key(clip: FrozenClip) -> str:
+def store_key(clip: FrozenClip, bank: Bank = "clean") -> str:
     """Return the hash of everything but the image that a feature depends on."""
-    settings = canonical_json(clip.preprocessing.to_dict())
+    settings = canonical_json(clip.preprocessing.to_dict()) + key_of(bank)
     return sha256_bytes(f"{clip.fingerprint}{clip.device.type}".encode() + settings)
+
+
+def encode(
+    images: ImageSet,
+    clip: FrozenClip,
+    store: FeatureStore | None,
+    batch: int,
+    first_layer: int | None,
+    *,
+    max_pixels: int = MAX_PIXELS,
+    bank: Bank = "clean",
+) -> EncodedImages:
+    """Return what of some images is computed once, for a prompt that enters at ``first_layer``.
+
+    Parameters are those of `image_features`; with ``first_layer`` None features are all there is,
+    as of attacked images.
+    """
+    features = image_features(images, clip, store, batch, max_pixels=max_pixels, bank=bank)
+    if first_layer is None or bank != "clean":
+        return EncodedImages(features)
+    rows = image_rows(images, clip, first_layer, batch, max_pixels=max_pixels)
+    return EncodedImages(features, rows)
 
 
 def image_features(
@@ -31,6 +57,7 @@ def image_features(
     batch: int,
     *,
     max_pixels: int = MAX_PIXELS,
+    bank: Bank = "clean",
 ) -> ImageFeatures:
     """Return unit features [images joint], in order; only images the store lacks are encoded.
 
@@ -41,11 +68,13 @@ def image_features(
     clip
         The frozen CLIP; features land on its device.
     store
-        Where features are kept; None encodes every image.
+        Where features of this bank are kept (`store_key`); None encodes every image.
     batch
         Images encoded at a time; halved and tried again when a GPU's memory does not suffice.
     max_pixels
         Of one image, as the data were checked (``data.max_pixels``).
+    bank
+        What is encoded of an image.
     """
     digests = [images.digest(index) for index in range(len(images))]
     known = store.read(digests) if store else {}
@@ -53,7 +82,7 @@ def image_features(
     todo = list(missing.items())
     for start in range(0, len(todo), _KEPT):
         part = todo[start : start + _KEPT]
-        vectors = _encode(images, [index for _, index in part], clip, batch, max_pixels)
+        vectors = _encode(images, part, clip, batch, max_pixels, bank)
         fresh = {digest: vector for (digest, _), vector in zip(part, vectors, strict=True)}
         known |= fresh
         if store:
@@ -65,38 +94,32 @@ def image_features(
 
 
 def _encode(
-    images: ImageSet, indices: list[int], clip: FrozenClip, batch: int, max_pixels: int
+    images: ImageSet,
+    part: Sequence[tuple[str, int]],
+    clip: FrozenClip,
+    batch: int,
+    max_pixels: int,
+    bank: Bank,
 ) -> Iterator[Features]:
-    """Yield one raw feature vector [joint] for each index."""
-    for start in range(0, len(indices), batch):
-        pixels = np.stack(
-            [
-                fit_to_input(decode(content, max_pixels=max_pixels), clip.preprocessing)
-                for content in map(images.content, indices[start : start + batch])
-            ]
-        )
-        yield from _encode_pixels(torch.from_numpy(pixels), clip, batch)
+    """Yield one raw feature vector [joint] for each digest and index."""
+    for start in range(0, len(part), batch):
+        digests, indices = zip(*part[start : start + batch], strict=True)
+        pixels = read_pixels(images, indices, clip.preprocessing, max_pixels)
+        yield from _encode_pixels(pixels, digests, clip, batch, bank)
 
 
-@torch.no_grad()
-def _encode_pixels(pixels: torch.Tensor, clip: FrozenClip, batch: int) -> Iterator[Features]:
+def _encode_pixels(
+    pixels: Pixels, digests: Sequence[str], clip: FrozenClip, batch: int, bank: Bank
+) -> Iterator[Features]:
     # a short batch is filled up: every image passes through the same shapes, so its feature does
     # not depend on how many images its site holds
-    size = batch
-    while True:
-        try:
-            parts = [_fixed(part, clip, size) for part in pixels.split(size)]
-            break
-        except torch.OutOfMemoryError as error:
-            if size == 1:
-                raise BackboneError(
-                    "the GPU's memory does not hold one image's activations; choose a smaller "
-                    "backbone, free the GPU, or set backbone.device = cpu"
-                ) from error
-            size //= 2
-    yield from torch.cat(parts).float().cpu().numpy()
+    def fixed(size: int) -> torch.Tensor:
+        parts = []
+        for start in range(0, len(pixels), size):
+            own = pixels[start : start + size]
+            filled = torch.cat([own, own.new_zeros(size - len(own), *own.shape[1:])])
+            names = [*digests[start : start + size], *["0"] * (size - len(own))]
+            parts.append(ENCODERS[bank](clip, filled, names)[: len(own)])
+        return torch.cat(parts)
 
-
-def _fixed(pixels: torch.Tensor, clip: FrozenClip, size: int) -> torch.Tensor:
-    filled = torch.cat([pixels, pixels.new_zeros(size - len(pixels), *pixels.shape[1:])])
-    return clip.encode_image(clip.normalise(filled))[: len(pixels)]
+    yield from halved(fixed, batch).float().cpu().numpy()

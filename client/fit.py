@@ -1,18 +1,20 @@
 """Tune a prompt on one site's features: the whole local computation of a round."""
 
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from client.config import FitConfig
+from client.memory import retry_smaller
+from client.proximal import Proximal
 from client.schedule import rate
+from fedprompt.backbone.encoded import EncodedImages
 from fedprompt.errors import PromptError
 from fedprompt.prompts.build import Prompt
-from fedprompt.types import ImageFeatures, Labels
+from fedprompt.types import Labels
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,80 +24,104 @@ class Span:
     start: float = 0.0
     end: float = 1.0
 
+    def at(self, step: int, steps: int) -> float:
+        """Return how much of the whole run is over before a step of this call, from 0 on."""
+        return self.start + (self.end - self.start) * step / steps
+
 
 def fit(
     prompt: Prompt,
-    features: ImageFeatures,
+    images: EncodedImages,
     labels: Labels,
-    scale: float,
     config: FitConfig,
     seed: int,
     *,
     span: Span | None = None,
     mu: float = 0.0,
+    tied: Sequence[nn.Parameter] | None = None,
+    after_epoch: Callable[[int], None] | None = None,
 ) -> float:
-    """Tune ``prompt`` in place by cross-entropy over cosine logits and return the mean loss.
+    """Tune ``prompt`` in place by its objective and return the mean cross-entropy, nats.
 
     Parameters
     ----------
-    prompt
-        What is trained; CLIP is not.
-    features
-        Unit image features.
-    labels
-        Their classes.
-    scale
-        CLIP's logit scale.
-    config
-        Optimiser, rate, epochs, batch.
+    images, labels
+        Encoded once, for the block that the prompt enters first, and their classes.
     seed
         Of the order of the images and of the dropout: equal seeds give equal bytes.
     span
         Part of the run, the whole of it by default.
-    mu
-        FedProx's weight of half the squared distance to the start (arXiv 1812.06127).
+    mu, tied
+        FedProx's weight, and the tensors it holds to their start; all that are trained by default.
+    after_epoch
+        Is told each epoch's number, from 1 on, when it is over.
 
     Raises
     ------
     PromptError
         Nothing is trained by this method, there are no images, or the prompt is no longer finite.
+    BackboneError
+        The GPU's memory does not suffice, with half the classes at a time either.
     """
+    trained, span = _trained(prompt, labels), span or Span()
+    generator = torch.Generator().manual_seed(seed)
+    proximal = Proximal(trained if tied is None else tied, mu)
+    step = _Step(prompt, images, labels, _optimiser(trained, config), proximal, generator)
+    batches = list(_batches(len(labels), config, generator))
+    total = 0.0
+    for number, chosen in enumerate(batches):
+        total += step(chosen, rate(config, span.at(number, len(batches)))) * len(chosen)
+        epoch, rest = divmod((number + 1) * config.epochs, len(batches))
+        if after_epoch and not rest:
+            after_epoch(epoch)
+    _check_finite(trained, len(batches))
+    return total / (len(labels) * config.epochs)
+
+
+@dataclass(frozen=True, eq=False)
+class _Step:
+    """Take one optimiser step of a site's prompt on chosen images."""
+
+    prompt: Prompt
+    images: EncodedImages
+    labels: Labels
+    optimiser: torch.optim.Optimizer
+    proximal: Proximal
+    generator: torch.Generator
+
+    def __call__(self, chosen: Tensor, rate: float) -> float:
+        """Move the trained tensors at this learning rate and return the batch's loss."""
+        for group in self.optimiser.param_groups:
+            group["lr"] = rate
+        backward = partial(self._backward, chosen.to(self.labels.device))
+        loss = retry_smaller(self.prompt, backward, self.generator)
+        self.optimiser.step()
+        return loss
+
+    def _backward(self, chosen: Tensor) -> float:
+        """Leave the gradients of one batch and return its loss."""
+        self.optimiser.zero_grad()
+        loss = self.prompt.backward(self.images[chosen], self.labels[chosen], self.generator)
+        extra = self.prompt.penalty() + self.proximal.penalty()
+        if extra.requires_grad:
+            extra.backward()
+        return loss
+
+
+def _trained(prompt: Prompt, labels: Labels) -> list[nn.Parameter]:
     trained = list(prompt.parameters())
     if not trained:
         raise PromptError("this method trains nothing; use `fedprompt eval`, or method dip or coop")
     if not len(labels):
         raise PromptError("there are no images to train on; a site without images abstains")
-    generator = torch.Generator().manual_seed(seed)
-    anchors = [tensor.detach().clone() for tensor in trained]
-    optimiser, span = _optimiser(trained, config), span or Span()
-    batches = list(_batches(len(labels), config, generator))
-    total = 0.0
-    for step, chosen in enumerate(batches):
-        progress = span.start + (span.end - span.start) * step / len(batches)
-        for group in optimiser.param_groups:
-            group["lr"] = rate(config, progress)
-        chosen = chosen.to(labels.device)
-        with _autocast(features.device):
-            vectors = prompt.class_vectors(generator)
-        # outside: bf16 would round logits near 30 to steps of 0.125
-        loss = classification_loss(features[chosen], vectors.float(), labels[chosen], scale)
-        total += float(loss.detach()) * len(chosen)
-        objective = loss + prompt.penalty() + _proximal(trained, anchors, mu)
-        optimiser.zero_grad()
-        objective.backward()
-        optimiser.step()
+    return trained
+
+
+def _check_finite(trained: list[nn.Parameter], steps: int) -> None:
     if not all(bool(torch.isfinite(tensor).all()) for tensor in trained):
         raise PromptError(
-            f"the prompt is no longer finite after {len(batches)} steps; lower fit.learning_rate"
+            f"the prompt is no longer finite after {steps} steps; lower fit.learning_rate"
         )
-    return total / (len(labels) * config.epochs)
-
-
-def classification_loss(
-    features: ImageFeatures, vectors: Tensor, labels: Labels, scale: float
-) -> Tensor:
-    """Return the cross-entropy of scale * cos(image, class), a scalar in nats."""
-    return F.cross_entropy((scale * features @ vectors.T).float(), labels)
 
 
 def _optimiser(trained: list[nn.Parameter], config: FitConfig) -> torch.optim.Optimizer:
@@ -114,17 +140,3 @@ def _optimiser(trained: list[nn.Parameter], config: FitConfig) -> torch.optim.Op
 def _batches(count: int, config: FitConfig, generator: torch.Generator) -> Iterator[Tensor]:
     for _ in range(config.epochs):
         yield from torch.randperm(count, generator=generator).split(config.batch)
-
-
-def _proximal(trained: list[nn.Parameter], anchors: list[Tensor], mu: float) -> Tensor:
-    if not mu:
-        return trained[0].new_zeros(())
-    pairs = zip(trained, anchors, strict=True)
-    return mu / 2 * torch.stack([((new - old) ** 2).sum() for new, old in pairs]).sum()
-
-
-def _autocast(device: torch.device) -> AbstractContextManager[object]:
-    """Run the tower in bf16 on a GPU that has it (speed-up 6); fp32 stays the reference."""
-    if device.type == "cuda" and torch.cuda.is_bf16_supported():
-        return torch.autocast("cuda", torch.bfloat16)
-    return nullcontext()

@@ -5,29 +5,36 @@ loads CLIP once. Nothing here depends on how messages travel.
 """
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from pathlib import Path
 
+import numpy as np
 import torch
 
+from client.centres import noised_centres
 from client.config import FitConfig
 from client.evaluate import Score, evaluate
 from client.feature_store import FeatureStore
-from client.features import image_features, store_key
+from client.features import encode, store_key
 from client.fit import Span, fit
+from client.personal import Personal
 from client.rank import shrink
 from fedprompt.backbone.config import BackboneConfig
+from fedprompt.backbone.encoded import EncodedImages
 from fedprompt.backbone.load import shared_backbone
 from fedprompt.config import Scalar, section
 from fedprompt.data.config import DataConfig
 from fedprompt.data.image_set import ImageSet
-from fedprompt.data.load import site as site_images
+from fedprompt.data.load import Images, own, share
 from fedprompt.errors import ConfigError
 from fedprompt.identity import canonical_json, sha256_bytes
 from fedprompt.identity_card import identity_card
-from fedprompt.prompts.build import Prompt, build_prompt
+from fedprompt.prompts.build import Bank, Prompt, bank_of, build_prompt
 from fedprompt.prompts.config import PromptConfig
+from fedprompt.prompts.domain_names import METHOD as ADAPT
+from fedprompt.prompts.domain_names import of_site
 from fedprompt.prompts.method import Arrays
-from fedprompt.types import ImageFeatures, Labels
+from fedprompt.types import Labels
 from fedprompt.wire import identity_digest
 
 _loading = threading.Lock()  # sites of one process share the backbone
@@ -39,9 +46,13 @@ class Site:
     Parameters
     ----------
     settings
-        The flat configuration of the run.
-    partition, partitions
-        Which share of the data is this site's.
+        The flat configuration of the run, with this site's own where it has the say.
+    number
+        This site's number among all.
+    load_images
+        Returns this site's images; called once.
+    folder
+        Where this site keeps a prompt of its own (`client.personal`); None = in the user's cache.
 
     Raises
     ------
@@ -49,8 +60,14 @@ class Site:
         A setting is refused, or the aggregation rule takes no rank of a site's own.
     """
 
-    def __init__(self, settings: Mapping[str, Scalar], partition: int, partitions: int) -> None:
-        self.partition = partition
+    def __init__(
+        self,
+        settings: Mapping[str, Scalar],
+        number: int,
+        load_images: Callable[[DataConfig], Images],
+        folder: Path | None = None,
+    ) -> None:
+        self.number = number
         self.config = section(settings, "fit", FitConfig)
         self.data = section(settings, "data", DataConfig)
         self.prompt_config = section(settings, "prompt", PromptConfig)
@@ -63,52 +80,83 @@ class Site:
         self.shared_basis = rule == "shared-basis"
         with _loading:
             self.clip = shared_backbone(section(settings, "backbone", BackboneConfig))
-            images = site_images(self.data, partition, partitions)
-        self.classes = images.train.classes
-        self._store = FeatureStore(store_key(self.clip)) if self.config.cache else None
-        self.train_features, self.train_labels = self._encode(images.train)
-        self.held_features, self.held_labels = self._encode(images.holdout)
+            images = load_images(self.data)
+        self.classes, self._own = images.train.classes, images.train
+        self.prompt_config = of_site(self.prompt_config, images.train)
+        self.domain = self.prompt_config.domain if self.prompt_config.method == ADAPT else ""
         self.prompt = self._build(self.prompt_config)
+        self.train_images, self.train_labels = self._encode(
+            images.train, bank_of(self.prompt_config.method)
+        )
+        self.held_images, self.held_labels = self._encode(images.holdout)
         self._prompts = {self.prompt_config.rank: self.prompt}
+        own_seed = _seed(self.prompt_config.seed, number)
+        self._personal = Personal(self.prompt_config, number, self._build, own_seed, folder)
         card = identity_card(self.clip, self.prompt, self.classes, self.data.template)
         self.identity, self.digest = card, identity_digest(card)
 
     def train(
-        self, arrays: Arrays, seed: int, server_round: int, rounds: int, mu: float
+        self, arrays: Arrays, seed: int, server_round: int, rounds: int, mu: float, run: str = ""
     ) -> tuple[Arrays, float]:
-        """Tune the prompt from ``arrays`` and return what was trained, and the mean loss.
+        """Tune the prompt from ``arrays`` and return what may leave of it, and the mean loss.
 
-        A site without images returns the arrays as they came: it abstains.
+        A site without images returns the arrays as they came: it abstains. Under ``prompt.personal
+        = local`` nothing may leave. A prompt of this site's own goes on from where the rounds of
+        ``run`` before this one left it.
         """
         if not len(self.train_labels):
             return arrays, 0.0
         arrays = shrink(arrays, self.config.rank)
-        low = "ctx.A" in arrays
-        prompt = self._of_rank(arrays["ctx.A"].shape[1]) if low else self.prompt
-        prompt.load_arrays(arrays)
+        ranks = [array.shape[1] for name, array in arrays.items() if name.endswith(".A")]
+        shared = self._of_rank(max(ranks)) if ranks else self.prompt
+        shared.load_arrays(arrays)
         span = Span(start=(server_round - 1) / rounds, end=server_round / rounds)
         loss = fit(
-            prompt,
-            self.train_features,
+            self._personal.around(shared, run, server_round - 1),
+            self.train_images,
             self.train_labels,
-            self.clip.logit_scale,
             self.config,
-            seed=_seed(seed, server_round, self.partition),
+            seed=_seed(seed, server_round, self.number),
             span=span,
             mu=mu,
+            tied=list(shared.parameters()),
         )
-        return prompt.arrays(), loss
+        self._personal.keep(run, server_round)
+        return self._personal.leaving(shared), loss
 
-    def evaluate(self, arrays: Arrays) -> Score:
-        """Score ``arrays`` on this site's held-out images."""
+    def evaluate(self, arrays: Arrays, server_round: int = 0, run: str = "") -> Score:
+        """Score ``arrays``, or what a round left of this site's own prompt, on held-out images."""
         self.prompt.load_arrays(arrays)
-        scale = self.clip.logit_scale
-        return evaluate(self.prompt, self.held_features, self.held_labels, scale)
+        prompt = self._personal.around(self.prompt, run, server_round)
+        return evaluate(prompt, self.held_images, self.held_labels)
 
-    def _encode(self, images: ImageSet) -> tuple[ImageFeatures, Labels]:
+    def centres(self, secret: bytes) -> Arrays:
+        """Return noised centres of this site's patch tokens, named and shaped as the prompt.
+
+        A site without images returns zeros: it abstains. ``secret`` seeds the noise.
+        """
+        config, arrays = self.prompt_config, self.prompt.arrays()
+        if not len(self._own):
+            return {name: np.zeros_like(array) for name, array in arrays.items()}
+        found = noised_centres(
+            self._own,
+            self.clip,
+            range(config.first_layer, config.first_layer + len(arrays)),
+            len(next(iter(arrays.values()))),
+            most=config.start_images,
+            noise=config.start_noise,
+            seed=config.seed,
+            secret=secret,
+            max_pixels=self.data.max_pixels,
+        )
+        return dict(zip(arrays, found, strict=True))
+
+    def _encode(self, images: ImageSet, bank: Bank = "clean") -> tuple[EncodedImages, Labels]:
         batch, most = self.config.encode_batch, self.data.max_pixels
-        features = image_features(images, self.clip, self._store, batch, max_pixels=most)
-        return features, torch.from_numpy(images.labels).to(self.clip.device)
+        store = FeatureStore(store_key(self.clip, bank)) if self.config.cache else None
+        first = self.prompt.first_layer
+        encoded = encode(images, self.clip, store, batch, first, max_pixels=most, bank=bank)
+        return encoded, torch.from_numpy(images.labels).to(self.clip.device)
 
     def _of_rank(self, rank: int) -> Prompt:
         """Return this site's prompt of a rank; each is built once."""
@@ -119,8 +167,23 @@ class Site:
 
     def _build(self, config: PromptConfig) -> Prompt:
         return build_prompt(
-            config, self.clip, self.classes, self.data.template, shared_basis=self.shared_basis
+            config,
+            self.clip,
+            self.classes,
+            self.data.template,
+            shared_basis=self.shared_basis,
+            any_start=True,  # the server sends its own
         )
+
+
+def simulated(settings: Mapping[str, Scalar], partition: int, partitions: int) -> Site:
+    """Return the site that holds one share of the run's images."""
+    return Site(settings, partition, lambda data: share(data, partition, partitions))
+
+
+def deployed(settings: Mapping[str, Scalar], number: int, folder: Path | None = None) -> Site:
+    """Return a site with images of its own, and a folder for a prompt of its own."""
+    return Site(settings, number, own, folder)
 
 
 def _seed(*parts: int) -> int:

@@ -6,17 +6,19 @@ import torch
 
 from client.config import FitConfig
 from client.feature_store import FeatureStore
-from client.features import image_features, store_key
+from client.features import encode, store_key
 from fedprompt.artefact import Artefact
 from fedprompt.backbone.clip import FrozenClip
 from fedprompt.backbone.config import BackboneConfig
-from fedprompt.backbone.load import load_backbone
+from fedprompt.backbone.encoded import EncodedImages
+from fedprompt.backbone.load import shared_backbone
 from fedprompt.config import Flat, section
 from fedprompt.data.config import DataConfig
 from fedprompt.data.image_set import ImageSet
 from fedprompt.data.load import load as load_images
 from fedprompt.errors import DataError
-from fedprompt.types import ImageFeatures, Labels
+from fedprompt.prompts.build import Bank
+from fedprompt.types import Labels
 
 
 @dataclass(frozen=True)
@@ -29,8 +31,19 @@ class Workbench:
     train: ImageSet
     test: ImageSet
 
-    def features(self, images: ImageSet) -> tuple[ImageFeatures, Labels]:
-        """Return unit features and labels of some images.
+    def encode(
+        self, images: ImageSet, first_layer: int | None = None, bank: Bank = "clean"
+    ) -> tuple[EncodedImages, Labels]:
+        """Return what of some images is computed once, and their labels.
+
+        Parameters
+        ----------
+        images
+            Of the run.
+        first_layer
+            First block of the image tower that the prompt enters; None = none.
+        bank
+            What of an image: `bank_of` the method to train on, clean to score.
 
         Raises
         ------
@@ -39,17 +52,17 @@ class Workbench:
         """
         if not len(images):
             raise DataError("there are no images to work on; check data.source and data.test_limit")
-        store = FeatureStore(store_key(self.clip)) if self.fit.cache else None
+        store = FeatureStore(store_key(self.clip, bank)) if self.fit.cache else None
         batch, most = self.fit.encode_batch, self.data.max_pixels
-        features = image_features(images, self.clip, store, batch, max_pixels=most)
-        return features, torch.from_numpy(images.labels).to(self.clip.device)
+        encoded = encode(images, self.clip, store, batch, first_layer, max_pixels=most, bank=bank)
+        return encoded, torch.from_numpy(images.labels).to(self.clip.device)
 
 
 def open_workbench(flat: Flat) -> Workbench:
     """Load what a configuration names."""
     data = section(flat, "data", DataConfig)
     train, test = load_images(data)
-    clip = load_backbone(section(flat, "backbone", BackboneConfig))
+    clip = shared_backbone(section(flat, "backbone", BackboneConfig))
     return Workbench(clip, data, section(flat, "fit", FitConfig), train, test)
 
 

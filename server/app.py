@@ -1,34 +1,44 @@
 """The Flower ServerApp: settings in, rounds run, artefact out. No maths here."""
 
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
+from fedprompt import logs
 from fedprompt.config import Flat, section
-from fedprompt.errors import FedpromptError, StorageError
+from fedprompt.errors import FedpromptError, PrivacyError, StorageError
 from fedprompt.identity import canonical_json
 from fedprompt.storage import write_atomic
 from server import outcome, record
-from server.checkpoint import load_latest
+from server.checkpoint import Checkpoint
 from server.config import ServerConfig
-from server.rounds import CHECKPOINTS, RECORD, Rounds, check_vacant
+from server.resumption import last_line
+from server.rounds import RECORD, Rounds, check_vacant
+from server.rounds import log as rounds_log
+from server.trackers import chosen, tracking
 from server.tuning import Tuning
 
 app = ServerApp()
-ARTEFACT, SETTINGS = "artefact", "settings.json"
+ARTEFACT = "artefact"
 
 
 @app.main()
 def main(grid: Grid, context: Context) -> None:
     """Tune a prompt over the sites of a grid and leave everything in ``server.output``."""
+    logs.tell_parent()
     settings: Flat = dict(context.run_config)
     server = section(settings, "server", ServerConfig)
     folder = Path(server.output)
     check_vacant(server)  # before anything of an earlier run is touched
+    chosen(server.trackers)
     try:
         run(grid, settings, folder)
+    except (KeyboardInterrupt, SystemExit):  # SIGTERM, under Flower's handlers or our own
+        rounds_log.warning("stopped by a signal; committed rounds are kept, go on with resume")
+        raise
     except FedpromptError as error:
         with suppress(StorageError):  # a full disk must not hide what ended the run
             outcome.write_failure(folder, error)
@@ -36,16 +46,39 @@ def main(grid: Grid, context: Context) -> None:
 
 
 def run(grid: Grid, settings: Flat, folder: Path) -> None:
-    """Run every round, save the artefact and note that the run is done."""
+    """Run every round, save the artefact and note that the run is done.
+
+    Raises
+    ------
+    PrivacyError
+        The budget is spent; the artefact of the last committed round is saved all the same.
+    """
     outcome.clear(folder)
     tuning = Tuning(settings)
     task = tuning.task()
-    if tuning.server.resume:  # refuses other settings before these replace the run's own
-        load_latest(folder / CHECKPOINTS, task.run)
-    write_atomic(folder / SETTINGS, canonical_json(settings))
-    state = Rounds(grid, task, tuning.server, tuning.sites).run()
+    # refuses other settings before these replace the run's own
+    last = last_line(folder, settings, task.run) if tuning.server.resume else None
+    mechanism = tuning.mechanism(task)
+    write_atomic(folder / record.SETTINGS, canonical_json(settings))
+    rounds = Rounds(grid, task, tuning.server, tuning.sites, mechanism)
+    with tracking(tuning.server.trackers, folder, settings, last):
+        state, spent = until_spent(rounds.committed())
     lines = record.read(folder / RECORD)
     lost = lines[-1].get("truncation_error", 0.0) if lines else 0.0
-    artefact = tuning.artefact(state.arrays, state.round, lost)
+    privacy = mechanism.statement() if mechanism else None
+    artefact = tuning.artefact(state.arrays, state.round, lost, privacy)
     artefact.save(folder / ARTEFACT)
+    if spent:
+        raise spent
     outcome.write_success(folder, artefact.sha256)
+
+
+def until_spent(rounds: Iterator[Checkpoint]) -> tuple[Checkpoint, PrivacyError | None]:
+    """Return the last committed state, and the error if a spent budget ended the run."""
+    state = next(rounds)
+    try:
+        for committed in rounds:
+            state = committed
+    except PrivacyError as error:
+        return state, error
+    return state, None

@@ -1,37 +1,50 @@
 """One try of a round: ask the sampled sites, judge their replies, merge what passed."""
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
+from flwr.app import RecordDict
+
+from fedprompt.secure_sum import flatten
 from fedprompt.wire import Arrays
-from server.exchange import Traffic, exchange
+from server import robust
+from server.admission import Site
+from server.config import ServerConfig
+from server.exchange import Answer, Traffic, exchange
 from server.federation import Federation, tell
 from server.gate import judge
 from server.norms import Bounds
+from server.outliers import Measure, measure
 from server.replies import read_train
-from server.roster import Site
 from server.rules import Projection
-from server.training import Instruction, merge, plan
-from server.verdict import Accepted, Reason, Verdict
+from server.secure_aggregation.mean import secure_mean
+from server.secure_aggregation.protocol import Protocol
+from server.secure_aggregation.stages import Expected
+from server.training import Instruction, merge, merge_mean, plan
+from server.verdict import Accepted, Reason, Reply, Verdict
 
 
 @dataclass(frozen=True)
 class Attempt:
-    """Hold what a try gave: the merged arrays, or None below quorum."""
+    """Hold what a try gave: the merged arrays, or None and why there are none."""
 
     sites: list[Site]
     verdicts: list[Verdict]
     updates: Sequence[Accepted]
     traffic: Traffic
     merged: Projection | None
+    shortfall: str = ""
+    measures: Mapping[int, Measure] = field(default_factory=dict)  # by site
+    arrived: Mapping[int, str] = field(default_factory=dict)  # hashes of the arrays, by site
 
     @property
     def loss(self) -> float | None:
-        """Return the sites' mean training loss, weighted by their examples."""
-        total = sum(update.weight for update in self.updates)
-        return sum(u.weight * u.loss for u in self.updates) / total if total else None
+        """Return the mean training loss of the sites that tell it, weighted as their updates."""
+        told = [(update.weight, update.loss) for update in self.updates if update.loss is not None]
+        total = sum(weight for weight, _ in told)
+        return sum(weight * loss for weight, loss in told) / total if told else None
 
 
 def attempt(
@@ -40,24 +53,108 @@ def attempt(
     server_round: int,
     number: int,
     on_reply: Callable[[int], None],
+    without: Collection[int] = (),
 ) -> Attempt:
-    """Ask the round's sites once; the sample depends on seed, round and number only."""
+    """Ask the round's sites once, and merge what passed if it suffices.
+
+    The sample depends on seed, round and number, and on the sites that may be asked: those in
+    quarantine, ``without``, may not.
+    """
     f, c = federation, federation.config
     lifted = f.rule.lift(arrays)
-    sites = f.roster.sample(c.fraction, f"{c.seed}:{server_round}:{number}")
-    instruction = Instruction(f.task.run, server_round, c.seed)
-    contents = plan(f.strategy, f.grid, arrays, lifted, sites, instruction, c.dtype)
+    sites = sample(f, f"{c.seed}:{server_round}:{number}", without)
+    if not sites:  # a strategy would wait for nodes without end
+        return Attempt([], [], [], Traffic(0, 0), None, "no site is left to ask")
+    instruction = Instruction(f.task.run, server_round, c.seed, len(sites))
+    wire = f.domains.records(arrays, sites, c.dtype)
+    contents = plan(f.strategy, f.grid, lifted, wire, instruction)
+    if c.secure_aggregation:
+        return in_secret(f, arrays, sites, contents, server_round, on_reply)
     answers, traffic = exchange(f.grid, contents, "train", c.deadline, on_reply)
-    replies = [read_train(answer, arrays, c.dtype, f.rule.mixed_ranks) for answer in answers]
-    bounds = Bounds(c.clip_factor, c.clip_norm)
+    by_node = {site.node: site for site in sites}
+    replies = [_read(f, answer, arrays, by_node[answer.node]) for answer in answers]
+    # under privacy one site's norm must not decide what becomes of another's update
+    bounds = Bounds(0.0 if f.mechanism else c.clip_factor, c.clip_norm)
     asked = f.asked(sites, server_round)
-    updates, verdicts = judge(replies, asked, lifted, f.rule.lift, bounds)
+    accepted, verdicts = judge(replies, asked, lifted, f.rule.lift, bounds)
+    updates = weigh(accepted, c)
     passed = sum(verdict.accepted for verdict in verdicts)
-    if passed < max(1, math.ceil(c.quorum * len(sites))):
-        return Attempt(sites, verdicts, updates, traffic, None)
+    if shortfall := below_quorum(c, len(sites), passed, len(updates)):
+        return Attempt(sites, verdicts, updates, traffic, None, shortfall)
+    if f.mechanism:  # no site is measured: the record would tell what the noise hides
+        changes = [update.update for update in updates]
+        mean = f.mechanism.release(changes, lifted, server_round, len(sites))
+        merged = merge_mean(f.strategy, f.rule, arrays, mean, server_round, c.dtype)
+        return Attempt(sites, verdicts, updates, traffic, merged)
     messages = {answer.node: answer.message for answer in answers}
-    merged = merge(f.strategy, f.rule, arrays, updates, messages, server_round, c.dtype)
-    return Attempt(sites, verdicts, updates, traffic, merged)
+    pooled = f.domains.pooled(updates, sites)
+    merged = merge(f.strategy, f.rule, arrays, pooled, messages, server_round, c.dtype)
+    measures = measure(updates, lifted, f.rule.lift(merged.arrays))
+    arrived = {asked[reply.node].site: reply.digest for reply in replies if reply.digest}
+    return Attempt(sites, verdicts, updates, traffic, merged, "", measures, arrived)
+
+
+def _read(federation: Federation, answer: Answer, arrays: Arrays, site: Site) -> Reply:
+    """Unpack a site's reply; arrays that are not its own to send are as they were."""
+    f = federation
+    own = f.domains.returned(arrays, site)
+    reply = read_train(answer, own, f.config.dtype, f.rule.mixed_ranks)
+    return reply if reply.arrays is None else replace(reply, arrays={**arrays, **reply.arrays})
+
+
+def in_secret(
+    federation: Federation,
+    arrays: Arrays,
+    sites: list[Site],
+    contents: Mapping[int, RecordDict],
+    server_round: int,
+    on_reply: Callable[[int], None],
+) -> Attempt:
+    """Merge the sites' mean without seeing an update, if enough masked ones came."""
+    f, c = federation, federation.config
+    lifted = f.rule.lift(arrays)
+    clip = f.mechanism.config.clip_norm if f.mechanism else c.clip_norm
+    needed = max(1, math.ceil(c.quorum * len(sites)))
+    expected = Expected(f.asked(sites, server_round), flatten(lifted).size)
+    protocol = Protocol(f.grid, contents, expected, needed, c.deadline, on_reply)
+    found = secure_mean(protocol, lifted, clip)
+    if found.change is None:
+        return Attempt(sites, found.verdicts, [], found.traffic, None, found.shortfall)
+    share = found.weight / len(sites) if f.mechanism else 1.0  # as if the others had not moved
+    mean = {name: lifted[name] + share * found.change[name] for name in lifted}
+    if f.mechanism:
+        mean = f.mechanism.hide(mean, server_round, len(sites))
+    merged = merge_mean(f.strategy, f.rule, arrays, mean, server_round, c.dtype)
+    return Attempt(sites, found.verdicts, [], found.traffic, merged)
+
+
+def sample(federation: Federation, seed: str, without: Collection[int]) -> list[Site]:
+    """Return the sites to ask, by partition, none of those in quarantine."""
+    roster = federation.roster
+    free = {site: found for site, found in roster.sites.items() if site not in without}
+    return replace(roster, sites=free).sample(federation.config.fraction, seed)
+
+
+def weigh(updates: Sequence[Accepted], config: ServerConfig) -> list[Accepted]:
+    """Return the updates with the weights they are merged with.
+
+    Robust strategies count every site once: a weight is the site's own claim.
+    """
+    if config.weighting == "uniform" or config.strategy in robust.LEAST:
+        return [replace(update, weight=1) for update in updates]
+    return list(updates)
+
+
+def below_quorum(config: ServerConfig, asked: int, passed: int, updates: int) -> str:
+    """Return why the replies do not suffice; empty if they do.
+
+    Sites that abstain make a quorum, but a robust strategy needs updates. A round in which all
+    abstain has nothing that could be spoilt.
+    """
+    needed = max(1, math.ceil(config.quorum * asked))
+    if passed < needed:
+        return f"{passed} of {asked} replies passed, {needed} needed"
+    return robust.too_few(config, updates) if updates else ""
 
 
 def line(found: Attempt, merged: Projection) -> dict[str, Any]:
@@ -66,8 +163,10 @@ def line(found: Attempt, merged: Projection) -> dict[str, Any]:
         "asked": [site.partition for site in found.sites],
         "answered": [v.site for v in found.verdicts if Reason.TIMEOUT not in v.reasons],
         "accepted": [verdict.site for verdict in found.verdicts if verdict.accepted],
+        "arrived": {str(site): found.arrived[site] for site in sorted(found.arrived)},
         "verdicts": [tell(verdict) for verdict in found.verdicts if verdict.reasons],
         "loss": found.loss,
+        "outliers": {str(site): asdict(found.measures[site]) for site in sorted(found.measures)},
         "truncation_error": merged.truncation_error,
         "bytes_up": found.traffic.up,
         "bytes_down": found.traffic.down,
@@ -75,8 +174,8 @@ def line(found: Attempt, merged: Projection) -> dict[str, Any]:
 
 
 def complaint(found: Attempt) -> str:
-    """Return what was wrong with the replies of a try below quorum, in one line."""
+    """Return why a try came to nothing and what was wrong with its replies, in one line."""
     refused = [verdict for verdict in found.verdicts if not verdict.accepted]
     told = "; ".join(f"site {v.site}: {', '.join(v.reasons)} ({v.detail})" for v in refused[:10])
     more = " ..." if refused[10:] else ""
-    return f"{len(refused)} of {len(found.sites)} replies refused, below quorum: {told}{more}"
+    return f"{found.shortfall}; {len(refused)} refused: {told or 'none'}{more}"

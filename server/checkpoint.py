@@ -20,6 +20,8 @@ from fedprompt.errors import CheckpointError
 from fedprompt.identity import canonical_json, sha256_arrays, sha256_bytes
 from fedprompt.storage import write_atomic
 from fedprompt.wire import Arrays
+from server.conduct import Conduct
+from server.gate import is_count
 
 KEEP = 3  # committed rounds kept on disk
 
@@ -36,7 +38,7 @@ class Checkpoint:
     round: int
     arrays: Arrays
     optimiser: dict[str, npt.NDArray[Any]] = field(default_factory=dict)
-    strikes: dict[int, int] = field(default_factory=dict)  # by site
+    conduct: Conduct = field(default_factory=Conduct)  # the sites' strikes and quarantines
 
 
 def save(folder: Path, checkpoint: Checkpoint) -> Path:
@@ -92,7 +94,8 @@ def encode(checkpoint: Checkpoint) -> bytes:
         "run": checkpoint.run,
         "round": checkpoint.round,
         "order": list(checkpoint.arrays),
-        "strikes": {str(site): n for site, n in sorted(checkpoint.strikes.items())},
+        "strikes": _text_keys(checkpoint.conduct.strikes),
+        "quarantined": _text_keys(checkpoint.conduct.quarantined),
     }
     text = canonical_json(state).decode()
     sealed = canonical_json({"sha256": _digest(tensors, text), "state": text}).decode()
@@ -116,19 +119,33 @@ def decode(path: Path) -> Checkpoint:
         return _assemble(json.loads(sealed["state"]), tensors)
     except (safetensors.SafetensorError, OSError, ValueError) as error:
         raise CheckpointError(f"{path} could not be read: {error}") from None
-    except (KeyError, TypeError, AttributeError):
+    except (KeyError, TypeError, AttributeError, RecursionError):
         raise CheckpointError(f"{path} is damaged: it is no checkpoint of a run") from None
 
 
 def _assemble(state: dict[str, Any], tensors: Mapping[str, npt.NDArray[Any]]) -> Checkpoint:
     optimiser = {n: t for n, t in tensors.items() if n.startswith(_OPTIMISER)}
+    if not isinstance(state["run"], str) or not is_count(state["round"]):
+        raise TypeError("the hash fits, but this is no state of a run")
+    if not all(np.isfinite(tensor).all() for tensor in tensors.values()):
+        raise ValueError("an array holds NaN or infinity")
     return Checkpoint(
         state["run"],
         state["round"],
         {name: tensors[_ARRAYS + name] for name in state["order"]},
         {name.removeprefix(_OPTIMISER): tensor for name, tensor in optimiser.items()},
-        {int(site): n for site, n in state["strikes"].items()},
+        Conduct(_number_keys(state["strikes"]), _number_keys(state.get("quarantined", {}))),
     )
+
+
+def _text_keys(by_site: Mapping[int, int]) -> dict[str, int]:
+    return {str(site): n for site, n in sorted(by_site.items())}
+
+
+def _number_keys(by_site: Mapping[str, int]) -> dict[int, int]:
+    if not all(is_count(n) for n in by_site.values()):
+        raise TypeError("found no number of strikes or rounds")
+    return {int(site): n for site, n in by_site.items()}
 
 
 def _digest(tensors: Mapping[str, npt.NDArray[Any]], text: str) -> str:

@@ -1,6 +1,6 @@
 """Show a strategy only the nodes that were chosen for a round."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from flwr.app import Message, RecordDict
 from flwr.serverapp import Grid
@@ -11,11 +11,18 @@ class ChosenGrid(Grid):
     """Answer ``get_node_ids`` with a fixed choice, so that any strategy "samples" all of it.
 
     Flower's strategies sample with the global generator and wait for nodes without a deadline;
-    behind this view neither matters. Nothing is sent through it.
+    behind this view neither matters. Nothing is sent through it, except by ``carry``, which a
+    protocol of several exchanges brings along.
     """
 
-    def __init__(self, nodes: Sequence[int], run: Run) -> None:
+    def __init__(
+        self,
+        nodes: Sequence[int],
+        run: Run,
+        carry: Callable[[Sequence[Message]], list[Message]] | None = None,
+    ) -> None:
         self._nodes = list(nodes)
+        self._carry = carry
         self._run = run
 
     def set_run(self, run: Run) -> None:
@@ -51,7 +58,12 @@ class ChosenGrid(Grid):
         raise NotImplementedError("the round loop collects the replies")
 
     def send_and_receive(
-        self, messages: Iterable[Message], *, timeout: float | None = None
+        self,
+        messages: Iterable[Message],
+        *,
+        timeout: float | None = None,  # noqa: ARG002 (Flower's interface)
     ) -> Iterable[Message]:
-        """Refuse: a strategy plans a round, the loop runs it."""
+        """Let the protocol carry the messages; refuse where there is none: the loop sends."""
+        if self._carry:
+            return self._carry(list(messages))
         raise NotImplementedError("the round loop sends the messages")

@@ -11,16 +11,21 @@ class ServerConfig(Section):
     """Hold the settings of section ``[server]``."""
 
     rounds: int = Field(10, ge=0)
-    strategy: Literal["fedavg", "fedprox", "fedadam", "fedyogi", "fedavgm"] = "fedavg"
+    strategy: Literal[
+        "fedavg", "fedprox", "fedadam", "fedyogi", "fedavgm",
+        "fedmedian", "fedtrimmedavg", "krum", "multikrum", "bulyan",
+    ] = "fedavg"  # fmt: skip
     rule: Literal["product", "shared-basis", "factors"] = "product"
     dtype: Literal["float32", "float16"] = "float32"  # of the arrays on the wire, both ways
     seed: int = Field(0, ge=0, lt=2**32)  # of sampling and, through the messages, of local training
     output: str = "runs/latest"  # folder of checkpoints, rounds.jsonl and the artefact
     resume: bool = False  # continue from the last committed round in `output`
     overwrite: bool = False  # start afresh in an `output` that holds an earlier run
+    trackers: str = ""  # tensorboard, mlflow, or both with a comma between; "" = none
 
     # who takes part
     fraction: float = Field(1.0, gt=0, le=1)  # share of the joined sites asked each round
+    sites: str = ""  # list of enrolled nodes, written by flower-server; "" = any node may join
     min_sites: int = Field(0, ge=0)  # sites that must join before round one; 0 = data.clients
     quorum: float = Field(0.5, gt=0, le=1)  # share of the asked sites whose replies must pass
     retries: int = Field(2, ge=0)  # further tries of a round below quorum
@@ -31,6 +36,13 @@ class ServerConfig(Section):
     # the gate
     clip_factor: float = Field(5.0, ge=0)  # an update's norm over the round's median; 0 = off
     clip_norm: float = Field(0.0, ge=0)  # largest norm of an update; 0 = off
+
+    weighting: Literal["examples", "uniform"] = "examples"  # what a site's update weighs
+    byzantine: int = Field(0, ge=0)  # sites that may be hostile; fedmedian to bulyan only
+    quarantine: int = Field(3, ge=0)  # strikes after which a site is not asked; 0 = never
+    quarantine_rounds: int = Field(10, ge=1)  # rounds it sits out; its strikes are halved then
+
+    secure_aggregation: bool = False  # learn the sites' mean only (SecAgg+; docs/privacy.md)
 
     # the server's optimiser
     mu: float = Field(0.01, ge=0)  # proximal weight, fedprox only

@@ -1,6 +1,6 @@
 """Judge what sites report on their own held-out images, and sum it up."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,13 +35,16 @@ def is_due(server_round: int, rounds: int, every: int) -> bool:
 
 
 def evaluate(
-    federation: Federation, arrays: Arrays, server_round: int
+    federation: Federation, arrays: Arrays, server_round: int, without: Collection[int] = ()
 ) -> tuple[dict[str, Any], list[Verdict]]:
-    """Ask every site for its accuracy; return the record's part and the verdicts."""
+    """Ask every site for its accuracy; return the record's part and the verdicts.
+
+    ``without`` are the sites in quarantine: they have no say.
+    """
     f, c = federation, federation.config
-    settings = Instruction(f.task.run, server_round, c.seed).record()
+    sites = [site for site in f.roster.sites.values() if site.partition not in without]
+    settings = Instruction(f.task.run, server_round, c.seed, len(sites)).record()
     content = RecordDict({ARRAYS: to_array_record(arrays, c.dtype), CONFIG: settings})
-    sites = list(f.roster.sites.values())
     contents = {site.node: content for site in sites}
     answers, traffic = exchange(f.grid, contents, "evaluate", c.deadline)
     readings = [read_evaluate(answer) for answer in answers]

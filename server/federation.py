@@ -1,16 +1,22 @@
 """What the rounds of one run share: the grid, the task, the settings and the sites that joined."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 
 from fedprompt.wire import Arrays
+from server.admission import Site
 from server.config import ServerConfig
+from server.domains import Domains
+from server.enrolment import enrolments
+from server.privacy.mechanism import Mechanism
 from server.receipts import Receipts
-from server.roster import Roster, Site
+from server.roster import Roster
 from server.rules import RULES, Rule
 from server.strategies import STRATEGIES
 from server.verdict import Asked, Verdict
@@ -24,6 +30,9 @@ class Task:
     identity: Mapping[str, str]
     describe: Callable[[Arrays], Mapping[str, float]]  # e.g. its information density
     run: str  # digest of all that must not change between a run and its resumption
+    asks_start: bool = False  # the sites' centres, not ``arrays``, are what the prompt starts from
+    domains: Sequence[str] = ()  # whose prompts are kept apart (ADAPT)
+    averaged: bool = False  # the run ends in an average of its rounds' prompts
 
 
 @dataclass(frozen=True)
@@ -37,13 +46,17 @@ class Federation:
     strategy: Strategy
     roster: Roster
     receipts: Receipts
+    domains: Domains
+    mechanism: Mechanism | None = None  # of differential privacy
 
     def asked(self, sites: Iterable[Site], server_round: int) -> dict[int, Asked]:
         """Return what each site's reply must carry, by node."""
         return {site.node: self.receipts.ask(site, server_round) for site in sites}
 
 
-def federation(grid: Grid, task: Task, config: ServerConfig) -> Federation:
+def federation(
+    grid: Grid, task: Task, config: ServerConfig, mechanism: Mechanism | None = None
+) -> Federation:
     """Return a federation that no site has joined yet."""
     return Federation(
         grid,
@@ -51,8 +64,14 @@ def federation(grid: Grid, task: Task, config: ServerConfig) -> Federation:
         config,
         RULES[config.rule],
         STRATEGIES[config.strategy](config),
-        Roster(task.identity),
+        Roster(
+            task.identity,
+            partial(enrolments, Path(config.sites)) if config.sites else None,
+            domains=task.domains,
+        ),
         Receipts(task.run, task.identity),
+        Domains(task.domains, RULES[config.rule]),
+        mechanism,
     )
 
 

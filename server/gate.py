@@ -1,7 +1,7 @@
 """Check every reply before a strategy sees it: who sent it, for which round, and what it holds.
 
 The gate is pure: it takes plain replies and returns what may be merged plus one verdict a site.
-A refused reply is dropped and named; it never ends the round (F01-F06, F11-F14, F18).
+A refused reply is dropped and named; it never ends the round (F01-F06, F10-F14, F18).
 """
 
 import math
@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import TypeGuard
 
 from fedprompt.wire import Arrays
+from server.copies import drop_copies
 from server.norms import Bounds, clip
 from server.rules import Dense
 from server.verdict import Accepted, Asked, Reason, Reply, Verdict, refuse
@@ -38,8 +39,9 @@ def judge(
         The limits of an update's norm, measured in that space.
     """
     candidates, verdicts = _admit(replies, asked, lift)
-    updates, clipped = clip(candidates, current, bounds)
-    changed = {verdict.node: verdict for verdict in clipped}
+    own, copies = drop_copies(candidates, current)
+    updates, clipped = clip(own, current, bounds)
+    changed = {verdict.node: verdict for verdict in copies + clipped}
     merged = [_join(verdict, changed.get(verdict.node)) for verdict in verdicts]
     silent = asked.keys() - {reply.node for reply in replies}
     merged += [refuse(asked[n].site, n, Reason.TIMEOUT, "no reply by the deadline") for n in silent]
@@ -117,9 +119,10 @@ def _believe(
         return Verdict(site, node, True, (Reason.ABSTAINED,)), None
     if reply.arrays is None:
         return refuse(site, node, Reason.MISSING_ARRAY, "the reply brings no arrays"), None
-    if not is_finite(reply.loss):
+    if reply.loss is not None and not is_finite(reply.loss):
         return refuse(site, node, Reason.NOT_FINITE, f"the loss is {reply.loss!r}"), None
-    update = Accepted(site, node, lift(reply.arrays), weight, float(reply.loss))
+    loss = None if reply.loss is None else float(reply.loss)
+    update = Accepted(site, node, lift(reply.arrays), weight, loss)
     if count > weight:
         detail = f"num-examples {count} cut to the enrolled {weight}"
         return Verdict(site, node, True, (Reason.CAPPED,), detail), update
@@ -127,7 +130,7 @@ def _believe(
 
 
 def _join(verdict: Verdict, changed: Verdict | None) -> Verdict:
-    """Merge what the norm check found into an accepted reply's verdict."""
+    """Merge what copies and norms showed into an accepted reply's verdict."""
     if changed is None or not verdict.accepted:
         return verdict
     detail = "; ".join(filter(None, (verdict.detail, changed.detail)))

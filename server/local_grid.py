@@ -11,7 +11,7 @@ import logging
 import threading
 import time
 from collections.abc import Iterable, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from multiprocessing.pool import AsyncResult, ThreadPool
 from types import TracebackType
 
 from flwr.app import Context, Error, Message, RecordDict
@@ -66,9 +66,9 @@ class LocalGrid(Grid):
         }
         self._locks = {node: threading.Lock() for node in self._contexts}
         self._ids = itertools.count(1)
-        self._threads = ThreadPoolExecutor(workers, thread_name_prefix="site")
-        self._pending: dict[str, Future[bytes]] = {}
-        self._expiry: dict[str, float] = {}  # when nobody asks for a pending reply any more
+        self._threads = ThreadPool(workers)  # daemons: a site that hangs keeps no process alive
+        self._pending: dict[str, AsyncResult[bytes]] = {}
+        self._expiry: dict[str, float] = {}  # monotonic; nobody asks for the reply afterwards
         self._sizes: dict[str, int] = {}  # of pulled replies, by the message they answer
 
     def __enter__(self) -> "LocalGrid":
@@ -81,7 +81,7 @@ class LocalGrid(Grid):
         trace: TracebackType | None,
     ) -> None:
         """Let go of the threads without waiting for a site that hangs."""
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        self._threads.terminate()
 
     def set_run(self, run: Run) -> None:
         """Set the run this grid operates in."""
@@ -114,12 +114,13 @@ class LocalGrid(Grid):
 
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
         """Return the replies that are there, in the order of the ids; wait briefly for all."""
-        futures = {i: self._pending[i] for i in message_ids if i in self._pending}
-        wait(futures.values(), timeout=_PULL_WAIT)
-        ready = [i for i, future in futures.items() if future.done()]
+        asked = {i: self._pending[i] for i in message_ids if i in self._pending}
+        end = time.monotonic() + _PULL_WAIT
+        for pending in asked.values():
+            pending.wait(max(0.0, end - time.monotonic()))
         replies = []
-        for i in ready:
-            data = self._pending.pop(i).result()
+        for i in [i for i, pending in asked.items() if pending.ready()]:
+            data = self._pending.pop(i).get()
             self._sizes[i] = len(data)
             del self._expiry[i]
             replies.append(_from_bytes(data))
@@ -144,27 +145,28 @@ class LocalGrid(Grid):
         name = f"message-{next(self._ids):012d}"  # one width: equal runs count equal bytes
         message.metadata.__dict__["_message_id"] = name  # as Flower's grids do; it has no setter
         data = message_to_proto(message).SerializeToString()
-        self._pending[name] = self._threads.submit(self._deliver, data)
-        self._expiry[name] = message.metadata.created_at + message.metadata.ttl
+        # by the monotonic clock: a step of the wall clock must not spend a message's time (F34)
+        self._expiry[name] = time.monotonic() + message.metadata.ttl
+        self._pending[name] = self._threads.apply_async(self._deliver, (data, self._expiry[name]))
         return name
 
     def _forget(self) -> None:
         """Drop replies that came too late to be pulled, and sizes that nobody asked for."""
         self._sizes.clear()
-        for name in [name for name, end in self._expiry.items() if end < time.time()]:
-            if self._pending[name].done():
+        for name in [name for name, end in self._expiry.items() if end < time.monotonic()]:
+            if self._pending[name].ready():
                 del self._pending[name], self._expiry[name]
 
-    def _deliver(self, data: bytes) -> bytes:
+    def _deliver(self, data: bytes, expiry: float) -> bytes:
         message = _from_bytes(data)
         node = message.metadata.dst_node_id
         with self._locks[node]:
+            if time.monotonic() > expiry:
+                return _error(message, ErrorCode.MESSAGE_UNAVAILABLE, "the message expired")
             return self._answer(message, self._contexts[node])
 
     def _answer(self, message: Message, context: Context) -> bytes:
         """Return the site's reply; what it raises becomes an error reply, as in Flower."""
-        if time.time() > message.metadata.created_at + message.metadata.ttl:
-            return _error(message, ErrorCode.MESSAGE_UNAVAILABLE, "the message expired")
         try:
             return _to_bytes(self._client(message, context), message)
         except Exception as error:  # any fault of a site is that site's, never the server's

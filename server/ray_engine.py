@@ -1,41 +1,28 @@
 """Run a simulation on Flower's Ray engine, as ``flwr run`` does, and clean up after it.
 
 A SuperLink of our own in simulation mode takes the run, so that no other project's SuperLink is
-used and none is left behind; its home is a temporary folder. The bundle that is submitted holds
-the settings only: server and sites are imported from where fedprompt is installed, with its
-assets, which a Flower bundle cannot carry.
+used and none is left behind; its home is a temporary folder.
 """
 
-import json
-import os
-import socket
 import subprocess
-import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
+from fedprompt import leash
 from fedprompt.config import Flat, section
 from fedprompt.data.config import DataConfig
 from fedprompt.errors import FedpromptError
 from server import outcome, record
 from server.config import ServerConfig
+from server.flower_cli import FlowerCli, answers, environment, free_port, write_app
 from server.progress import Display
 from server.rounds import RECORD
 
 _PAUSE = 1.0  # seconds between two looks at the run
 _START = 60.0  # seconds the SuperLink may take to answer
-_CONNECTION = "fedprompt"  # name of the SuperLink in Flower's own configuration
-
-QUIET = {
-    "FLWR_TELEMETRY_ENABLED": "0",
-    "FLWR_DISABLE_UPDATE_CHECK": "1",
-    "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",  # else each run reinstalls torch
-    "RAY_USAGE_STATS_ENABLED": "0",
-}
 
 
 def run_ray(settings: Flat, shown: Display) -> None:
@@ -51,90 +38,58 @@ def run_ray(settings: Flat, shown: Display) -> None:
     folder = Path(server.output)
     with (
         tempfile.TemporaryDirectory(prefix="fedprompt-ray-") as home,
-        _superlink(Path(home)) as env,
+        _superlink(Path(home)) as flower,
     ):
         app = write_app(Path(home) / "app", settings)
         earlier: list[record.Line] = [*record.read(folder / RECORD)]
-        run = _submit(app, env, sites, server)
-        details = _follow(run, env, folder, earlier, shown, resume=server.resume)
+        run = flower.submit(app, "--federation-config", _resources(sites, server))
+        details = _follow(run, flower, folder, earlier, shown, resume=server.resume)
     outcome.raise_failure(folder)
     if outcome.read(folder) is None:
         raise FedpromptError(f"the Ray run ended without a result: {details}")
 
 
-def write_app(folder: Path, settings: Mapping[str, Any]) -> Path:
-    """Write the bundle that is submitted: a pyproject.toml with every setting.
+@contextmanager
+def _superlink(home: Path) -> Iterator[FlowerCli]:
+    """Run a SuperLink on a free port; yield the way to reach it.
 
-    TOML strings and JSON strings are written alike, and so are numbers and booleans.
+    What carries out its runs is started here too: a SuperLink gives it a process group of its own,
+    and the simulation in there would go on to its last round whatever becomes of the SuperLink.
     """
-    folder.mkdir(parents=True)
-    config = "\n".join(f"{json.dumps(k)} = {json.dumps(v)}" for k, v in settings.items())
-    (folder / "pyproject.toml").write_text(_PYPROJECT.format(config=config), encoding="utf-8")
-    return folder
-
-
-_PYPROJECT = """\
-[build-system]
-requires = ["hatchling"]
-build-backend = "hatchling.build"
-
-[project]
-name = "fedprompt-run"
-version = "0.1.0"
-description = "One simulation"
-license = "Apache-2.0"
-dependencies = []
-
-[tool.flwr.app]
-publisher = "fedprompt"
-
-[tool.flwr.app.components]
-serverapp = "server.app:app"
-clientapp = "client.app:app"
-
-[tool.flwr.app.config]
-{config}
-"""
+    port = free_port()
+    flower = FlowerCli(home, f"127.0.0.1:{port}")
+    flower.connect()
+    link = ["flower-superlink", "--insecure", "--simulation", "--host", "127.0.0.1"]
+    link += ["--port", str(port), "--disable-runtime-dependency-installation"]
+    link += ["--isolation", "process"]
+    executor = ["flower-superexec", "--insecure", "--runtime-api-address", flower.address]
+    with leashed(link, home) as process:
+        _await(port, process, home / "flower-superlink.log")
+        with leashed(executor, home):
+            yield flower
 
 
 @contextmanager
-def _superlink(home: Path) -> Iterator[dict[str, str]]:
-    """Run a SuperLink on a free port; yield the environment that reaches it."""
-    port = _free_port()
-    env = os.environ | QUIET | {
-        "FLWR_HOME": str(home),
-        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}",
-    }  # fmt: skip
-    connection = f'[superlink]\ndefault = "{_CONNECTION}"\n\n[superlink.{_CONNECTION}]\n'
-    connection += f'address = "127.0.0.1:{port}"\ninsecure = true\n'
-    (home / "config.toml").write_text(connection, encoding="utf-8")
-    command = ["flower-superlink", "--insecure", "--simulation", "--host", "127.0.0.1"]
-    command += ["--port", str(port), "--disable-runtime-dependency-installation"]
-    with (home / "superlink.log").open("wb") as log:
-        process = subprocess.Popen(command, env=env, stdout=log, stderr=subprocess.STDOUT)
+def leashed(command: list[str], home: Path) -> "Iterator[subprocess.Popen[bytes]]":
+    """Run one of Flower's processes, and end it with all that it started."""
+    with (home / f"{command[0]}.log").open("wb") as log:
+        process = leash.start(command, environment(home), log)
     try:
-        _await(port, process, home / "superlink.log")
-        yield env
+        yield process
     finally:
-        process.terminate()
-        try:
-            process.wait(20)
-        except subprocess.TimeoutExpired:
-            process.kill()
+        leash.end(process)
 
 
-def _submit(app: Path, env: Mapping[str, str], sites: int, server: ServerConfig) -> str:
-    federation = (
+def _resources(sites: int, server: ServerConfig) -> str:
+    return (
         f"num-supernodes={sites} client-resources-num-cpus={server.client_cpus:g} "
         f"client-resources-num-gpus={server.client_gpus:g}"
     )
-    told = _flwr(env, "run", str(app), _CONNECTION, "--federation-config", federation)
-    return str(told["run-id"])
 
 
 def _follow(
     run: str,
-    env: Mapping[str, str],
+    flower: FlowerCli,
     folder: Path,
     earlier: list[record.Line],
     shown: Display,
@@ -147,7 +102,7 @@ def _follow(
     """
     seen = len(earlier)
     while True:
-        status = _status(run, env)
+        status = flower.status(run)
         lines: list[record.Line] = [*record.read(folder / RECORD)]
         if not resume and lines[:1] != earlier[:1]:  # the earlier run's were cleared
             earlier, seen = lines, 0
@@ -159,39 +114,12 @@ def _follow(
         time.sleep(_PAUSE)
 
 
-def _status(run: str, env: Mapping[str, str]) -> str:
-    told = _flwr(env, "ls", _CONNECTION, "--run-id", run)
-    return str(told["runs"][0]["status"])
-
-
-def _flwr(env: Mapping[str, str], *arguments: str) -> dict[str, Any]:
-    """Run Flower's command line and return its JSON."""
-    command = ["flwr", *arguments, "--format", "json"]
-    done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
-    try:
-        told: dict[str, Any] = json.loads(done.stdout)
-    except ValueError:
-        told = {}
-    if done.returncode or not told.get("success"):
-        found = told.get("error-message") or done.stderr or done.stdout
-        raise FedpromptError(f"`flwr {arguments[0]}` failed: {str(found).strip()[:500]}")
-    return told
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 def _await(port: int, process: "subprocess.Popen[bytes]", log: Path) -> None:
     """Wait until the SuperLink answers."""
     end = time.monotonic() + _START
     while time.monotonic() < end and process.poll() is None:
-        with socket.socket() as probe:
-            probe.settimeout(1.0)
-            if probe.connect_ex(("127.0.0.1", port)) == 0:
-                return
+        if answers(port):
+            return
         time.sleep(0.2)
     tail = log.read_text(errors="replace")[-500:]
     raise FedpromptError(f"Flower's SuperLink did not start in {_START:.0f} s: {tail}")

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from fedprompt.wire import identity_digest, receipt
-from server.roster import Site
+from server.admission import Site
 from server.verdict import Asked
 
 _LOOK_BACK = 1000  # rounds a stale receipt is recognised for; older ones count as foreign

@@ -1,4 +1,7 @@
-"""Keep the story of a run: one JSON line a round, in step with the committed checkpoints."""
+"""Keep the story of a run: one JSON line a round, in step with the committed checkpoints.
+
+Beside it, ``settings.json`` says what the run was asked for.
+"""
 
 import json
 import os
@@ -6,11 +9,22 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from fedprompt.config import Flat
 from fedprompt.errors import StorageError
 from fedprompt.identity import canonical_json
 from fedprompt.storage import write_atomic
 
 Line = Mapping[str, Any]
+SETTINGS = "settings.json"
+
+
+def read_settings(folder: Path) -> Flat:
+    """Return the settings a run was begun with; none if they are missing or damaged."""
+    try:
+        own = json.loads((folder / SETTINGS).read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return own if isinstance(own, dict) else {}
 
 
 def append(path: Path, line: Line) -> None:
@@ -32,16 +46,17 @@ def append(path: Path, line: Line) -> None:
 
 
 def read(path: Path) -> list[dict[str, Any]]:
-    """Return the whole lines of a record; a torn last line is left out."""
+    """Return the whole lines of a record; a torn or damaged one is left out."""
     if not path.exists():
         return []
     lines = []
     for text in path.read_bytes().splitlines():
         try:
             line = json.loads(text)
-        except ValueError:
-            break  # the writer was killed here; nothing after it can be trusted
-        lines.append(line)
+        except (ValueError, RecursionError):
+            continue  # the writer was killed here, or the disk lost it; a checkpoint tells which
+        if isinstance(line, dict) and isinstance(line.get("round"), int):
+            lines.append(line)
     return lines
 
 
@@ -59,6 +74,8 @@ def summary(line: Line, rounds: int) -> str:
     for key, name in (("loss", "loss"), ("accuracy", "accuracy"), ("worst_client_acc", "worst")):
         if line.get(key) is not None:
             parts.append(f"{name} {line[key]:.4f}")
+    if "epsilon" in line:
+        parts.append(f"epsilon {line['epsilon']:.3g}")
     if "bytes_up" in line:
         parts.append(f"{line['bytes_up']:,} bytes up, {line['bytes_down']:,} down")
     refused = [v["site"] for v in line.get("verdicts", []) if not v["accepted"]]

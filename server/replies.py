@@ -5,12 +5,14 @@ from collections.abc import Iterable, Mapping
 from flwr.app import Array, ArrayRecord, Message, MetricRecord, RecordDict
 from flwr.common.constant import ErrorCode
 
-from fedprompt.wire import ARRAYS, METRICS, Arrays, Shapes, WireError, from_array_record
+from fedprompt.identity import canonical_json, sha256_bytes
+from fedprompt.wire import ARRAYS, DECLINED, METRICS, Arrays, Shapes, WireError, from_array_record
 from server.exchange import Answer
 from server.rules import Dense
 from server.verdict import Accepted, Reason, Reply
 
-TRAIN_METRICS = frozenset({"num-examples", "receipt", "loss"})
+TRAIN_METRICS = frozenset({"num-examples", "receipt"})
+WITHHELD = frozenset({"loss"})  # a site's policy may keep it in
 EVALUATE_METRICS = frozenset({"num-examples", "receipt", "loss", "correct"})
 
 _SIZE_CAP = 4  # times the bytes of the arrays sent; a larger message is not looked into (F04)
@@ -27,7 +29,7 @@ _SHOWN = 200  # characters of a site's error message that are kept
 
 def read_train(answer: Answer, current: Arrays, dtype: str, mixed_ranks: bool) -> Reply:
     """Unpack one reply to a train message; what is wrong with it becomes its refusal."""
-    if refusal := _envelope(answer, TRAIN_METRICS, {ARRAYS, METRICS}, current):
+    if refusal := _envelope(answer, TRAIN_METRICS, {ARRAYS, METRICS}, current, WITHHELD):
         return Reply(answer.node, refusal)
     content = answer.message.content
     metrics = content.metric_records[METRICS]
@@ -40,7 +42,13 @@ def read_train(answer: Answer, current: Arrays, dtype: str, mixed_ranks: bool) -
         arrays = from_array_record(record, shapes, dtype)
     except WireError as error:
         return Reply(answer.node, (Reason(error.reason.value), str(error)))
-    return Reply(answer.node, None, arrays, count, receipt, metrics["loss"])
+    return Reply(answer.node, None, arrays, count, receipt, metrics.get("loss"), digest(record))
+
+
+def digest(record: ArrayRecord) -> str:
+    """Return what a site can compare with its own log: the hash of its arrays' hashes, by name."""
+    hashes = {name: sha256_bytes(array.data) for name, array in record.items()}
+    return sha256_bytes(canonical_json(hashes))
 
 
 def read_evaluate(answer: Answer) -> tuple[Reply, object]:
@@ -65,7 +73,9 @@ def expected_shapes(record: ArrayRecord, current: Arrays, mixed_ranks: bool) -> 
     for name, (length, rank) in [(n, s) for n, s in shapes.items() if n.endswith(".A")]:
         other = f"{name[:-2]}.B"
         found = tuple(record[name].shape) if name in record else ()
-        if other in shapes and len(found) == 2 and 1 <= found[1] <= rank:
+        if len(found) != 2 or type(found[1]) is not int:  # `true` is no rank
+            continue
+        if other in shapes and 1 <= found[1] <= rank:
             shapes[name] = (length, found[1])
             shapes[other] = (found[1], shapes[other][1])
     return shapes
@@ -86,20 +96,30 @@ def to_strategy(updates: Iterable[Accepted], answers: Mapping[int, Message]) -> 
     messages = []
     for update in updates:
         message = answers[update.node]
-        metrics = MetricRecord({"num-examples": update.weight, "loss": update.loss})
+        metrics = MetricRecord({"num-examples": update.weight})  # all that a strategy reads
         message.content = RecordDict({ARRAYS: to_numpy_record(update.update), METRICS: metrics})
         messages.append(message)
     return messages
 
 
+def _fault(message: Message) -> Reason:
+    """Return what an error reply stands for: a lost node, a site's right, or a fault."""
+    if message.error.code in _LOST:
+        return Reason.TIMEOUT
+    return Reason.DECLINED if error_line(message).startswith(DECLINED) else Reason.ERROR
+
+
 def _envelope(
-    answer: Answer, metrics: frozenset[str], records: set[str], current: Arrays
+    answer: Answer,
+    metrics: frozenset[str],
+    records: set[str],
+    current: Arrays,
+    optional: frozenset[str] = frozenset(),
 ) -> tuple[Reason, str] | None:
     """Return what is wrong with a message before its values are read."""
     message = answer.message
     if message.has_error():
-        reason = Reason.TIMEOUT if message.error.code in _LOST else Reason.ERROR
-        return reason, error_line(message)
+        return _fault(message), error_line(message)
     cap = max(_LEAST_CAP, _SIZE_CAP * sum(array.nbytes for array in current.values()))
     if answer.size > cap:
         return Reason.OVERSIZED, f"the message has {answer.size} bytes, at most {cap} are read"
@@ -108,7 +128,8 @@ def _envelope(
     content = message.content
     if set(content) != records:
         return Reason.MALFORMED, f"records {sorted(content)[:5]}, expected {sorted(records)}"
-    if METRICS not in content.metric_records or set(content.metric_records[METRICS]) != metrics:
+    found = set(content.metric_records.get(METRICS, ()))
+    if METRICS not in content.metric_records or found - optional != metrics:
         return Reason.MALFORMED, f"the metrics are not {sorted(metrics)}"
     if ARRAYS in records and ARRAYS not in content.array_records:
         return Reason.MALFORMED, "the arrays are no array record"

@@ -4,40 +4,45 @@ Node ids are random under Flower's Ray engine, so each site says its partition w
 sites are ordered and sampled by partition, which makes every engine ask the same ones.
 """
 
-import json
+import logging
 import random
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from flwr.app import ConfigRecord, RecordDict
 from flwr.serverapp import Grid
 
 from fedprompt.errors import QuorumError
-from fedprompt.wire import CONFIG, IDENTITY, SHARED
+from fedprompt.wire import CONFIG, SHARED
+from server.admission import Site, as_enrolled, read_card
+from server.enrolment import Enrolment
 from server.exchange import Answer, Traffic, exchange
-from server.gate import is_count
-from server.replies import error_line
 from server.verdict import Reason, Verdict, refuse
 
+_log = logging.getLogger("fedprompt.roster")
 _PAUSE = 0.5  # seconds between two looks for nodes that have not connected yet
+_ANSWER = 600.0  # seconds a node has to say who it is; it may load CLIP and read its images first
 _BRIEFLY = 5.0  # seconds that nodes which kept silent before are waited for
-
-
-@dataclass(frozen=True)
-class Site:
-    """Hold one site that joined."""
-
-    partition: int
-    node: int
-    enrolled: int  # examples it declared; the cap of every count it reports
 
 
 @dataclass
 class Roster:
-    """Keep the sites that share the server's identity, and the verdicts on those that do not."""
+    """Keep the sites that share the server's identity, and the verdicts on those that do not.
+
+    Attributes
+    ----------
+    identity
+        What every site must share.
+    enrolled
+        Returns the enrolled sites by node, as they are now; None admits any node (a simulation).
+    domains
+        Of which each site must have one; none where the run has no domains.
+    """
 
     identity: Mapping[str, str]
+    enrolled: Callable[[], Mapping[int, Enrolment]] | None = None
+    domains: Sequence[str] = ()
     sites: dict[int, Site] = field(default_factory=dict)  # by partition
     refused: dict[int, Verdict] = field(default_factory=dict)  # by node
     silent: set[int] = field(default_factory=set)  # nodes that did not say who they are
@@ -52,31 +57,53 @@ class Roster:
             Fewer have joined after ``seconds``; names those that were refused.
         """
         end = time.monotonic() + seconds
-        self.refresh(grid, seconds)
+        self.refresh(grid, min(seconds, _ANSWER))
         while len(self.sites) < least:
             if time.monotonic() >= end or self._all_refused(grid, least):
                 raise QuorumError(_explain(len(self.sites), least, self.refused.values()))
             time.sleep(_PAUSE)
-            self.refresh(grid, max(_PAUSE, end - time.monotonic()))
+            left = max(_PAUSE, end - time.monotonic())
+            self.refresh(grid, min(left, _ANSWER), again=False)
 
-    def refresh(self, grid: Grid, seconds: float) -> None:
-        """Forget the nodes that left; ask new ones, and ones that raised, who they are.
+    def refresh(self, grid: Grid, seconds: float, *, again: bool = True) -> None:
+        """Forget the nodes that left; ask new ones who they are, and refused ones once more.
 
-        A node that kept silent is asked again, but a round does not wait long for it.
+        A refused node may have been mended since. One that kept silent is asked again too, but a
+        round does not wait long for it. ``again=False`` asks refused nodes only if they raised.
         """
         connected = set(grid.get_node_ids())
         self.sites = {p: site for p, site in self.sites.items() if site.node in connected}
+        self.refused = {node: v for node, v in self.refused.items() if node in connected}
         raised = {n for n, verdict in self.refused.items() if Reason.ERROR in verdict.reasons}
-        known = {site.node for site in self.sites.values()} | (self.refused.keys() - raised)
+        known = {site.node for site in self.sites.values()}
+        known |= set() if again else self.refused.keys() - raised
         query = RecordDict({CONFIG: ConfigRecord({key: self.identity[key] for key in SHARED})})
-        if strangers := connected - known:
-            contents = dict.fromkeys(strangers, query)
-            patience = min(seconds, _BRIEFLY) if strangers <= self.silent else seconds
-            answers, traffic = exchange(grid, contents, "query", patience)
-            self.traffic += traffic
-            self.silent = strangers - {answer.node for answer in answers}
-            for answer in sorted(answers, key=lambda a: a.node):
-                self._admit(answer)
+        strangers, brief = connected - known, min(seconds, _BRIEFLY)
+        for nodes, patience in (
+            (strangers - self.silent, seconds),
+            (strangers & self.silent, brief),
+        ):
+            self._ask(grid, dict.fromkeys(nodes, query), patience)
+
+    def _ask(self, grid: Grid, contents: Mapping[int, RecordDict], seconds: float) -> None:
+        """Ask nodes who they are; note who kept silent, for as long as they do."""
+        if not contents:
+            return
+        answers, traffic = exchange(grid, contents, "query", seconds)
+        self.traffic += traffic
+        answered = {answer.node for answer in answers}
+        self.silent = (self.silent | contents.keys()) - answered
+        listed = self.enrolled() if self.enrolled else None
+        for answer in sorted(answers, key=lambda a: a.node):
+            self._admit(answer, listed)
+
+    def gather(self, grid: Grid, wanted: int, seconds: float) -> None:
+        """Wait until ``wanted`` sites are there, or go on with fewer when the time is over."""
+        end = time.monotonic() + seconds
+        self.refresh(grid, seconds)
+        while len(self.sites) < wanted and time.monotonic() < end:
+            time.sleep(_PAUSE)
+            self.refresh(grid, max(_PAUSE, end - time.monotonic()), again=False)
 
     def sample(self, share: float, seed: str) -> list[Site]:
         """Return the sites to ask, by partition; equal seeds and sites give equal samples."""
@@ -85,64 +112,35 @@ class Roster:
         chosen = random.Random(seed).sample(everyone, size)  # noqa: S311 (not for secrets)
         return [self.sites[partition] for partition in sorted(chosen)]
 
-    def _admit(self, answer: Answer) -> None:
-        site, verdict = _read(answer, self.identity)
+    def _admit(self, answer: Answer, listed: Mapping[int, Enrolment] | None) -> None:
+        site, verdict = read_card(answer, self.identity, self.domains)
+        if site and listed is not None:
+            site, verdict = as_enrolled(site, listed)
         if site and site.partition in self.sites:
             detail = f"partition {site.partition} has joined already"
             verdict = refuse(site.partition, answer.node, Reason.DUPLICATE, detail)
         if verdict:
+            if self.refused.get(answer.node) != verdict:
+                name = listed[answer.node].name if listed and answer.node in listed else ""
+                _log.warning(
+                    "%s is not admitted: %s (%s)",
+                    name or f"node {answer.node}", verdict.detail, ", ".join(verdict.reasons),
+                    extra={"event": "not admitted", "node": answer.node, "site": verdict.site},
+                )  # fmt: skip
             self.refused[answer.node] = verdict
         elif site:
             self.refused.pop(answer.node, None)
             self.sites[site.partition] = site
 
     def _all_refused(self, grid: Grid, least: int) -> bool:
-        """Tell whether waiting is vain: everyone expected has answered, too few were admitted."""
+        """Tell whether waiting is vain: everyone expected has answered, too few were admitted.
+
+        Of enrolled sites more may come, and one that does not fit must not end the run for them.
+        """
+        if self.enrolled:
+            return False
         connected = set(grid.get_node_ids())
         return len(connected) >= least and len(self.sites) + len(self.refused) >= len(connected)
-
-
-def difference(ours: Mapping[str, str], theirs: Mapping[str, object]) -> str:
-    """Return the first field in which an identity differs, both sides shown; empty if none does."""
-    for key in SHARED:
-        found = theirs.get(key)
-        if found == ours[key]:
-            continue
-        if key == "classes":
-            return _class_difference(ours[key], found)
-        return f"{key} is {found!s:.80}, the server has {ours[key]}"
-    return ""
-
-
-def _read(answer: Answer, identity: Mapping[str, str]) -> tuple[Site | None, Verdict | None]:
-    node, message = answer.node, answer.message
-    if message.has_error():
-        return None, refuse(None, node, Reason.ERROR, error_line(message))
-    record = message.content.config_records.get(IDENTITY)
-    if record is None:
-        return None, refuse(None, node, Reason.MALFORMED, "the reply brings no identity")
-    partition, enrolled = record.get("partition"), record.get("num-examples")
-    if not is_count(partition) or not is_count(enrolled):
-        detail = f"partition {partition!r}, num-examples {enrolled!r}: expected whole numbers"
-        return None, refuse(None, node, Reason.BAD_COUNT, detail)
-    if found := difference(identity, record):
-        return None, refuse(partition, node, Reason.IDENTITY, found)
-    return Site(partition, node, enrolled), None
-
-
-def _class_difference(ours: str, theirs: object) -> str:
-    """Return the first class that differs, or the two lengths (F13)."""
-    expected = json.loads(ours)
-    try:
-        found = json.loads(str(theirs))
-    except ValueError:
-        found = None
-    if not isinstance(found, list):
-        return f"classes are not a JSON list, the server has {len(expected)}"
-    for i, (here, there) in enumerate(zip(expected, found, strict=False)):
-        if here != there:
-            return f"class {i} is {there!r:.80}, the server has {here!r}"
-    return f"{len(found)} classes, the server has {len(expected)}"
 
 
 def _explain(joined: int, least: int, refused: Iterable[Verdict]) -> str:

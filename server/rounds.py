@@ -16,12 +16,16 @@ from flwr.serverapp import Grid
 
 from fedprompt.errors import ConfigError, QuorumError
 from fedprompt.identity import sha256_arrays
-from server import record, strategies
-from server.attempt import attempt, complaint, line
+from server import record, robust, start, strategies
+from server.attempt import attempt, complaint, line, sample
+from server.averaging import RoundAverage
 from server.checkpoint import Checkpoint, load_latest, save
+from server.conduct import Conduct
 from server.config import ServerConfig
 from server.evaluation import evaluate, is_due
 from server.federation import Task, federation, tell
+from server.privacy.mechanism import Mechanism
+from server.secure_aggregation.check import check as check_secure
 from server.training import as_travelled
 from server.verdict import Verdict
 
@@ -55,17 +59,30 @@ class Rounds:
     ``sites`` is how many must join before the first round.
     """
 
-    def __init__(self, grid: Grid, task: Task, config: ServerConfig, sites: int) -> None:
+    def __init__(
+        self,
+        grid: Grid,
+        task: Task,
+        config: ServerConfig,
+        sites: int,
+        mechanism: Mechanism | None = None,
+    ) -> None:
+        robust.check(config)
+        clip = mechanism.config.clip_norm if mechanism else config.clip_norm
+        check_secure(config, clip)
         self.config, self.least = config, sites
-        self.federation = federation(grid, task, config)
+        self.federation = federation(grid, task, config, mechanism)
+        self.average = RoundAverage(task, config, self.federation.rule)
         self.folder = Path(config.output)
-        self.strikes: dict[int, int] = {}
+        self.conduct = Conduct()
 
     def run(self) -> Checkpoint:
         """Run every round that is not committed yet and return the last state.
 
         Raises
         ------
+        ConfigError
+            The strategy cannot bear ``server.byzantine`` hostile sites among so few.
         QuorumError
             Too few sites joined, or too few replies passed in every try; the last committed
             round stays on disk.
@@ -78,6 +95,9 @@ class Rounds:
         if not self.config.resume:
             self._clear()
         self.federation.roster.wait(self.federation.grid, self.least, self.config.join_deadline)
+        joined = len(self.federation.roster.sites)
+        asked = len(sample(self.federation, "", ()))
+        robust.check_sites(self.config, joined, asked)
         if state is None:
             state = self._start()
         yield state
@@ -93,39 +113,67 @@ class Rounds:
 
     def _resume(self) -> Checkpoint | None:
         state = load_latest(self.folder / CHECKPOINTS, self.federation.task.run)
+        if self.federation.mechanism:
+            self.federation.mechanism.resume(state.round if state else 0)
         record.truncate(self.folder / RECORD, state.round if state else -1)
         if state:
             strategies.restore(self.federation.strategy, state.optimiser)
-            self.strikes = dict(state.strikes)
+            self.average.restore(state.optimiser)
+            self.federation.domains.restore(state.optimiser)
+            self.conduct = state.conduct
             log.info("resuming after round %d", state.round)
         return state
 
     def _start(self) -> Checkpoint:
-        """Evaluate the untrained prompt, which is zero-shot CLIP, and commit it as round 0."""
+        """Evaluate the untrained prompt, which is zero-shot CLIP, and commit it as round 0.
+
+        Where the sites have a say in it they are asked first.
+        """
         started, task, roster = time.monotonic(), self.federation.task, self.federation.roster
-        arrays = as_travelled(task.arrays, self.config.dtype)
+        arrays, gathered = task.arrays, dict[str, Any]()
+        if task.asks_start:
+            arrays, gathered = start.gather(self.federation, lambda found: self._strike(found, 0))
+        arrays = as_travelled(arrays, self.config.dtype)
         joined = {
             "joined": sorted(roster.sites),
+            **self._domains_of_sites(),
             "refused": [tell(verdict) for verdict in roster.refused.values()],
             "join_bytes_up": roster.traffic.up,
             "join_bytes_down": roster.traffic.down,
-        }
+        } | gathered
         return self._commit(Checkpoint(task.run, 0, arrays), joined, started)
+
+    def _domains_of_sites(self) -> dict[str, Any]:
+        """Return what the record says of the sites' domains, where the run has any."""
+        names, sites = self.federation.domains.names, self.federation.roster.sites
+        found = {str(number): sites[number].domain for number in sorted(sites)}
+        for name in sorted(set(names) - set(found.values())):
+            log.warning("no site of the domain %s has joined: its prompt stays at the start", name)
+        return {"domains": found} if names else {}
 
     def _round(self, state: Checkpoint, server_round: int) -> Checkpoint:
         started, f = time.monotonic(), self.federation
+        if f.mechanism:
+            f.mechanism.check()
+        self.conduct = self.conduct.release(server_round)
         for number in range(self.config.retries + 1):
-            f.roster.refresh(f.grid, self.config.deadline)
-            found = attempt(f, state.arrays, server_round, number, _answered)
-            self._strike(found.verdicts)
+            # the first try takes whoever is there; after a failed one, absent sites may come back
+            f.roster.gather(f.grid, self.least if number else 0, self.config.deadline)
+            out = self.conduct.quarantined
+            found = attempt(f, state.arrays, server_round, number, _answered, out)
+            self._strike(found.verdicts, server_round)
             if found.merged:
-                state = replace(state, round=server_round, arrays=found.merged.arrays)
-                told = {"attempt": number} | line(found, found.merged)
+                merged = self.average.after(server_round, found.merged)
+                state = replace(state, round=server_round, arrays=merged.arrays)
+                told = {"attempt": number} | line(found, merged)
+                told |= {"epsilon": f.mechanism.spent()} if f.mechanism else {}
                 return self._commit(state, told, started)
             log.warning("round %d, try %d: %s", server_round, number + 1, complaint(found))
+        sitting = ", ".join(f"site {site}" for site in sorted(self.conduct.quarantined))
         raise QuorumError(
             f"round {server_round} stayed below quorum in {self.config.retries + 1} tries; "
-            f"round {state.round} is kept in {self.folder}. "
+            f"round {state.round} is kept in {self.folder}. Last try: {complaint(found)}. "
+            f"In quarantine: {sitting or 'nobody'}. "
             "The log names what was wrong with each reply; continue with --resume."
         )
 
@@ -133,28 +181,37 @@ class Rounds:
         """Evaluate, write the record's line, then the checkpoint that makes the round count."""
         f = self.federation
         if is_due(state.round, self.config.rounds, self.config.evaluate_every):
-            scored, verdicts = evaluate(f, state.arrays, state.round)
-            self._strike(verdicts)
+            out = self.conduct.quarantined
+            scored, verdicts = evaluate(f, state.arrays, state.round, out)
+            self._strike(verdicts, state.round)
             told |= scored
         told |= f.task.describe(state.arrays)
         told |= {
             "round": state.round,
             "run": f.task.run,
             "prompt": sha256_arrays(state.arrays),
-            "strikes": {str(site): n for site, n in sorted(self.strikes.items())},
+            "strikes": {str(site): n for site, n in sorted(self.conduct.strikes.items())},
+            "quarantined": sorted(self.conduct.quarantined),
             "nodes": {str(p): site.node for p, site in sorted(f.roster.sites.items())},
             "seconds": round(time.monotonic() - started, 3),
         }
-        state = replace(state, optimiser=strategies.state(f.strategy), strikes=dict(self.strikes))
+        f.domains.after(state.arrays)
+        optimiser = strategies.state(f.strategy) | self.average.state() | f.domains.state()
+        state = replace(state, optimiser=optimiser, conduct=self.conduct)
         record.append(self.folder / RECORD, told)
         save(self.folder / CHECKPOINTS, state)
-        log.info(record.summary(told, self.config.rounds), extra={"round_line": told})
+        extra = {"event": "round", "round": state.round, "round_line": told}
+        log.info(record.summary(told, self.config.rounds), extra=extra)
         return state
 
-    def _strike(self, verdicts: Iterable[Verdict]) -> None:
-        for verdict in verdicts:
-            if verdict.strike and verdict.site is not None:
-                self.strikes[verdict.site] = self.strikes.get(verdict.site, 0) + 1
+    def _strike(self, verdicts: Iterable[Verdict], server_round: int) -> None:
+        c, before = self.config, self.conduct.quarantined
+        self.conduct = self.conduct.strike(
+            verdicts, server_round, c.quarantine, c.quarantine_rounds
+        )
+        for site in sorted(self.conduct.quarantined.keys() - before.keys()):
+            last = self.conduct.quarantined[site]
+            log.warning("site %d is in quarantine until round %d is over", site, last)
 
 
 def _answered(count: int) -> None:

@@ -14,15 +14,23 @@ from rich.console import Console
 from fedprompt.cli import resolve
 from fedprompt.config import Flat, defaults, load, section
 from fedprompt.data.config import DataConfig
+from fedprompt.data.load import inspect
 from fedprompt.errors import CheckpointError
 from fedprompt.options import ConfigOption, JsonOption, SetOption, show
+from fedprompt.prompts.config import PromptConfig
 from server import outcome, record
 from server.config import ServerConfig
 from server.local_grid import LocalGrid
-from server.progress import Display, LogFeed, display
+from server.progress import Display, LineDisplay, LogFeed, display
 from server.rounds import RECORD, check_vacant
 from server.rounds import log as rounds_log
 
+_KEPT = {  # what a reader must know of the artefact, by prompt.personal
+    "global": "",
+    "local": ", as it started: each site keeps the prompt that it tuned",
+    "both": ", without the sites' own prompts, which the accuracy is with",
+}
+_AT_WORDS = ("dip", "coop", "kgcoop", "prograd")  # methods whose whole prompt starts at the words
 SERVER_APP, CLIENT_APP = "server.app:app", "client.app:app"
 
 
@@ -58,6 +66,7 @@ def simulate(
     settings |= queued(settings)
     server = section(settings, "server", ServerConfig)
     check_vacant(server)
+    inspect(section(settings, "data", DataConfig))  # before a site starts: its fault is the data's
     with display(server.rounds, Console(stderr=True)) as shown:
         run_on(engine)(settings, shown)
     folder = Path(server.output)
@@ -98,6 +107,22 @@ def run_local(settings: Flat, shown: Display) -> None:
         resolve(SERVER_APP)(grid=grid, context=Context(1, 0, {}, RecordDict(), settings))
 
 
+def federate(settings: Flat) -> list[dict[str, Any]]:
+    """Run a federation in this process, showing nothing, and return its record, a line a round.
+
+    The artefact lies in ``server.output`` then. This is what an evaluation protocol runs.
+
+    Raises
+    ------
+    FedpromptError
+        What ended the run.
+    """
+    settings = settings | queued(settings)
+    server = section(settings, "server", ServerConfig)
+    run_local(settings, LineDisplay(server.rounds, Console(quiet=True)))
+    return record.read(Path(server.output) / RECORD)
+
+
 @contextmanager
 def feeding(shown: Display) -> Iterator[None]:
     """Send what the round loop logs to a display, and nowhere else."""
@@ -126,7 +151,8 @@ def summarise(folder: Path) -> dict[str, Any]:
     return {
         "output": str(folder),
         "rounds": lines[-1]["round"],
-        "zero_shot_accuracy": first.get("accuracy"),
+        "start_accuracy": first.get("accuracy"),
+        "zero_shot_accuracy": first.get("accuracy") if starts_at_template(folder) else None,
         "accuracy": last.get("accuracy"),
         "worst_client_acc": last.get("worst_client_acc"),
         "information_density": lines[-1]["information_density"],
@@ -135,20 +161,35 @@ def summarise(folder: Path) -> dict[str, Any]:
         "bytes_down": sum(line.get("bytes_down", 0) for line in lines),
         "strikes": lines[-1]["strikes"],
         "prompt": lines[-1]["prompt"],
+        "personal": record.read_settings(folder).get("prompt.personal", "global"),
         "artefact": (outcome.read(folder) or {}).get("artefact"),
     }
+
+
+def starts_at_template(folder: Path) -> bool:
+    """Tell whether a run's prompt starts at its template's words: then round 0 is zero-shot CLIP.
+
+    Random or other starting words, and prompts of the image tower, give an untrained prompt that
+    classifies otherwise.
+    """
+    settings = record.read_settings(folder)
+    prompt = section(settings, "prompt", PromptConfig)
+    template = section(settings, "data", DataConfig).template
+    words = prompt.init in ("", template.partition("{}")[0].strip())
+    return words and prompt.method in _AT_WORDS
 
 
 def tell(result: dict[str, Any], rounds: int) -> str:
     """Return a finished run in a few lines."""
     reached = ""
     if result["accuracy"] is not None:
+        start = "untrained prompt" if result["zero_shot_accuracy"] is None else "zero-shot"
         reached = (
             f": accuracy {result['accuracy']:.1%} on the sites' held-out images "
-            f"(zero-shot {result['zero_shot_accuracy']:.1%}, "
+            f"({start} {result['start_accuracy']:.1%}, "
             f"worst site {result['worst_client_acc']:.1%})"
         )
     return (
         f"{result['rounds']} of {rounds} rounds done{reached}\n"
-        f"prompt {result['prompt'][:16]} in {result['output']}/artefact"
+        f"prompt {result['prompt'][:16]} in {result['output']}/artefact{_KEPT[result['personal']]}"
     )

@@ -5,9 +5,19 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from flwr.serverapp.strategy import FedAdam, FedAvg, FedAvgM, FedProx, FedYogi, Strategy
+from flwr.serverapp.strategy import (
+    FedAdam,
+    FedAvg,
+    FedAvgM,
+    FedMedian,
+    FedProx,
+    FedYogi,
+    Krum,
+    Strategy,
+)
 
 from server.config import ServerConfig
+from server.robust import BestOfKrum, Bulyan, TrimmedMean
 
 Tensors = dict[str, npt.NDArray[Any]]
 
@@ -20,6 +30,11 @@ STRATEGIES: dict[str, Callable[[ServerConfig], Strategy]] = {
     "fedadam": lambda c: FedAdam(**_ALL, **_adaptive(c)),
     "fedyogi": lambda c: FedYogi(**_ALL, **_adaptive(c)),
     "fedavgm": lambda c: FedAvgM(**_ALL, server_momentum=c.momentum),
+    "fedmedian": lambda _: FedMedian(**_ALL),
+    "fedtrimmedavg": lambda c: TrimmedMean(c.byzantine, **_ALL),
+    "krum": lambda c: Krum(**_ALL, num_malicious_nodes=c.byzantine),
+    "multikrum": lambda c: BestOfKrum(**_ALL, num_malicious_nodes=c.byzantine),
+    "bulyan": lambda c: Bulyan(c.byzantine, **_ALL),
 }
 
 _MOMENTS = ("m_t", "v_t")  # FedAdam and FedYogi: name -> array

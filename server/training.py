@@ -1,18 +1,17 @@
 """Plan a round with a strategy, and merge what the gate let through."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from flwr.app import ConfigRecord, Message, RecordDict
+from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 
-from fedprompt.wire import ARRAYS, CONFIG, Arrays, to_array_record
+from fedprompt.wire import ARRAYS, CONFIG, Arrays
 from server import strategies
 from server.chosen_grid import ChosenGrid
 from server.replies import to_numpy_record, to_strategy
-from server.roster import Site
 from server.rules import Dense, Projection, Rule
 from server.verdict import Accepted
 
@@ -26,40 +25,40 @@ class Instruction:
     run: str
     round: int
     seed: int
+    sites: int  # asked together; a site's policy may want a crowd
 
     def record(self, mu: float = 0.0) -> ConfigRecord:
         """Return the message's config; ``mu`` is FedProx's proximal weight."""
-        return ConfigRecord({"run": self.run, "round": self.round, "seed": self.seed, "mu": mu})
+        return ConfigRecord({**vars(self), "mu": mu})
 
 
 def plan(
     strategy: Strategy,
     grid: Grid,
-    arrays: Arrays,
     lifted: Dense,
-    sites: Iterable[Site],
+    wire: Mapping[int, ArrayRecord],
     instruction: Instruction,
-    dtype: str,
 ) -> dict[int, RecordDict]:
-    """Return what to send to each node: the strategy's settings, and the arrays that travel.
+    """Return what to send to each node: the strategy's settings, and its arrays of ``wire``.
 
     The strategy itself is shown the lifted arrays, because those are what it averages.
     """
     strategies.rebase(strategy)
-    view = ChosenGrid([site.node for site in sites], grid.run)
+    view = ChosenGrid(list(wire), grid.run)
     messages = list(
         strategy.configure_train(
             instruction.round, to_numpy_record(lifted), instruction.record(), view
         )
     )
-    wire = to_array_record(arrays, dtype)
-    contents: dict[int, RecordDict] = {}  # by id: strategies mostly tell all sites the same
+    # by ids: strategies mostly tell all sites the same
+    contents: dict[tuple[int, int], RecordDict] = {}
     planned = {}
     for message in messages:
-        key = id(message.content)
+        node = message.metadata.dst_node_id
+        key = (id(message.content), id(wire[node]))
         if key not in contents:
-            contents[key] = RecordDict({ARRAYS: wire, CONFIG: _settings(message)})
-        planned[message.metadata.dst_node_id] = contents[key]
+            contents[key] = RecordDict({ARRAYS: wire[node], CONFIG: _settings(message)})
+        planned[node] = contents[key]
     return planned
 
 
@@ -78,14 +77,40 @@ def merge(
     """
     if not updates:
         return Projection(arrays, 0.0)
-    averaged, _ = strategy.aggregate_train(server_round, to_strategy(updates, messages))
+    replies = to_strategy(updates, messages)
+    merged = _step(strategy, rule, arrays, replies, server_round, dtype)
+    weights = [update.weight for update in updates]
+    lost = rule.merge_error([u.update for u in updates], weights)
+    return Projection(merged.arrays, merged.truncation_error + lost)
+
+
+def merge_mean(
+    strategy: Strategy, rule: Rule, arrays: Arrays, mean: Dense, server_round: int, dtype: str
+) -> Projection:
+    """Return the merged arrays where the strategy may see the sites' average only.
+
+    What merging lost is then what the projection lost: the sites' own updates are not looked at.
+    """
+    nobody = 0
+    reply = Message(RecordDict(), nobody, "train")
+    alone = Accepted(nobody, nobody, mean, weight=1, loss=None)
+    return _step(strategy, rule, arrays, to_strategy([alone], {nobody: reply}), server_round, dtype)
+
+
+def _step(
+    strategy: Strategy,
+    rule: Rule,
+    arrays: Arrays,
+    replies: list[Message],
+    server_round: int,
+    dtype: str,
+) -> Projection:
+    averaged, _ = strategy.aggregate_train(server_round, replies)
     if averaged is None:
         return Projection(arrays, 0.0)
     dense = {name: array.numpy().astype(np.float64) for name, array in averaged.items()}
     projection = rule.project(dense, arrays)
-    weights = [update.weight for update in updates]
-    error = projection.truncation_error + rule.merge_error([u.update for u in updates], weights)
-    return Projection(as_travelled(projection.arrays, dtype), error)
+    return Projection(as_travelled(projection.arrays, dtype), projection.truncation_error)
 
 
 def as_travelled(arrays: Arrays, dtype: str) -> Arrays:

@@ -11,26 +11,35 @@ from fedprompt.artefact import Artefact
 from fedprompt.backbone.config import BackboneConfig
 from fedprompt.backbone.load import shared_backbone
 from fedprompt.config import Scalar, section
+from fedprompt.data.classes import configured_names
 from fedprompt.data.config import DataConfig
+from fedprompt.data.halves import half
 from fedprompt.data.load import load as load_images
 from fedprompt.errors import ConfigError
 from fedprompt.identity import canonical_json, sha256_arrays, sha256_bytes
 from fedprompt.identity_card import identity_card
 from fedprompt.prompts.artefacts import to_artefact
-from fedprompt.prompts.build import build_prompt
+from fedprompt.prompts.build import build_prompt, is_averaged
 from fedprompt.prompts.config import PromptConfig
+from fedprompt.prompts.domain_names import METHOD as ADAPT
+from fedprompt.prompts.domain_names import domain_names, of_data
 from fedprompt.wire import Arrays
+from server import domains, start
 from server.config import ServerConfig
 from server.federation import Task
+from server.privacy.config import PrivacyConfig
+from server.privacy.mechanism import Mechanism
 
-# Settings that may change between a run and its resumption: they do not touch the prompt.
+# Settings that may change between a run and its resumption: they do not touch the prompt, or (the
+# quarantine) must be lifted where too few sites are left.
 FREE = frozenset(
     f"server.{key}"
     for key in (
-        "output", "resume", "overwrite", "deadline", "join_deadline", "retries", "workers",
-        "evaluate_every", "client_cpus", "client_gpus",
+        "output", "sites", "resume", "overwrite", "deadline", "join_deadline", "retries", "workers",
+        "evaluate_every", "client_cpus", "client_gpus", "trackers", "quarantine",
+        "quarantine_rounds",
     )
-) | {"backbone.device", "fit.cache", "fit.encode_batch"}  # fmt: skip
+) | {"backbone.device", "fit.cache", "fit.encode_batch", "privacy.epsilon"}  # fmt: skip
 
 
 class Tuning:
@@ -45,15 +54,23 @@ class Tuning:
     def __init__(self, settings: Mapping[str, Scalar]) -> None:
         self.settings = dict(settings)
         self.server = section(settings, "server", ServerConfig)
+        self.privacy = section(settings, "privacy", PrivacyConfig)
         self.data = section(settings, "data", DataConfig)
         self.clip = shared_backbone(section(settings, "backbone", BackboneConfig))
-        self.classes = load_images(self.data)[0].classes
+        self.classes = _classes(self.data)
+        config = _with_domains(section(settings, "prompt", PromptConfig), self.data)
+        _check_personal(config, self.server, self.privacy)
+        start.check(config, self.server, self.privacy)
+        domains.check(config, self.server, self.privacy)
+        self.asks_start = config.start_noise > 0
+        self.domains = domain_names(config) if config.method == ADAPT else ()
         self.prompt = build_prompt(
-            section(settings, "prompt", PromptConfig),
+            config,
             self.clip,
             self.classes,
             self.data.template,
             shared_basis=self.server.rule == "shared-basis",
+            any_start=self.asks_start,  # the sites' centres overwrite it
         )
         if not self.prompt.arrays():
             raise ConfigError("this prompt.method trains nothing; choose dip or coop")
@@ -69,19 +86,61 @@ class Tuning:
         identity = identity_card(self.clip, self.prompt, self.classes, self.data.template)
         fixed = {key: value for key, value in self.settings.items() if key not in FREE}
         run = sha256_bytes(canonical_json([fixed, identity, sha256_arrays(arrays)]))
-        return Task(arrays, identity, self.describe, run)
+        config = section(self.settings, "prompt", PromptConfig)
+        averaged = is_averaged(config.method) and config.personal != "local"
+        return Task(arrays, identity, self.describe, run, self.asks_start, self.domains, averaged)
+
+    def mechanism(self, task: Task) -> Mechanism | None:
+        """Return what makes the merged prompts private; None if nothing is asked to."""
+        if not self.privacy.noise_multiplier:
+            return None
+        return Mechanism(self.privacy, self.server, task.run)
 
     def describe(self, arrays: Arrays) -> dict[str, float]:
         """Return what the record says of a prompt: its information density."""
         self.prompt.load_arrays(arrays)
         return {"information_density": self.prompt.information_density()}
 
-    def artefact(self, arrays: Arrays, server_round: int, truncation_error: float) -> Artefact:
-        """Return the artefact of a merged prompt."""
+    def artefact(
+        self,
+        arrays: Arrays,
+        server_round: int,
+        truncation_error: float,
+        privacy: Mapping[str, Any] | None = None,
+    ) -> Artefact:
+        """Return the artefact of a merged prompt; ``privacy`` says what it tells about a site."""
         self.prompt.load_arrays(arrays)
         extra: dict[str, Any] = {
             "round": server_round,
             "seed": self.server.seed,
+            "privacy": privacy,
             "aggregation": {"rule": self.server.rule, "truncation_error": truncation_error},
         }
         return to_artefact(self.clip, self.prompt, self.classes, self.data.template, **extra)
+
+
+def _check_personal(config: PromptConfig, server: ServerConfig, privacy: PrivacyConfig) -> None:
+    """Refuse to protect updates that no site sends."""
+    for key, value in (
+        ("server.secure_aggregation", server.secure_aggregation),
+        ("privacy.noise_multiplier", privacy.noise_multiplier),
+    ):
+        if config.personal == "local" and value:
+            raise ConfigError(
+                f"{key} = {value} under prompt.personal = local: every site keeps its prompt to "
+                f"itself, so there is nothing to protect; leave {key} out"
+            )
+
+
+def _with_domains(config: PromptConfig, data: DataConfig) -> PromptConfig:
+    """Return settings that name the domains, those of the server's images where none are named."""
+    if config.method != ADAPT or config.domains.strip():
+        return config
+    return of_data(config, load_images(data)[0])
+
+
+def _classes(data: DataConfig) -> tuple[str, ...]:
+    """Return the configured class names, all that a server without images has, or the data's."""
+    if data.class_names.strip():
+        return half(configured_names(data.class_names), data.subsample_classes)
+    return load_images(data)[0].classes

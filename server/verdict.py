@@ -25,13 +25,21 @@ class Reason(StrEnum):
     DUPLICATE = "duplicate"  # F11
     IDENTITY = "identity"  # F12-F14
     ERROR = "error"  # the site's code raised
+    DECLINED = "declined"  # the site's own policy forbids to answer
     TIMEOUT = "timeout"  # F18: no reply by the deadline
+    PROTOCOL = "protocol"  # F29: secure aggregation broke at this site, by whose fault is unknown
+    COPIED = "copied"  # F10: another site's update, bit for bit
     CLIPPED = "clipped"  # accepted, its update shortened (F05)
     CAPPED = "capped"  # accepted, its count cut to the enrolled size (F06)
     ABSTAINED = "abstained"  # accepted, without weight: no examples
+    UNCHANGED = "unchanged"  # accepted, though the arrays came back as they were sent (F10)
 
 
-NO_STRIKE = frozenset({Reason.TIMEOUT})  # a lost link is no offence
+# a lost link is no offence, nor is one that delivers twice, nor a site's use of its rights;
+# a copied site is no copyist
+NO_STRIKE = frozenset(
+    {Reason.TIMEOUT, Reason.PROTOCOL, Reason.DUPLICATE, Reason.COPIED, Reason.DECLINED}
+)
 
 
 @dataclass(frozen=True)
@@ -53,7 +61,8 @@ class Reply:
     arrays: Arrays | None = None
     count: object = None
     receipt: object = None
-    loss: object = None
+    loss: object = None  # None: the site does not tell
+    digest: str = ""  # of the arrays as they arrived
 
 
 @dataclass(frozen=True)
@@ -64,7 +73,7 @@ class Accepted:
     node: int
     update: Dense
     weight: int
-    loss: float
+    loss: float | None  # nats; None where the site does not tell
 
 
 @dataclass(frozen=True)
@@ -80,7 +89,7 @@ class Verdict:
     @property
     def strike(self) -> bool:
         """Tell whether the site is to blame."""
-        return not self.accepted and not NO_STRIKE.issuperset(self.reasons)
+        return not self.accepted and NO_STRIKE.isdisjoint(self.reasons)
 
 
 def refuse(site: int | None, node: int, reason: Reason, detail: str) -> Verdict:

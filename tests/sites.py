@@ -1,10 +1,11 @@
 """A toy site for tests of the server: real ClientApp, no CLIP, every reply can be spoilt."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
+from flwr.clientapp.typing import Mod
 
 from fedprompt.identity import sha256_arrays
 from fedprompt.wire import (
@@ -55,6 +56,7 @@ def client(
     evaluate: Mapping[int, Spoil] | None = None,
     query: Mapping[int, Spoil] | None = None,
     identity: Mapping[str, str] = IDENTITY,
+    mods: Sequence[Mod] = (),
 ) -> ClientApp:
     """Return a ClientApp whose replies at the given partitions are spoilt."""
     app = ClientApp()
@@ -66,7 +68,7 @@ def client(
         content = RecordDict({"identity": ConfigRecord(mine)})
         return _reply(message, content, partition, query)
 
-    @app.train()
+    @app.train(mods=list(mods))
     def _train(message: Message, context: Context) -> Message:
         partition = int(context.node_config["partition-id"])
         settings = message.content["config"]

@@ -8,15 +8,17 @@ from typing import Annotated, Any
 import typer
 from PIL import Image
 
+from client.commands.protocol import run_protocol
 from client.evaluate import predict
 from client.scoring import confusion, metrics, spread_choice
 from client.workbench import Workbench, of_artefact, open_workbench
-from fedprompt.config import load, of_run, section
+from fedprompt.artefact import Artefact, load_artefact
+from fedprompt.config import Flat, load, of_run, section
 from fedprompt.data.decode import decode
-from fedprompt.errors import DataError
+from fedprompt.errors import ConfigError, DataError
 from fedprompt.identity import canonical_json
 from fedprompt.options import ConfigOption, JsonOption, SetOption, show
-from fedprompt.prompts.artefacts import from_artefact, load_artefact
+from fedprompt.prompts.artefacts import from_artefact
 from fedprompt.prompts.build import Prompt, build_prompt
 from fedprompt.prompts.config import PromptConfig
 from fedprompt.prompts.template import Template
@@ -33,45 +35,87 @@ def evaluate(
     ] = None,
     config: ConfigOption = None,
     override: SetOption = None,
+    protocol: Annotated[
+        str, typer.Option(help="Tune and score methods over seeds as a known protocol does.")
+    ] = "",
+    methods: Annotated[
+        str, typer.Option(help="With --protocol: names with commas between, or all.")
+    ] = "template,dip,coop",
+    seeds: Annotated[
+        str, typer.Option(help="With --protocol: numbers with commas between.")
+    ] = "0,1,2",
+    target: Annotated[
+        list[Path] | None,
+        typer.Option(help="With --protocol: TOML file with the [data] of a set to test on."),
+    ] = None,
+    output: Annotated[
+        Path, typer.Option(help="With --protocol: folder of tables, plots and trials.")
+    ] = Path("runs/protocol"),
+    workers: Annotated[
+        int, typer.Option(min=1, help="With --protocol: processes that run trials.")
+    ] = 1,
     json: JsonOption = False,
 ) -> None:
     """Score a prompt on the test split, beside zero-shot CLIP in the same run.
 
     A run's folder brings its own settings, and the predictions are left there for
     `fedprompt report`. Example: fedprompt eval runs/demo
+
+    With --protocol methods are tuned as it says; trials that are done are kept.
+    Example: fedprompt eval --protocol base-to-new --methods template,dip,coop --output runs/b2n
     """
-    flat = (of_run(run) if run else {}) | load(config, override or ())
+    if protocol:
+        _no_run(run)
+        given = load(config, override or ())
+        told = run_protocol(protocol, methods, seeds, target or (), given, output, workers)
+        show(*told, as_json=json)
+    else:
+        _score(run, (of_run(run) if run else {}) | load(config, override or ()), as_json=json)
+
+
+def _score(run: Path | None, flat: Flat, *, as_json: bool) -> None:
     artefact = load_artefact(run) if run else None
     bench = open_workbench(of_artefact(flat, artefact) if artefact else flat)
-    classes, template = bench.test.classes, bench.data.template
-    if artefact:
-        _same_classes(tuple(artefact.metadata["classes"]), classes)
-        prompt: Prompt = from_artefact(artefact, bench.clip)
-    else:
-        settings = section(flat, "prompt", PromptConfig)
-        prompt = build_prompt(settings, bench.clip, classes, template)
-    features, labels = bench.features(bench.test)
-    scale = bench.clip.logit_scale
-    logits = predict(prompt, features, scale)
-    zero_shot = metrics(predict(Template(bench.clip, classes, template), features, scale), labels)
-    result: dict[str, Any] = {
+    prompt = _tuned(artefact, bench) if artefact else _untuned(flat, bench)
+    images, labels = bench.encode(bench.test, prompt.first_layer)
+    logits = predict(prompt, images)
+    zero_shot = predict(Template(bench.clip, bench.test.classes, bench.data.template), images)
+    result = {
         "source": bench.data.source,
         "images": len(labels),
         **metrics(logits, labels),
+        "artefact": artefact.sha256 if artefact else None,
+        "zero_shot_accuracy": metrics(zero_shot, labels)["accuracy"],
     }
-    result["artefact"] = artefact.sha256 if artefact else None
-    result["zero_shot_accuracy"] = zero_shot["accuracy"]
     if run and any((run / name).is_file() for name in ("rounds.jsonl", "settings.json")):
-        write_atomic(
-            run / "predictions.json", canonical_json(result | _details(bench, logits, labels))
-        )
-    show(
-        result,
+        details = _details(bench, logits, labels)
+        write_atomic(run / "predictions.json", canonical_json(result | details))
+    show(result, _told(result), as_json=as_json)
+
+
+def _tuned(artefact: Artefact, bench: Workbench) -> Prompt:
+    _same_classes(tuple(artefact.metadata["classes"]), bench.test.classes)
+    return from_artefact(artefact, bench.clip)
+
+
+def _untuned(flat: Flat, bench: Workbench) -> Prompt:
+    settings = section(flat, "prompt", PromptConfig)
+    return build_prompt(settings, bench.clip, bench.test.classes, bench.data.template)
+
+
+def _told(result: dict[str, Any]) -> str:
+    return (
         f"accuracy {result['accuracy']:.1%} (zero-shot {result['zero_shot_accuracy']:.1%}), "
         f"macro F1 {result['macro_f1']:.3f}, ECE {result['ece']:.3f}, NLL {result['nll']:.3f} "
-        f"on {len(labels)} images",
-        as_json=json,
+        f"on {result['images']} images"
     )
+
+
+def _no_run(run: Path | None) -> None:
+    if run:
+        raise ConfigError(
+            f"--protocol tunes methods itself and takes no run, found {run}; leave one of them out"
+        )
 
 
 def _same_classes(expected: tuple[str, ...], found: tuple[str, ...]) -> None:

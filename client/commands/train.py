@@ -6,15 +6,17 @@ from typing import Annotated
 import typer
 
 from client.evaluate import predict
-from client.fit import fit
+from client.fit_run import fit_run
 from client.scoring import metrics
 from client.workbench import Workbench, open_workbench
 from fedprompt.config import load, section
+from fedprompt.errors import ConfigError
 from fedprompt.identity import canonical_json
 from fedprompt.options import ConfigOption, JsonOption, SetOption, show
 from fedprompt.prompts.artefacts import to_artefact
-from fedprompt.prompts.build import Prompt, build_prompt
+from fedprompt.prompts.build import Prompt, bank_of, build_prompt
 from fedprompt.prompts.config import PromptConfig
+from fedprompt.prompts.template import Template
 from fedprompt.storage import write_atomic
 
 
@@ -32,11 +34,17 @@ def train(
     flat = load(config, override or ())
     bench = open_workbench(flat)
     settings = section(flat, "prompt", PromptConfig)
+    if settings.personal != "global":
+        raise ConfigError(
+            f"prompt.personal = {settings.personal} is about sites of a federation, and `fedprompt "
+            "train` has one prompt; leave it out, or use `fedprompt simulate`"
+        )
     classes, template = bench.train.classes, bench.data.template
     prompt = build_prompt(settings, bench.clip, classes, template)
-    before = _accuracy(bench, prompt)
-    features, labels = bench.features(bench.train)
-    loss = fit(prompt, features, labels, bench.clip.logit_scale, bench.fit, settings.seed)
+    before = _accuracy(bench, Template(bench.clip, classes, template))
+    bank = bank_of(settings.method)
+    images, labels = bench.encode(bench.train, prompt.first_layer, bank)
+    loss = fit_run(prompt, images, labels, bench.fit, settings)
     after = _accuracy(bench, prompt)
     artefact = to_artefact(
         bench.clip, prompt, classes, template, round=0, seed=settings.seed, aggregation=None
@@ -58,5 +66,5 @@ def train(
 
 
 def _accuracy(bench: Workbench, prompt: Prompt) -> float:
-    features, labels = bench.features(bench.test)
-    return metrics(predict(prompt, features, bench.clip.logit_scale), labels)["accuracy"]
+    images, labels = bench.encode(bench.test, prompt.first_layer)
+    return metrics(predict(prompt, images), labels)["accuracy"]

@@ -1,7 +1,11 @@
-"""Say where the parts of a run's folder do not fit together."""
+"""Say where the parts of a run's folder do not fit together, and which sites to ask about."""
+
+from collections.abc import Sequence
 
 from fedprompt.identity import sha256_arrays
+from server.report.lines import Line
 from server.report.run_folder import RunFolder, trained_arrays
+from server.report.standing_out import standing_out
 
 
 def doubts(run: RunFolder) -> list[str]:
@@ -20,4 +24,36 @@ def doubts(run: RunFolder) -> list[str]:
         scored = run.predictions.artefact
         if scored and scored != run.artefact.sha256:
             found.append("The predictions were made by another prompt; run fedprompt eval again.")
+    return found + _sites(run.lines)
+
+
+def _sites(lines: Sequence[Line]) -> list[str]:
+    """Return a sentence for each kind of site that misbehaves, by name."""
+    found = []
+    if odd := standing_out(lines):
+        told = ", ".join(f"site {s} ({out} of {n} rounds)" for s, (out, n) in odd.items())
+        found.append(
+            f"The updates of {told} kept pulling away from the merged one: false labels, an attack "
+            "or images of another kind. Ask there, or leave them out and compare."
+        )
+    for reason, told in (
+        ("copied", "sent another site's update bit for bit, which was counted once"),
+        ("unchanged", "returned the prompt as it came, adding nothing"),
+    ):
+        if sites := _with(lines, reason):
+            names = ", ".join(f"site {site} ({n} rounds)" for site, n in sites.items())
+            found.append(f"These {told}: {names}.")
+    if away := sorted({site for line in lines for site in line.quarantined}):
+        names = ", ".join(f"site {site}" for site in away)
+        found.append(f"In quarantine for their strikes, at least for a while: {names}.")
     return found
+
+
+def _with(lines: Sequence[Line], reason: str) -> dict[int, int]:
+    """Return in how many rounds each site had a reason of the gate."""
+    rounds: dict[int, int] = {}
+    for line in lines:
+        for site in {v.site for v in line.verdicts if reason in v.reasons}:
+            if site is not None:
+                rounds[site] = rounds.get(site, 0) + 1
+    return dict(sorted(rounds.items()))

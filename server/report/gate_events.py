@@ -21,10 +21,14 @@ MEANINGS = {
     "duplicate": "a second reply",
     "identity": "another backbone, class list, version or run",
     "error": "the site's code raised an error",
+    "declined": "the site's own policy forbids to answer",
     "timeout": "no reply by the deadline",
     "clipped": "an update shortened to the bound",
     "capped": "a count cut to the enrolled size",
+    "protocol": "secure aggregation broke off there",
+    "copied": "another site's update, bit for bit; counted once",
     "abstained": "no images; the reply has no weight",
+    "unchanged": "the arrays came back as they were sent",
 }
 _OF_COUNTS = frozenset({"bad-count", "capped"})  # their detail tells how many images a site has
 

@@ -24,6 +24,13 @@ class SiteScore(Entry):
     examples: Count
 
 
+class Measure(Entry):
+    """Hold how far one site's update lay from the merged one."""
+
+    distance: float
+    cosine: float
+
+
 class Verdict(Entry):
     """Hold what the gate said of one reply."""
 
@@ -48,6 +55,8 @@ class Line(Entry):
     accepted: tuple[int, ...] = ()
     nodes: dict[int, int] = {}  # node id by site
     strikes: dict[int, Count] = {}  # so far, by site
+    quarantined: tuple[int, ...] = ()  # not asked in the next round
+    outliers: dict[int, Measure] = {}  # of the updates that were merged, by site
 
     refused: tuple[Verdict, ...] = ()  # nodes that were not let in; round 0 only
     verdicts: tuple[Verdict, ...] = ()

@@ -1,7 +1,8 @@
 """The three ways to merge low-rank prompts, each a pair of pure functions around any strategy."""
 
+from fedprompt.dense import Dense
 from server.rules import factors, product, shared_basis
-from server.rules.rule import Dense, Projection, Rule
+from server.rules.rule import Projection, Rule
 
 RULES = {
     "product": product.RULE,

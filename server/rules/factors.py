@@ -4,7 +4,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from server.rules.rule import Dense, Rule, identity_lift, identity_project, pairs
+from fedprompt.dense import Dense, pairs
+from server.rules.rule import Rule, identity_lift, identity_project
 
 
 def merge_error(updates: Sequence[Dense], weights: Sequence[float]) -> float:

@@ -1,14 +1,12 @@
 """What an aggregation rule is: a way into the space that is averaged, and the way back."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
+from fedprompt.dense import Dense
 from fedprompt.wire import Arrays
-
-Dense = dict[str, npt.NDArray[np.float64]]  # what a strategy averages, by name
 
 
 @dataclass(frozen=True)
@@ -47,8 +45,3 @@ def identity_project(averaged: Dense, current: Arrays) -> Projection:
 def no_merge_error(updates: Sequence[Dense], weights: Sequence[float]) -> float:  # noqa: ARG001
     """Return zero: the lifted arrays are averaged exactly."""
     return 0.0
-
-
-def pairs(names: Mapping[str, object]) -> list[str]:
-    """Return the sorted matrices ``m`` that come as two factors, ``m.A`` and ``m.B``."""
-    return sorted(name[:-2] for name in names if name.endswith(".A") and f"{name[:-2]}.B" in names)

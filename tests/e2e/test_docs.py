@@ -2,6 +2,7 @@
 
 import os
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -10,10 +11,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from client.deployment.policy import Policy
 from fedprompt.config import load
 
 ROOT = Path(__file__).parents[2]
 BLOCK = re.compile(r"```(sh|python|toml)\n(.*?)```", re.S)
+POLICY = ROOT / "examples" / "site-policy.toml"  # a site's, no run's
+WAIT = 600  # seconds a server may take for its rounds
 PAGES = ["README.md", *sorted(str(p.relative_to(ROOT)) for p in (ROOT / "docs").glob("*.md"))]
 
 
@@ -28,15 +32,66 @@ def photos(folder: Path) -> None:
             Image.fromarray(pixels).save(folder / name / f"{number}.png")
 
 
-def run(command: str, folder: Path) -> None:
-    environment = os.environ | {
-        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
-        "FEDPROMPT_CACHE": str(folder / "cache"),
-    }
-    done = subprocess.run(  # noqa: S602 (the commands are our own docs')
-        command, shell=True, cwd=folder, env=environment, capture_output=True, text=True
-    )
-    assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
+class Shell:
+    """Run a page's commands one after the other, those that end in `&` beside the rest."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.background: list[tuple[str, subprocess.Popen[bytes]]] = []
+        self.environment = os.environ | {
+            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+            "FEDPROMPT_CACHE": str(folder / "cache"),
+        }
+
+    def run(self, command: str) -> None:
+        verb, *rest = command.split()
+        if command.endswith("&"):
+            self._start(command.removesuffix("&").strip())
+        elif verb == "wait":
+            self._wait(rest)
+        elif verb == "kill":
+            for _, process in self._jobs(rest):
+                process.send_signal(signal.SIGTERM)
+            self._wait(rest)
+        else:
+            done = subprocess.run(  # noqa: S602 (the commands are our own docs')
+                command, shell=True, cwd=self.folder, env=self.environment, capture_output=True,
+                text=True,
+            )  # fmt: skip
+            assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
+
+    def _start(self, command: str) -> None:
+        with self._log().open("wb") as log:
+            process = subprocess.Popen(  # noqa: S602
+                f"exec {command}", shell=True, cwd=self.folder, env=self.environment,
+                stdout=log, stderr=subprocess.STDOUT,
+            )  # fmt: skip
+        self.background.append((command, process))
+
+    def _jobs(self, named: list[str]) -> list[tuple[str, "subprocess.Popen[bytes]"]]:
+        """Return the jobs of ``%1 %2``, counted as a shell does; all of them if none is named."""
+        return [self.background[int(name.removeprefix("%")) - 1] for name in named] or list(
+            self.background
+        )
+
+    def _wait(self, named: list[str]) -> None:
+        for command, process in self._jobs(named):
+            code = process.wait(WAIT)
+            assert code == 0, f"{command}: exit code {code}\n{self._told()}"
+
+    def _log(self) -> Path:
+        return self.folder / f"background-{len(self.background)}.log"
+
+    def _told(self) -> str:
+        logs = sorted(self.folder.glob("background-*.log"))
+        return "\n".join(f"{log.name}: {log.read_text(errors='replace')}" for log in logs)
+
+    def end(self) -> None:
+        """Leave no process behind, whatever went wrong."""
+        for _, process in reversed(self.background):
+            process.terminate()
+        for _, process in self.background:
+            process.wait(60)
 
 
 def commands(block: str) -> list[str]:
@@ -51,15 +106,21 @@ def test_every_command_of_the_page_works(page: str, tmp_path: Path) -> None:
     blocks = BLOCK.findall((ROOT / page).read_text())
     if any(kind != "toml" and "photos" in text for kind, text in blocks):
         photos(tmp_path / "photos")
-    for kind, text in blocks:
-        if kind == "toml" and (name := re.match(r"# (\S+\.toml)\n", text)):
-            (tmp_path / name[1]).write_text(text)
-        elif kind == "python":
-            (tmp_path / "block.py").write_text(text)
-            run(f"{sys.executable} block.py", tmp_path)
-        elif kind == "sh":
-            for command in commands(text):
-                run(command, tmp_path)
+    shell = Shell(tmp_path)
+    try:
+        for kind, text in blocks:
+            if kind == "toml" and (name := re.match(r"# (\S+\.toml)\n", text)):
+                (tmp_path / name[1]).write_text(text)
+            elif kind == "python":
+                (tmp_path / "block.py").write_text(text)
+                shell.run(f"{sys.executable} block.py")
+            elif kind == "sh":
+                for command in commands(text):
+                    shell.run(command)
+        left = [command for command, process in shell.background if process.poll() is None]
+        assert not left, f"the page leaves behind what it started: {left}"
+    finally:
+        shell.end()
 
 
 def test_the_settings_page_is_current() -> None:
@@ -72,7 +133,13 @@ def test_the_settings_page_is_current() -> None:
 
 
 @pytest.mark.parametrize(
-    "example", sorted((ROOT / "examples").glob("*.toml")), ids=lambda p: p.name
+    "example",
+    sorted(set((ROOT / "examples").glob("*.toml")) - {POLICY}),
+    ids=lambda p: p.name,
 )
 def test_every_example_is_a_sound_configuration(example: Path) -> None:
     assert load(example)
+
+
+def test_the_example_of_a_policy_is_sound() -> None:
+    assert Policy.read(POLICY).servers

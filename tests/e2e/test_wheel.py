@@ -11,6 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
+from export.constants import Constants
 from export.runtime import Classifier
 from export.write import write_classifier
 from fedprompt.backbone.config import BackboneConfig
@@ -53,11 +54,11 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Export a classifier in this environment, the one with torch."""
     clip = load_backbone(BackboneConfig(name="embedded-cnn", device="cpu"))
     with torch.inference_mode():
-        vectors = Template(clip, CLASSES, "a photo of a {}.").class_vectors().numpy()
+        constants = Constants.of(Template(clip, CLASSES, "a photo of a {}.").fold())
     size = clip.preprocessing.size
     pictures = np.random.default_rng(0).integers(0, 256, (4, size, size, 3), dtype=np.uint8)
     path = tmp_path_factory.mktemp("model") / "classifier.onnx"
-    write_classifier(path, clip, vectors, CLASSES, pictures, artefact_sha256="a" * 64)
+    write_classifier(path, clip, constants, CLASSES, pictures, artefact_sha256="a" * 64)
     return path
 
 
@@ -74,6 +75,7 @@ def test_the_wheel_brings_every_file_it_needs(wheel: Path) -> None:
     assets = {f"fedprompt/assets/{path.name}" for path in ROOT.glob("fedprompt/assets/*.*")}
     assert {"fedprompt/assets/embedded.safetensors", *assets} <= names
     assert {"server/report/page.html", "server/report/page.css"} <= names
+    assert "export/web/page/index.html" in names
     tops = {name.partition("/")[0] for name in names if ".dist-info" not in name}
     assert tops == {"fedprompt", "server", "client", "export"}
 

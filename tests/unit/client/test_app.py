@@ -8,7 +8,7 @@ from flwr.common.serde import message_to_proto
 from client import app as module
 from client import site as site_module
 from client.app import app
-from client.site import Site
+from client.site import Site, simulated
 from fedprompt.backbone.clip import FrozenClip
 from fedprompt.config import Flat, defaults
 from fedprompt.data import load
@@ -91,7 +91,7 @@ def identity(settings: Flat, partition: int = 0) -> ConfigRecord:
 def test_joining_shows_identity_and_enrolment(settings: Flat) -> None:
     card = identity(settings, partition=1)
     assert set(card) == {*SHARED, "partition", "num-examples"}
-    site = Site(settings, 1, 2)
+    site = simulated(settings, 1, 2)
     assert {key: card[key] for key in SHARED} == site.identity
     assert card["partition"] == 1
     assert card["num-examples"] == max(len(site.train_labels), len(site.held_labels))
@@ -105,7 +105,7 @@ def test_train_replies_what_was_agreed_and_nothing_else(settings: Flat, partitio
     assert set(metrics) == {"num-examples", "receipt", "loss"}
     digest = identity_digest(identity(settings, partition))
     assert metrics["receipt"] == receipt("abc", 1, partition, digest)
-    site = Site(settings, partition, 2)
+    site = simulated(settings, partition, 2)
     assert metrics["num-examples"] == len(site.train_labels)
     expected, loss = site.train(start(), seed=7, server_round=1, rounds=3, mu=0.0)
     found = from_array_record(reply.array_records["arrays"], SHAPES, "float32")
@@ -127,7 +127,7 @@ def test_evaluate_replies_what_was_agreed_and_nothing_else(settings: Flat) -> No
     assert set(reply) == {"metrics"}
     metrics = reply.metric_records["metrics"]
     assert set(metrics) == {"num-examples", "receipt", "correct", "loss"}
-    score = Site(settings, 0, 2).evaluate(start())
+    score = simulated(settings, 0, 2).evaluate(start())
     assert (metrics["num-examples"], metrics["correct"]) == (score.count, score.correct)
     assert metrics["loss"] == score.loss
     assert metrics["receipt"] == receipt("abc", 0, 0, identity_digest(identity(settings)))
@@ -220,12 +220,11 @@ def test_a_message_without_a_number_is_refused_by_name(settings: Flat, key: str)
 def test_one_process_builds_a_site_once(settings: Flat, monkeypatch: pytest.MonkeyPatch) -> None:
     built: list[int] = []
 
-    class Counted(Site):
-        def __init__(self, config: Flat, partition: int, partitions: int) -> None:
-            built.append(partition)
-            super().__init__(config, partition, partitions)
+    def counted(config: Flat, partition: int, partitions: int) -> Site:
+        built.append(partition)
+        return simulated(config, partition, partitions)
 
-    monkeypatch.setattr(module, "Site", Counted)
+    monkeypatch.setattr(module, "simulated", counted)
     for _ in range(2):
         for partition in (0, 1):
             send(settings, MessageType.EVALUATE, asked(start()), partition)

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from client import site as module
-from client.site import Site
+from client.site import Site, simulated
 from fedprompt.backbone.clip import FrozenClip
 from fedprompt.config import Flat
 from fedprompt.data import load
@@ -49,44 +49,44 @@ def start(site: Site) -> dict[str, np.ndarray]:
 
 
 def test_images_are_divided_and_held_out(settings: Flat) -> None:
-    sites = [Site(settings, partition, 3) for partition in range(3)]
+    sites = [simulated(settings, partition, 3) for partition in range(3)]
     held = [len(site.held_labels) for site in sites]
     trained = [len(site.train_labels) for site in sites]
     assert sum(held) + sum(trained) == 24
     assert all(h > 0 for h in held)
-    assert all(len(s.train_features) == len(s.train_labels) for s in sites)
+    assert all(len(s.train_images) == len(s.train_labels) for s in sites)
     assert all(site.classes == ("cat", "dog") for site in sites)
 
 
 def test_sites_show_one_identity(settings: Flat) -> None:
-    first, second = Site(settings, 0, 2), Site(settings, 1, 2)
+    first, second = simulated(settings, 0, 2), simulated(settings, 1, 2)
     assert first.identity == second.identity
     assert first.digest == identity_digest(first.identity)
-    assert Site({**settings, "fit.rank": 1, "prompt.rank": 2}, 0, 2).digest == first.digest
-    other = Site({**settings, "data.template": "a {}."}, 0, 2)
+    assert simulated({**settings, "fit.rank": 1, "prompt.rank": 2}, 0, 2).digest == first.digest
+    other = simulated({**settings, "data.template": "a {}."}, 0, 2)
     assert other.digest != first.digest
 
 
 def test_training_depends_on_seed_round_partition_and_nothing_before(settings: Flat) -> None:
-    site = Site(settings, 0, 2)
+    site = simulated(settings, 0, 2)
     sent = start(site)
     first = digest(site, sent)
     others = [
         digest(site, sent, seed=2),
         digest(site, sent, server_round=2),
-        digest(Site(settings, 1, 2), sent),
+        digest(simulated(settings, 1, 2), sent),
     ]
     assert len({first, *others}) == 4
     assert digest(site, sent) == first
-    assert digest(Site(settings, 0, 2), sent) == first
+    assert digest(simulated(settings, 0, 2), sent) == first
     assert all(np.array_equal(sent[name], array) for name, array in start(site).items()) is False
 
 
 def test_what_is_sent_is_where_training_starts(settings: Flat) -> None:
-    site = Site(settings, 0, 2)
+    site = simulated(settings, 0, 2)
     moved = {name: array + 1 for name, array in start(site).items()}
     kept = {name: array.copy() for name, array in moved.items()}
-    assert digest(site, moved) != digest(site, start(Site(settings, 0, 2)))
+    assert digest(site, moved) != digest(site, start(simulated(settings, 0, 2)))
     assert all(np.array_equal(moved[name], kept[name]) for name in kept)
 
 
@@ -94,15 +94,15 @@ def test_the_round_places_the_learning_rate(
     settings: Flat, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen = []
-    monkeypatch.setattr(module, "fit", lambda *_, span, mu, seed: seen.append((span, mu)) or 0.5)
-    site = Site(settings, 0, 2)
+    monkeypatch.setattr(module, "fit", lambda *_, span, mu, **__: seen.append((span, mu)) or 0.5)
+    site = simulated(settings, 0, 2)
     _, loss = site.train(start(site), seed=1, server_round=3, rounds=4, mu=0.25)
     assert (loss, seen[0][0].start, seen[0][0].end, seen[0][1]) == (0.5, 0.5, 0.75, 0.25)
 
 
 def test_a_site_without_images_abstains(settings: Flat) -> None:
     uneven = {**settings, "data.partitioner": "dirichlet", "data.alpha": 0.001}
-    sites = [Site(uneven, partition, 8) for partition in range(8)]
+    sites = [simulated(uneven, partition, 8) for partition in range(8)]
     empty = next(site for site in sites if not len(site.train_labels))
     sent = start(empty)
     assert empty.train(sent, seed=1, server_round=1, rounds=1, mu=0.0) == (sent, 0.0)
@@ -112,7 +112,7 @@ def test_a_site_without_images_abstains(settings: Flat) -> None:
 
 @pytest.mark.parametrize("rank", [1, 2])
 def test_a_site_may_train_at_a_smaller_rank(settings: Flat, rank: int) -> None:
-    site = Site({**settings, "prompt.rank": 3, "fit.rank": rank}, 0, 2)
+    site = simulated({**settings, "prompt.rank": 3, "fit.rank": rank}, 0, 2)
     sent = start(site)
     assert sent["ctx.A"].shape == (4, 3)
     arrays, _ = site.train(sent, seed=1, server_round=1, rounds=2, mu=0.0)
@@ -122,7 +122,7 @@ def test_a_site_may_train_at_a_smaller_rank(settings: Flat, rank: int) -> None:
 
 
 def test_under_a_shared_basis_only_b_leaves(settings: Flat) -> None:
-    site = Site({**settings, "server.rule": "shared-basis", "prompt.rank": 2}, 0, 2)
+    site = simulated({**settings, "server.rule": "shared-basis", "prompt.rank": 2}, 0, 2)
     before = site.prompt.frozen_arrays()["ctx.A"]
     arrays, _ = site.train(start(site), seed=1, server_round=1, rounds=1, mu=0.0)
     assert {n: a.shape for n, a in arrays.items()} == {"ctx.B": (2, 32)}
@@ -130,10 +130,10 @@ def test_under_a_shared_basis_only_b_leaves(settings: Flat) -> None:
 
 
 def test_round_0_scores_as_zero_shot_clip(settings: Flat, clip: FrozenClip) -> None:
-    site = Site(settings, 0, 2)
+    site = simulated(settings, 0, 2)
     score = site.evaluate(start(site))
     vectors = Template(clip, ("cat", "dog"), "a photo of a {}.").class_vectors()
-    logits = clip.logit_scale * site.held_features @ vectors.T
+    logits = clip.logit_scale * site.held_images.features @ vectors.T
     assert score.correct == int((logits.argmax(-1) == site.held_labels).sum())
     loss = torch.nn.functional.cross_entropy(logits, site.held_labels)
     assert score.loss == pytest.approx(float(loss), rel=1e-4)
@@ -141,17 +141,17 @@ def test_round_0_scores_as_zero_shot_clip(settings: Flat, clip: FrozenClip) -> N
 
 def test_wrong_arrays_are_refused(settings: Flat) -> None:
     with pytest.raises(PromptError, match="expected"):
-        Site(settings, 0, 2).evaluate({"ctx.A": np.zeros((4, 1), np.float32)})
+        simulated(settings, 0, 2).evaluate({"ctx.A": np.zeros((4, 1), np.float32)})
 
 
 def test_features_are_kept_only_where_wanted(settings: Flat, own_cache: Path) -> None:
-    Site({**settings, "fit.cache": False}, 0, 2)
+    simulated({**settings, "fit.cache": False}, 0, 2)
     assert not list(own_cache.rglob("*.sqlite"))
-    Site(settings, 0, 2)
+    simulated(settings, 0, 2)
     assert len(list(own_cache.rglob("*.sqlite"))) == 1
 
 
 @pytest.mark.parametrize("rule", ["factors", "shared-basis"])
 def test_a_rank_of_its_own_needs_the_product_rule(settings: Flat, rule: str) -> None:
     with pytest.raises(ConfigError, match=r"fit\.rank = 1 under server\.rule"):
-        Site({**settings, "prompt.rank": 2, "fit.rank": 1, "server.rule": rule}, 0, 2)
+        simulated({**settings, "prompt.rank": 2, "fit.rank": 1, "server.rule": rule}, 0, 2)

@@ -22,7 +22,7 @@ CLASSES = ("cat", "dog")
 def asked(clip: FrozenClip, monkeypatch: pytest.MonkeyPatch) -> list[BackboneConfig]:
     """Stand in for the loader, and keep what it was asked for."""
     configs: list[BackboneConfig] = []
-    monkeypatch.setattr(module, "load_backbone", lambda config: configs.append(config) or clip)
+    monkeypatch.setattr(module, "shared_backbone", lambda config: configs.append(config) or clip)
     return configs
 
 
@@ -52,7 +52,7 @@ def test_features_are_clips_own_in_order(
     asked: list[BackboneConfig], photos: Path, clip: FrozenClip, own_cache: Path, cache: bool
 ) -> None:
     bench = open_workbench({"data.source": str(photos), "fit.cache": cache})
-    features, labels = bench.features(bench.test)
+    images, labels = bench.encode(bench.test)
     assert labels.tolist() == bench.test.labels.tolist()
     pixels = [
         fit_to_input(decode(bench.test.content(i)), clip.preprocessing)
@@ -63,14 +63,14 @@ def test_features_are_clips_own_in_order(
         expected = clip.encode_image(clip.normalise(batch))
     expected = torch.nn.functional.normalize(expected, dim=-1)
     # one batch of another size: the same sums in another order
-    torch.testing.assert_close(features, expected, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(images.features, expected, rtol=1e-5, atol=1e-6)
     assert (own_cache / "features").exists() is cache
 
 
 def test_no_images_are_refused(asked: list[BackboneConfig], photos: Path) -> None:
     bench = open_workbench({"data.source": str(photos)})
     with pytest.raises(DataError, match=r"there are no images to work on; check data\.source"):
-        bench.features(bench.test.subset([]))
+        bench.encode(bench.test.subset([]))
 
 
 def test_an_artefact_names_its_own_backbone_and_template(artefact: Artefact) -> None:

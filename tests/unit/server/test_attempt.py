@@ -30,7 +30,8 @@ def test_a_try_with_a_quorum_merges(tmp_path):
 def test_a_try_below_quorum_says_why(tmp_path):
     found = once(tmp_path, spoilt=dict.fromkeys((0, 1, 2), _raise))
     assert found.merged is None
-    assert complaint(found).startswith("3 of 4 replies refused, below quorum: site 0: error (")
+    told = complaint(found)
+    assert told.startswith("1 of 4 replies passed, 2 needed; 3 refused: site 0: error (")
     assert "out of memory" in complaint(found)
 
 
@@ -61,3 +62,40 @@ def test_a_round_in_which_all_abstain_has_no_loss(tmp_path):
     found = once(tmp_path, spoilt=dict.fromkeys(range(4), abstain))
     assert found.loss is None
     assert found.merged.arrays["ctx.A"].tobytes() == start()["ctx.A"].tobytes()
+
+
+def test_uniform_weights_average_the_loss_of_those_who_tell(tmp_path):
+    def tell(loss):
+        def spoil(message, reply):
+            if loss is None:
+                del reply["metrics"]["loss"]
+            else:
+                reply["metrics"]["loss"] = loss
+            return reply
+
+        return spoil
+
+    spoilt = {0: tell(3.0), 1: tell(None), 2: tell(0.0), 3: tell(0.0)}
+    assert once(tmp_path, spoilt=spoilt, weighting="uniform").loss == 1.0
+    weighted = once(tmp_path, spoilt=spoilt).loss  # 100, 98 and 97 examples
+    assert abs(weighted - 300 / 295) < 1e-12
+
+
+def test_every_merged_site_is_measured(tmp_path):
+    found = once(tmp_path, spoilt={2: _raise})
+    assert list(found.measures) == [0, 1, 3]
+    told = line(found, found.merged)["outliers"]
+    assert list(told) == ["0", "1", "3"]
+    assert -1 <= told["0"]["cosine"] <= 1
+
+
+def test_sites_in_quarantine_are_not_asked(tmp_path):
+    with LocalGrid(client(), 4, {}) as grid:
+        found = federation(grid, task(), config(tmp_path))
+        found.roster.wait(grid, 4, 5)
+        tried = attempt(found, start(), 1, 0, lambda _: None, {0, 2})
+        nobody = attempt(found, start(), 1, 0, lambda _: None, {0, 1, 2, 3})
+        assert sorted(found.roster.sites) == [0, 1, 2, 3]
+    assert [site.partition for site in tried.sites] == [1, 3]
+    assert nobody.merged is None
+    assert "no site is left to ask" in complaint(nobody)

@@ -1,14 +1,20 @@
 """One file a round under one hash; the last good one is found again (F21-F23)."""
 
 import errno
+import json
 import logging
 import os
+from dataclasses import replace
 
 import numpy as np
 import pytest
+import safetensors.numpy
 
 from fedprompt.errors import CheckpointError, StorageError
+from fedprompt.identity import canonical_json
+from server import checkpoint
 from server.checkpoint import KEEP, Checkpoint, decode, encode, load_latest, save
+from server.conduct import Conduct
 
 
 def make(server_round=1, run="r"):
@@ -17,12 +23,12 @@ def make(server_round=1, run="r"):
         "ctx.A": np.float32([[1.5, -2]]).T,
     }
     optimiser = {"m_t/ctx": np.array([[0.1, 1e-300]])}
-    return Checkpoint(run, server_round, arrays, optimiser, {3: 2, 11: 1})
+    return Checkpoint(run, server_round, arrays, optimiser, Conduct({3: 2, 11: 1}, {3: 12}))
 
 
 def equal(one, other):
-    same = (one.run, one.round, one.strikes, list(one.arrays)) == (
-        other.run, other.round, other.strikes, list(other.arrays),
+    same = (one.run, one.round, one.conduct, list(one.arrays)) == (
+        other.run, other.round, other.conduct, list(other.arrays),
     )  # fmt: skip
     pairs = [(one.arrays, other.arrays), (one.optimiser, other.optimiser)]
     return same and all(
@@ -103,3 +109,26 @@ def test_a_full_disk_leaves_the_last_round_whole(tmp_path, monkeypatch):
         save(tmp_path, make(2))
     assert equal(load_latest(tmp_path, "r"), make(1))
     assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_a_checkpoint_from_before_quarantine_is_read(tmp_path):
+    """Its state has no such key; the hash is over the state as it was written."""
+    new = make()
+    old = replace(new, conduct=Conduct(new.conduct.strikes))
+    data = encode(old)
+    text, sealed = _state(data)
+    before = text.replace('"quarantined":{},', "")
+    assert before != text
+    tensors = safetensors.numpy.load(data)
+    resealed = {"sha256": checkpoint._digest(tensors, before), "state": before}
+    metadata = {"fedprompt": canonical_json(resealed).decode()}
+    path = tmp_path / "round-00001.safetensors"
+    path.write_bytes(safetensors.numpy.save(tensors, metadata))
+    assert equal(decode(path), old)
+    assert sealed.keys() == {"sha256", "state"}
+
+
+def _state(data):
+    header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+    sealed = json.loads(header["__metadata__"]["fedprompt"])
+    return sealed["state"], sealed

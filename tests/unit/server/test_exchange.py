@@ -60,8 +60,9 @@ class Silent(ChosenGrid):
         return [str(i) for i in range(len(self.sent))]
 
     def pull_messages(self, message_ids):
-        found = [m for m in self.sent if m.metadata.dst_node_id == self.dead]
-        self.sent = []
+        asked = [m for m in self.sent if m.metadata.message_id in message_ids]
+        found = [m for m in asked if m.metadata.dst_node_id == self.dead]
+        self.sent = [m for m in self.sent if m not in found]
         replies = [Message(Error(5, "gone"), reply_to=message) for message in found]
         for reply in replies:
             reply.metadata.__dict__["_src_node_id"] = 1  # as Flower reports it

@@ -1,8 +1,8 @@
 """The parts that rounds share."""
 
+from server.admission import Site
 from server.federation import federation, tell
 from server.local_grid import LocalGrid
-from server.roster import Site
 from server.rules import RULES
 from server.verdict import Reason, refuse
 from tests.sites import client, config, task

@@ -69,12 +69,23 @@ def test_what_is_no_reply_becomes_an_error_reply():
     assert reply.error.code == ErrorCode.CLIENT_APP_RAISED_EXCEPTION
 
 
-def test_an_expired_message_is_not_worked_on():
-    with LocalGrid(client(), 1, {}) as grid:
-        message = query(1000, ttl=0.5)
-        message.metadata.created_at -= 1
-        (reply,) = grid.send_and_receive([message])
+def test_a_message_that_expired_while_it_waited_is_not_worked_on():
+    busy = []
+    with LocalGrid(slow(0.3, busy), 1, {}) as grid:
+        _, reply = grid.send_and_receive([query(1000), query(1000, ttl=0.1)])
     assert reply.error.code == ErrorCode.MESSAGE_UNAVAILABLE
+    assert len(busy) == 2
+
+
+@pytest.mark.parametrize("step", [-1e6, 1e6])
+def test_F34_a_step_of_the_wall_clock_spends_no_messages_time(monkeypatch, step):
+    began = time.time()
+    with LocalGrid(client(), 1, {}) as grid:
+        message = query(1000)
+        monkeypatch.setattr(time, "time", lambda: began + step)
+        message.metadata.created_at += step
+        (reply,) = grid.send_and_receive([message])
+    assert not reply.has_error()
 
 
 def slow(seconds, busy):

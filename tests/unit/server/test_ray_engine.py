@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-import tomllib
 from types import SimpleNamespace
 
 import pytest
@@ -10,35 +9,7 @@ import pytest
 from fedprompt.errors import FedpromptError
 from fedprompt.identity import canonical_json
 from server import ray_engine
-from server.ray_engine import write_app
 from server.rounds import RECORD
-
-
-def test_the_bundle_carries_every_setting_and_no_code(tmp_path):
-    settings = {
-        "data.source": 'a "quoted" \\ path',
-        "data.alpha": 0.3,
-        "server.rounds": 4,
-        "x": True,
-    }
-    folder = write_app(tmp_path / "app", settings)
-    project = tomllib.loads((folder / "pyproject.toml").read_text())
-    assert project["tool"]["flwr"]["app"]["config"] == settings
-    assert project["tool"]["flwr"]["app"]["components"] == {
-        "serverapp": "server.app:app",
-        "clientapp": "client.app:app",
-    }
-    assert [path.name for path in folder.iterdir()] == ["pyproject.toml"]
-
-
-def test_flowers_refusal_is_one_clear_error(monkeypatch):
-    def fail(command, **_):
-        told = '{"success": false, "error-message": "no such SuperLink"}'
-        return subprocess.CompletedProcess(command, 1, told, "")
-
-    monkeypatch.setattr(subprocess, "run", fail)
-    with pytest.raises(FedpromptError, match="`flwr run` failed: no such SuperLink"):
-        ray_engine._flwr({}, "run", "app")
 
 
 def test_a_superlink_that_dies_is_told_with_its_log(tmp_path):
@@ -57,22 +28,22 @@ def test_rounds_of_an_earlier_run_are_not_shown(tmp_path, monkeypatch):
     new = [{"round": i, "seconds": 2.0} for i in range(3)]
     states = iter([old, [], new[:1], new])
 
-    def status(run, env):
+    def status(run):
         told = next(states)
         path.write_bytes(b"".join(canonical_json(line) + b"\n" for line in told))
         return "finished" if told is new else "running"
 
-    monkeypatch.setattr(ray_engine, "_status", status)
+    flower = SimpleNamespace(status=status)
     monkeypatch.setattr(ray_engine, "_PAUSE", 0.0)
     display = SimpleNamespace(show=shown.append)
-    assert ray_engine._follow("1", {}, tmp_path, old, display, resume=False) == "finished"
+    assert ray_engine._follow("1", flower, tmp_path, old, display, resume=False) == "finished"
     assert shown == new
 
 
-def test_a_resumed_run_shows_what_it_adds(tmp_path, monkeypatch):
+def test_a_resumed_run_shows_what_it_adds(tmp_path):
     lines, shown = [{"round": i, "seconds": 1.0} for i in range(3)], []
     (tmp_path / RECORD).write_bytes(b"".join(canonical_json(line) + b"\n" for line in lines))
-    monkeypatch.setattr(ray_engine, "_status", lambda run, env: "finished:completed")
+    flower = SimpleNamespace(status=lambda run: "finished:completed")
     display = SimpleNamespace(show=shown.append)
-    ray_engine._follow("1", {}, tmp_path, lines[:2], display, resume=True)
+    ray_engine._follow("1", flower, tmp_path, lines[:2], display, resume=True)
     assert shown == lines[2:]

@@ -1,7 +1,7 @@
 """Receipts bind a reply to run, round, site and identity."""
 
+from server.admission import Site
 from server.receipts import Receipts
-from server.roster import Site
 from tests.sites import IDENTITY
 
 SITE, OTHER = Site(3, 1003, 50), Site(4, 1004, 50)

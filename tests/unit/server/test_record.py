@@ -27,6 +27,18 @@ def test_a_torn_line_is_left_out(tmp_path):
     assert record.read(path) == [{"round": 0}]
 
 
+@pytest.mark.parametrize("damage", [b'{"round":1,', b"\x00\xff", b"7", b"{}", b'{"round":"1"}'])
+def test_a_damaged_line_costs_its_round_and_no_later_one(tmp_path, damage):
+    path = tmp_path / "rounds.jsonl"
+    for i in range(4):
+        record.append(path, {"round": i})
+    lines = path.read_bytes().splitlines()
+    path.write_bytes(b"\n".join([lines[0], damage, *lines[2:]]) + b"\n")
+    assert [line["round"] for line in record.read(path)] == [0, 2, 3]
+    record.truncate(path, 2)  # as a resumed run does
+    assert [line["round"] for line in record.read(path)] == [0, 2]
+
+
 def test_truncate_drops_what_was_not_committed(tmp_path):
     path = tmp_path / "rounds.jsonl"
     for i in range(4):
@@ -60,3 +72,8 @@ def test_summary_reads_like_a_log_line():
 
 def test_summary_of_an_unevaluated_round_is_short():
     assert record.summary({"round": 0, "seconds": 0.0}, 3) == "round 0/3, 0.0 s"
+
+
+def test_a_private_round_tells_what_was_spent():
+    line = {"round": 2, "seconds": 1.0, "epsilon": 1.7512}
+    assert record.summary(line, 3) == "round 2/3, epsilon 1.75, 1.0 s"

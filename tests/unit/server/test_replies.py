@@ -7,7 +7,7 @@ from flwr.common.constant import ErrorCode
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fedprompt.wire import to_array_record
+from fedprompt.wire import DECLINED, to_array_record
 from server.exchange import Answer
 from server.local_grid import LocalGrid
 from server.replies import (
@@ -65,6 +65,14 @@ def test_errors_and_lost_nodes_are_told_apart(code, reason):
     assert reply.refusal == (reason, "why")
 
 
+def test_a_site_may_decline_by_its_own_policy():
+    told = f"{DECLINED}: min_sites: 3 at least, the server names 2"
+    reply = read_train(answer(error=Error(2, told)), start(), "float32", True)
+    assert reply.refusal == (Reason.DECLINED, told)
+    quoted = Error(2, f"<class 'RuntimeError'>:<'{told}'>")  # an exception that says so is none
+    assert read_train(answer(error=quoted), start(), "float32", True).refusal[0] is Reason.ERROR
+
+
 def test_a_long_error_is_cut():
     reply = read_train(answer(error=Error(2, "x" * 10**5)), start(), "float32", True)
     assert len(reply.refusal[1]) == 200
@@ -74,6 +82,15 @@ def test_an_answer_for_another_node_is_refused():
     found = answer(honest())
     found.message.metadata.__dict__["_src_node_id"] = 5
     assert read_train(found, start(), "float32", True).refusal[0] is Reason.IDENTITY
+
+
+def test_a_loss_may_be_withheld_and_nothing_else():
+    content = honest()
+    del content["metrics"]["loss"]
+    reply = read(content)
+    assert (reply.refusal, reply.loss, reply.count) == (None, None, 5)
+    del content["metrics"]["num-examples"]
+    assert read(content).refusal[0] is Reason.MALFORMED
 
 
 def test_size_is_checked_before_anything_is_read():
@@ -120,7 +137,7 @@ def test_a_strategy_sees_checked_content_only():
     found = answer(honest())
     update = Accepted(0, 1000, {"ctx": np.ones((4, 32))}, 7, 0.25)
     (message,) = to_strategy([update], {1000: found.message})
-    assert dict(message.content["metrics"]) == {"num-examples": 7, "loss": 0.25}
+    assert dict(message.content["metrics"]) == {"num-examples": 7}
     assert set(message.content) == {"arrays", "metrics"}
 
 

@@ -10,9 +10,11 @@ from hypothesis import strategies as st
 
 from fedprompt.errors import QuorumError
 from server import roster as module
-from server.exchange import Traffic
+from server.admission import Site
+from server.enrolment import Enrolment
+from server.exchange import Traffic, exchange
 from server.local_grid import LocalGrid
-from server.roster import Roster, Site, difference
+from server.roster import Roster
 from server.verdict import Reason
 from tests.sites import IDENTITY, client
 
@@ -142,26 +144,6 @@ def test_at_least_one_site_and_never_one_twice(sites, share):
     assert len(set(pick)) == len(pick)
 
 
-@pytest.mark.parametrize(
-    ("changes", "told"),
-    [
-        ({}, ""),
-        ({"version": "2"}, "version is 2, the server has 0.1.0"),
-        ({"method": "coop"}, "method is coop, the server has dip"),
-        ({"classes": '["cat","mouse"]'}, "class 1 is 'mouse', the server has 'dog'"),
-        ({"classes": '["cat","dog","eel"]'}, "3 classes, the server has 2"),
-        ({"classes": "cat, dog"}, "classes are not a JSON list, the server has 2"),
-        ({"classes": 7}, "classes are not a JSON list, the server has 2"),
-    ],
-)
-def test_difference_shows_both_sides(changes, told):
-    assert difference(IDENTITY, IDENTITY | changes) == told
-
-
-def test_difference_names_a_missing_field():
-    assert difference(IDENTITY, {}).startswith("version is None")
-
-
 def test_a_node_that_keeps_silent_stalls_one_round_only(monkeypatch):
     waited = []
 
@@ -176,4 +158,116 @@ def test_a_node_that_keeps_silent_stalls_one_round_only(monkeypatch):
         found.refresh(grid, 600.0)
     nodes.append(1001)
     found.refresh(grid, 600.0)
-    assert waited == [({1000}, 600.0), ({1000}, 5.0), ({1000}, 5.0), ({1000, 1001}, 600.0)]
+    first, later = ({1000}, 600.0), ({1000}, 5.0)
+    assert waited == [first, later, later, ({1001}, 600.0), later]
+
+
+def test_a_silent_node_stalls_no_round_beside_a_refused_one_or_when_it_was_away(monkeypatch):
+    """A refused node is asked in every round, and answers at once; that is no reason to wait."""
+    waited = []
+
+    def hear(grid, contents, kind, seconds):
+        waited.append((set(contents), seconds))
+        answers, traffic = exchange(grid, contents, kind, 5)
+        return [answer for answer in answers if answer.node != 1000], traffic
+
+    monkeypatch.setattr(module, "exchange", hear)
+    found = Roster(IDENTITY)
+    with LocalGrid(client(query={1: changed(version="9")}), 2, {}) as grid:
+        found.refresh(grid, 600.0)
+        found.refresh(grid, 600.0)
+        monkeypatch.setattr(grid, "get_node_ids", lambda: [1001])
+        found.refresh(grid, 600.0)
+        monkeypatch.undo()
+        monkeypatch.setattr(module, "exchange", hear)
+        found.refresh(grid, 600.0)
+    refused, silent = ({1001}, 600.0), ({1000}, 5.0)
+    assert waited == [({1000, 1001}, 600.0), refused, silent, refused, refused, silent]
+
+
+def test_a_refused_site_does_not_end_the_wait_for_other_enrolled_ones(monkeypatch):
+    listed = enrolled(n1000=Enrolment(0, "a", 0), n1001=Enrolment(1, "b", 0))
+    found, looks = Roster(IDENTITY, listed), []
+    with LocalGrid(client(query={1: changed(version="9")}), 2, {}) as grid:
+        everyone = grid.get_node_ids()
+        monkeypatch.setattr(grid, "get_node_ids", lambda: looks.append(0) or everyone)
+        with pytest.raises(QuorumError, match="1 of 2 sites joined in time"):
+            found.wait(grid, 2, 1.2)
+    assert len(looks) > 2  # it went on looking
+
+
+def test_a_refused_site_that_was_mended_joins_in_a_later_round():
+    grid_of = {"identity": {**IDENTITY, "version": "0.0.9"}}
+    found = Roster(IDENTITY)
+    with LocalGrid(client(identity=grid_of["identity"]), 2, {}) as grid:
+        found.refresh(grid, 5)
+        assert not found.sites
+        assert len(found.refused) == 2
+        grid._client = client()  # the sites install the server's version and start again
+        found.refresh(grid, 5, again=False)
+        assert not found.sites
+        found.refresh(grid, 5)
+    assert sorted(found.sites) == [0, 1]
+    assert not found.refused
+
+
+def enrolled(**of: Enrolment):
+    return lambda: {int(node.removeprefix("n")): enrolment for node, enrolment in of.items()}
+
+
+def test_F10_a_key_speaks_for_its_own_site_only():
+    listed = enrolled(
+        n1000=Enrolment(0, "st-mary", 40), n1001=Enrolment(5, "charite", 0)
+    )  # 1002 is not enrolled
+    found = Roster(IDENTITY, listed)
+    with LocalGrid(client(), 3, {}) as grid:
+        found.refresh(grid, 5)
+    assert found.sites == {0: Site(0, 1000, 40, "st-mary")}  # 100 declared, 40 agreed
+    reasons = {node: verdict.detail for node, verdict in found.refused.items()}
+    assert reasons == {
+        1001: "this node's key is enrolled as site 5 (charite), it says 1",
+        1002: "this node's key is not enrolled",
+    }
+
+
+def test_a_site_that_is_enrolled_while_the_server_runs_joins():
+    listed = {1000: Enrolment(0, "st-mary", 0)}
+    found = Roster(IDENTITY, lambda: listed)
+    with LocalGrid(client(), 2, {}) as grid:
+        found.refresh(grid, 5)
+        assert sorted(found.sites) == [0]
+        listed[1001] = Enrolment(1, "charite", 0)
+        found.refresh(grid, 5)
+    assert sorted(found.sites) == [0, 1]
+
+
+def test_absent_sites_are_waited_for_and_not_longer_than_allowed(monkeypatch):
+    monkeypatch.setattr(module, "_PAUSE", 0.01)
+    found = Roster(IDENTITY)
+    with LocalGrid(client(), 3, {}) as grid:
+        everyone, looks = grid.get_node_ids(), []
+
+        def come_back():
+            looks.append(0)
+            return everyone if len(looks) > 4 else everyone[:1]
+
+        monkeypatch.setattr(grid, "get_node_ids", come_back)
+        found.gather(grid, 3, 30)
+        assert sorted(found.sites) == [0, 1, 2]
+        assert len(looks) == 5
+        monkeypatch.setattr(grid, "get_node_ids", lambda: everyone[:2])
+        found.gather(grid, 3, 0.05)
+    assert sorted(found.sites) == [0, 1]
+
+
+def test_a_silent_node_does_not_take_the_whole_time_to_join(monkeypatch):
+    waited = []
+
+    def hear(grid, contents, kind, seconds):
+        waited.append(seconds)
+        return [], Traffic(0, 0)
+
+    monkeypatch.setattr(module, "exchange", hear)
+    grid = SimpleNamespace(get_node_ids=lambda: [1000])
+    Roster(IDENTITY).wait(grid, 0, 604_800.0)
+    assert waited == [600.0]

@@ -6,10 +6,23 @@ import pytest
 from rich.console import Console
 
 from fedprompt.errors import CheckpointError
+from fedprompt.identity import canonical_json
+from fedprompt.prompts.build import METHODS
+from fedprompt.prompts.coop import Coop
 from server import outcome, record
 from server.progress import LineDisplay
 from server.rounds import log
-from server.simulate import Engine, feeding, queued, run_local, run_on, summarise, tell
+from server.simulate import (
+    _AT_WORDS,
+    Engine,
+    feeding,
+    queued,
+    run_local,
+    run_on,
+    starts_at_template,
+    summarise,
+    tell,
+)
 
 
 def test_deadlines_of_sites_that_wait_for_each_other_add_up():
@@ -38,6 +51,50 @@ def test_a_run_is_summed_up_from_its_record(tmp_path):
     told = tell(result, 2)
     assert "2 of 2 rounds done: accuracy 75.0%" in told
     assert "zero-shot 50.0%" in told
+
+
+@pytest.mark.parametrize(
+    ("start", "told"),
+    [("", "zero-shot 50.0%"), ("a photo of a", "zero-shot"), ("random", "untrained prompt 50.0%"),
+     ("a blurry picture of a", "untrained prompt 50.0%")],
+)  # fmt: skip
+def test_round_0_is_zero_shot_only_from_the_templates_words(tmp_path, start, told):
+    common = {"information_density": 0.4, "prompt": "f" * 64, "strikes": {}}
+    line = {"round": 0, "accuracy": 0.5, "worst_client_acc": 0.5, **common}
+    record.append(tmp_path / "rounds.jsonl", line)
+    settings = {"prompt.init": start, "data.template": "a photo of a {}."}
+    (tmp_path / "settings.json").write_bytes(canonical_json(settings))
+    result = summarise(tmp_path)
+    assert result["start_accuracy"] == 0.5
+    assert result["zero_shot_accuracy"] == (0.5 if "zero-shot" in told else None)
+    assert told in tell(result, 0)
+
+
+def test_the_methods_that_start_at_words_are_those_of_coops_host():
+    """Others draw prompts, or start at images: their round 0 is not zero-shot CLIP."""
+    hosts = {name: getattr(recipe, "host", None) for name, recipe in METHODS.items()}
+    assert {name for name, host in hosts.items() if host is Coop} == set(_AT_WORDS)
+
+
+@pytest.mark.parametrize("method", ["vpt", "advpt", "spt"])
+def test_other_methods_are_not_called_zero_shot(tmp_path, method):
+    (tmp_path / "settings.json").write_bytes(canonical_json({"prompt.method": method}))
+    assert not starts_at_template(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("personal", "told"),
+    [
+        ("global", "artefact"),
+        ("local", "as it started"),
+        ("both", "without the sites' own prompts"),
+    ],
+)
+def test_an_artefact_without_the_sites_own_prompts_is_told_of(tmp_path, personal, told):
+    line = {"round": 0, "information_density": 1.0, "prompt": "a" * 64, "strikes": {}}
+    record.append(tmp_path / "rounds.jsonl", line)
+    (tmp_path / "settings.json").write_bytes(canonical_json({"prompt.personal": personal}))
+    assert told in tell(summarise(tmp_path), 0).rpartition("/")[2]
 
 
 def test_an_unevaluated_run_is_told_without_accuracy(tmp_path):

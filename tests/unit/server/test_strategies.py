@@ -2,9 +2,18 @@
 
 import numpy as np
 import pytest
-from flwr.serverapp.strategy import FedAdam, FedAvg, FedAvgM, FedProx, FedYogi
+from flwr.serverapp.strategy import (
+    FedAdam,
+    FedAvg,
+    FedAvgM,
+    FedMedian,
+    FedProx,
+    FedYogi,
+    Krum,
+)
 
 from server.config import ServerConfig
+from server.robust import BestOfKrum, Bulyan, TrimmedMean
 from server.strategies import STRATEGIES, rebase, restore, state
 
 
@@ -20,9 +29,14 @@ def make(name, **settings):
         ("fedadam", FedAdam),
         ("fedyogi", FedYogi),
         ("fedavgm", FedAvgM),
+        ("fedmedian", FedMedian),
+        ("fedtrimmedavg", TrimmedMean),
+        ("krum", Krum),
+        ("multikrum", BestOfKrum),
+        ("bulyan", Bulyan),
     ],
 )
-def test_each_name_is_flowers_own_strategy(name, kind):
+def test_each_name_is_flowers_strategy_or_one_upon_it(name, kind):
     assert type(make(name)) is kind
 
 
@@ -36,6 +50,10 @@ def test_settings_reach_the_strategy():
     adam = make("fedadam", learning_rate=0.5, beta_1=0.1, beta_2=0.2, tau=0.3)
     assert (adam.eta, adam.beta_1, adam.beta_2, adam.tau) == (0.5, 0.1, 0.2, 0.3)
     assert make("fedavgm", momentum=0.7).server_momentum == 0.7
+    for name in ("fedtrimmedavg", "bulyan"):
+        assert make(name, byzantine=2).byzantine == 2
+    for name in ("krum", "multikrum"):
+        assert make(name, byzantine=2).num_malicious_nodes == 2
 
 
 def test_moments_come_back():

@@ -4,17 +4,16 @@ import numpy as np
 import pytest
 from flwr.app import Message, RecordDict
 
-from fedprompt.wire import from_array_record
+from fedprompt.wire import from_array_record, to_array_record
 from server.config import ServerConfig
 from server.local_grid import LocalGrid
-from server.roster import Site
 from server.rules import RULES
 from server.strategies import STRATEGIES
 from server.training import Instruction, as_travelled, merge, plan
 from server.verdict import Accepted
 from tests.sites import client, start
 
-SITES = [Site(i, 1000 + i, 100) for i in (0, 2)]
+NODES = [1000, 1002]
 RULE = RULES["product"]
 
 
@@ -30,15 +29,17 @@ def strategy(name="fedavg", **settings):
 
 def planned(grid, chosen, dtype="float32"):
     arrays = start()
-    instruction = Instruction("run", 4, 11)
-    return plan(chosen, grid, arrays, RULE.lift(arrays), SITES, instruction, dtype)
+    instruction = Instruction("run", 4, 11, 2)
+    wire = to_array_record(arrays, dtype)
+    return plan(chosen, grid, RULE.lift(arrays), dict.fromkeys(NODES, wire), instruction)
 
 
 def test_the_chosen_sites_get_the_factors_and_the_settings(grid):
     contents = planned(grid, strategy())
     assert sorted(contents) == [1000, 1002]
     content = contents[1000]
-    assert dict(content["config"]) == {"run": "run", "round": 4, "seed": 11, "mu": 0.0}
+    told = {"run": "run", "round": 4, "seed": 11, "sites": 2, "mu": 0.0}
+    assert dict(content["config"]) == told
     shapes = {name: array.shape for name, array in start().items()}
     found = from_array_record(content["arrays"], shapes, "float32")
     assert found["ctx.A"].tobytes() == start()["ctx.A"].tobytes()
@@ -93,9 +94,9 @@ def test_nothing_to_merge_keeps_the_arrays(grid):
 
 @pytest.mark.parametrize("name", sorted(STRATEGIES))
 def test_every_strategy_returns_float32_factors(grid, name):
-    chosen = strategy(name)
+    chosen = strategy(name, byzantine=1)
     planned(grid, chosen)
-    found, messages = updates()
+    found, messages = updates(weights=range(1, 8))
     merged = merge(chosen, RULE, start(), found, messages, 1, "float32")
     assert {a.dtype for a in merged.arrays.values()} == {np.dtype(np.float32)}
     assert {n: a.shape for n, a in merged.arrays.items()} == {
@@ -110,9 +111,10 @@ def test_as_travelled_rounds_to_the_wire():
 
 
 def test_an_instruction_is_a_flat_record():
-    assert dict(Instruction("r", 1, 2).record(0.5)) == {
+    assert dict(Instruction("r", 1, 2, 3).record(0.5)) == {
         "run": "r",
         "round": 1,
         "seed": 2,
+        "sites": 3,
         "mu": 0.5,
     }

@@ -4,6 +4,7 @@ import torch
 
 from fedprompt.config import defaults
 from fedprompt.data import load
+from fedprompt.data.config import DataConfig
 from fedprompt.errors import ConfigError, PromptError
 from fedprompt.prompts.artefacts import from_artefact
 from fedprompt.wire import SHARED
@@ -52,6 +53,15 @@ def test_a_run_is_known_by_what_touches_its_prompt(settings):
         assert Tuning(settings | other).task().run != run
 
 
+@pytest.mark.parametrize(
+    "protection", [{"server.secure_aggregation": True}, {"privacy.noise_multiplier": 1.0}]
+)
+def test_what_no_site_sends_cannot_be_protected(settings, protection):
+    with pytest.raises(ConfigError, match=r"under prompt\.personal = local.*nothing to protect"):
+        Tuning(settings | protection | {"prompt.personal": "local"})
+    assert Tuning(settings | protection | {"prompt.personal": "both"}).task().arrays
+
+
 def test_free_settings_exist(settings):
     assert set(defaults()) >= FREE
 
@@ -89,3 +99,8 @@ def test_nothing_to_train_is_refused(settings):
 def test_a_rank_above_the_length_is_refused(settings):
     with pytest.raises(PromptError, match="rank"):
         Tuning(settings | {"prompt.rank": 5})
+
+
+def test_a_server_without_images_tunes_for_the_base_classes_of_its_list():
+    config = DataConfig(class_names="cat,dog,owl,yak,emu", subsample_classes="base")
+    assert module._classes(config) == ("cat", "dog", "owl")

@@ -16,4 +16,6 @@ def test_only_refusals_that_are_the_sites_doing_are_strikes():
     assert not Verdict(0, 1, True, (Reason.CLIPPED,)).strike
     assert refuse(0, 1, Reason.NORM, "").strike
     assert refuse(0, 1, Reason.ERROR, "").strike
-    assert not refuse(0, 1, Reason.TIMEOUT, "").strike
+    for reason in (Reason.TIMEOUT, Reason.DUPLICATE, Reason.COPIED, Reason.DECLINED):
+        assert not refuse(0, 1, reason, "").strike
+    assert not Verdict(0, 1, False, (Reason.CAPPED, Reason.COPIED)).strike

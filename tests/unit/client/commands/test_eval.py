@@ -25,7 +25,7 @@ PIXELS = np.zeros((5, 5, 3), np.uint8)
 @pytest.fixture(autouse=True)
 def photos(clip: FrozenClip, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """Nine images to train on and six to test on, two a class."""
-    monkeypatch.setattr(workbench, "load_backbone", lambda config: clip)
+    monkeypatch.setattr(workbench, "shared_backbone", lambda config: clip)
     image_folder(tmp_path / "photos" / "train", CLASSES, 3)
     return image_folder(tmp_path / "photos" / "test", CLASSES, 2, size=50).parent
 
@@ -57,7 +57,8 @@ def call(photos: Path, *arguments: object) -> Result:
 def by_hand(photos: Path, prompt: Prompt) -> tuple[list[int], list[int], list[float]]:
     """Return true and predicted classes and the probabilities, one image at a time."""
     bench = open_workbench({"data.source": str(photos), "fit.cache": False})
-    features, labels = bench.features(bench.test)
+    images, labels = bench.encode(bench.test)
+    features = images.features
     with torch.no_grad():
         rows = [(bench.clip.logit_scale * prompt.class_vectors() @ f).softmax(0) for f in features]
     return labels.tolist(), [int(r.argmax()) for r in rows], [float(r.max()) for r in rows]

@@ -17,7 +17,7 @@ from tests.pictures import image_folder
 
 @pytest.fixture(autouse=True)
 def photos(clip: FrozenClip, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    monkeypatch.setattr(workbench, "load_backbone", lambda config: clip)
+    monkeypatch.setattr(workbench, "shared_backbone", lambda config: clip)
     return image_folder(tmp_path / "photos", ("cat", "dog"), 12)
 
 
@@ -47,6 +47,18 @@ def test_it_leaves_the_prompt_that_it_scored(
     }
 
 
+def test_zero_shot_is_the_template_whatever_the_prompt_starts_at(
+    photos: Path, tmp_path: Path
+) -> None:
+    # drawn in both towers, this start answers otherwise than the template
+    drawn = ["prompt.method=ivlp", "prompt.init=random", "prompt.tokens=4", "prompt.seed=3"]
+    trained = json.loads(call(photos, tmp_path / "out", *drawn, "fit.epochs=1").stdout)
+    sets = [part for v in (f"data.source={photos}", *drawn) for part in ("--set", v)]
+    untrained = json.loads(CliRunner().invoke(group, ["eval", "--json", *sets]).stdout)
+    assert untrained["accuracy"] != untrained["zero_shot_accuracy"]
+    assert trained["zero_shot_accuracy"] == untrained["zero_shot_accuracy"]
+
+
 def test_colours_are_learnt(photos: Path, tmp_path: Path) -> None:
     long = json.loads(call(photos, tmp_path / "out", "fit.epochs=60").stdout)
     short = json.loads(call(photos, tmp_path / "other", "fit.epochs=1").stdout)
@@ -66,6 +78,13 @@ def test_a_person_reads_one_line(photos: Path, tmp_path: Path) -> None:
     done = CliRunner().invoke(group, arguments)
     assert done.stdout.startswith("zero-shot ")
     assert done.stdout.endswith(f"held-out images; artefact in {tmp_path / 'out'}\n")
+
+
+def test_a_prompt_of_a_sites_own_needs_sites(photos: Path, tmp_path: Path) -> None:
+    done = call(photos, tmp_path / "out", "prompt.personal=both")
+    assert done.exit_code == 2
+    assert "use `fedprompt simulate`" in done.stderr
+    assert not (tmp_path / "out").exists()
 
 
 def test_the_template_has_nothing_to_train(photos: Path, tmp_path: Path) -> None:

@@ -5,8 +5,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fedprompt.dense import products as lift
+from fedprompt.factors import refactor
 from server.rules import product
-from server.rules.product import lift, project, refactor
+from server.rules.product import project
 
 seeds = st.integers(0, 2**32 - 1)
 

@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
+from fedprompt.dense import pairs
 from server.rules import RULES
-from server.rules.rule import identity_lift, identity_project, no_merge_error, pairs
+from server.rules.rule import identity_lift, identity_project, no_merge_error
 
 
 def test_pairs_finds_matrices_with_both_factors():

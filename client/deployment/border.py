@@ -1,0 +1,221 @@
+"""Stand between the ClientApp and the world: the site's policy in and out, the log of what leaves.
+
+A Flower mod. In a simulation, whose contexts name no site's folder, messages pass untouched.
+"""
+
+import logging
+import math
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from flwr.app import Array, ConfigRecord, Context, Error, Message, MetricRecord, RecordDict
+from flwr.common.constant import ErrorCode
+from flwr.common.serde import message_to_proto
+
+from client.deployment import masked
+from client.deployment.egress import EgressLog
+from client.deployment.policy import METRICS as ALLOWABLE
+from client.deployment.policy import Policy
+from client.deployment.site_folder import SiteFolder
+from fedprompt.errors import PolicyError
+from fedprompt.identity import canonical_json, sha256_bytes
+from fedprompt.wire import ARRAYS, CENTRES, CONFIG, DECLINED, IDENTITY, METRICS, SHARED
+
+Ask = Callable[[Message, Context], Message]
+_EXPECTED = {  # kind of a message -> the records of its answer
+    "query": {IDENTITY},
+    CENTRES: {ARRAYS, METRICS},
+    "train": {ARRAYS, METRICS},
+    "evaluate": {METRICS},
+}
+_CARD = {*SHARED, "partition", "num-examples"}
+_log = logging.getLogger("client.border")
+
+
+def border(message: Message, context: Context, call_next: Ask) -> Message:
+    """Answer a message under the site's policy; in a simulation just answer it.
+
+    Raises
+    ------
+    StorageError
+        The log of what leaves cannot be written: then nothing leaves, not even this error.
+    """
+    folder = folder_of(context)
+    return (
+        Border(folder).answer(message, context, call_next)
+        if folder
+        else call_next(message, context)
+    )
+
+
+def folder_of(context: Context) -> SiteFolder | None:
+    """Return the folder of a deployed site; None in a simulation."""
+    path = context.node_config.get("site-folder")
+    return SiteFolder(Path(str(path))) if path else None
+
+
+class Border:
+    """Hold one site's policy and its log.
+
+    Parameters
+    ----------
+    folder
+        The site's.
+    """
+
+    def __init__(self, folder: SiteFolder) -> None:
+        self._folder = folder
+        self._egress = EgressLog(folder.egress)
+
+    def answer(self, message: Message, context: Context, ask: Ask) -> Message:
+        """Return the answer that may leave: the app's, less what is withheld, or an error."""
+        try:
+            policy = Policy.read(self._folder.policy)
+            server, kind = self._folder.node().server, _kind(message)
+            policy.admit(server, kind, context.run_config, _config(message).get("sites"))
+            if kind == "train":
+                policy.allow_update(is_masked=masked.is_masked(message.content))
+            reply = ask(message, context)
+            if reply.has_error():
+                raise PolicyError("the app answered with an error of its own")
+            release(reply, kind, policy, self._folder.class_list())
+            entry = self._describe(message, reply)
+            policy.allow_bytes(entry["bytes"], self._egress.sent_today())
+        except Exception as error:
+            return self.refuse(message, error)
+        self._egress.append(entry)
+        return reply
+
+    def refuse(self, message: Message, error: Exception) -> Message:
+        """Return an error that names the rule, or the kind of the fault and nothing more.
+
+        What was wrong may hold names of files and patients: it stays in this site's log.
+
+        Raises
+        ------
+        StorageError
+            The log of what leaves cannot be written.
+        """
+        kind = type(error).__name__
+        if isinstance(error, PolicyError):
+            reason = f"{DECLINED}: {error}"
+            _log.warning("%s", reason, extra={"event": "refused", "kind": kind})
+        else:
+            reason = f"{kind}; the site's own log says more"
+            told = {"event": "error", "kind": kind}
+            _log.error("the site could not answer", exc_info=error, extra=told)
+        reply = Message(Error(ErrorCode.CLIENT_APP_RAISED_EXCEPTION, reason), reply_to=message)
+        self._egress.append(self._describe(message, reply) | {"error": reason})
+        return reply
+
+    def _describe(self, message: Message, reply: Message) -> dict[str, Any]:
+        """Return what the log says of an answer."""
+        content = RecordDict() if reply.has_error() else reply.content
+        config = _config(message)
+        return {
+            "run": str(config.get("run", ""))[:80],
+            "flower_run": str(message.metadata.run_id),
+            "round": _small(config.get("round")),
+            "kind": str(message.metadata.message_type)[:40],
+            "server": self._folder.node().server,
+            "bytes": int(message_to_proto(reply).ByteSize()),
+            "arrays": [
+                _describe_array(name, array)
+                for record in content.array_records.values()
+                for name, array in record.items()
+            ],
+            "metrics": {k: v for r in content.metric_records.values() for k, v in r.items()},
+            "identity": {
+                k: masked.told(v) for r in content.config_records.values() for k, v in r.items()
+            },
+        }
+
+
+def release(reply: Message, kind: str, policy: Policy, classes: tuple[str, ...]) -> None:
+    """Take out of an answer what may not leave, and make sure that nothing else is in it.
+
+    Parameters
+    ----------
+    reply
+        Changed in place.
+    kind
+        Of the message that it answers.
+    policy
+        The site's.
+    classes
+        The list that was agreed on: names of folders must not leave in its place.
+
+    Raises
+    ------
+    PolicyError
+        There is something in it that no answer of this kind has.
+    """
+    content = reply.content
+    if kind == "train":
+        policy.allow_update(is_masked=masked.is_masked(content))
+        if masked.is_masked(content):
+            masked.check(content)
+            return
+    if set(content) != _EXPECTED[kind]:
+        raise PolicyError("the answer has other parts than an answer of its kind")
+    if kind == "query":
+        _release_card(content.config_records[IDENTITY], policy, classes)
+        return
+    metrics = content.metric_records[METRICS]
+    withheld = ALLOWABLE - policy.metrics
+    if kind in ("train", CENTRES):
+        metrics.pop("loss", None) if "loss" in withheld else None
+        if "num-examples" in withheld and metrics["num-examples"]:
+            metrics["num-examples"] = 1
+    elif withheld:
+        metrics["num-examples"], metrics["correct"], metrics["loss"] = 0, 0, 0.0
+    _check_metrics(metrics)
+
+
+def _release_card(card: ConfigRecord, policy: Policy, classes: tuple[str, ...]) -> None:
+    if set(card) - {"domain"} != _CARD:
+        raise PolicyError("the identity has other fields than an identity has")
+    if card["classes"] != canonical_json(list(classes)).decode():
+        raise PolicyError("the classes of this site's images are not the list that was agreed on")
+    if "num-examples" not in policy.metrics and card["num-examples"]:
+        card["num-examples"] = 1
+
+
+def _check_metrics(metrics: MetricRecord) -> None:
+    if set(metrics) - ALLOWABLE != {"receipt"}:
+        raise PolicyError("the answer has other numbers than an answer of its kind")
+    for name, value in metrics.items():
+        if not isinstance(value, int | float) or not math.isfinite(value):
+            raise PolicyError(f"{name} is no finite number")
+
+
+def _describe_array(name: str, array: Array) -> dict[str, Any]:
+    dtype = np.dtype(array.dtype).newbyteorder("<")
+    values = np.frombuffer(array.data, dtype).astype(np.float64)
+    if not np.isfinite(values).all():
+        raise PolicyError(f"{name} holds NaN or infinity")
+    return {
+        "name": name,
+        "shape": list(array.shape),
+        "dtype": array.dtype,
+        "bytes": len(array.data),
+        "sha256": sha256_bytes(array.data),
+        "norm": float(np.linalg.norm(values)),
+    }
+
+
+def _kind(message: Message) -> str:
+    kind = str(message.metadata.message_type)
+    if kind not in _EXPECTED:
+        raise PolicyError(f"messages of kind {kind!r:.40} are not answered")
+    return kind
+
+
+def _config(message: Message) -> Mapping[str, Any]:
+    return message.content.config_records.get(CONFIG, {}) if message.has_content() else {}
+
+
+def _small(value: object) -> int | None:
+    return value if isinstance(value, int) else None

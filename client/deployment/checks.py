@@ -1,0 +1,195 @@
+"""What a person would want to know before joining, one line each; nothing of the site is sent."""
+
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
+from typing import Literal
+
+from client.deployment import egress, link, tls
+from client.deployment.policy import Policy
+from client.deployment.site_folder import SiteFolder
+from fedprompt.config import Flat, section
+from fedprompt.data.classes import listed
+from fedprompt.data.config import DataConfig
+from fedprompt.errors import BackboneError, ConfigError, FedpromptError, LinkError, PolicyError
+
+_AHEAD, _BEHIND = 5.0, 300.0  # seconds that Flower lets a site's clock be off (node_auth.py)
+_RESOLUTION = 1.0  # seconds, of an HTTP date
+_SOON = 30  # days before the end of the server's certificate that a person should know
+_LEAST_DISK = 1.0  # GB, for logs and features
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Hold one line of the report, and the error that a failed check ends in."""
+
+    name: str
+    status: Literal["ok", "note", "failed"]
+    detail: str
+    exit_code: int = 0
+
+
+def examine(folder: SiteFolder) -> Iterator[Finding]:
+    """Yield what each check finds, in the order of growing effort.
+
+    A check that finds a fault does not keep the others from looking.
+    """
+    for name, check in CHECKS.items():
+        try:
+            status, detail = check(folder)
+        except FedpromptError as error:
+            yield Finding(name, "failed", " ".join(str(error).split()), error.exit_code)
+        else:
+            yield Finding(name, status, detail)
+
+
+Found = tuple[Literal["ok", "note"], str]
+
+
+def _bundle(folder: SiteFolder) -> Found:
+    bundle = folder.bundle()
+    age = (datetime.now(UTC) - datetime.fromisoformat(bundle.issued)).days
+    return "ok", f"site {bundle.name} (number {bundle.number}), issued {age} days ago"
+
+
+def _version(folder: SiteFolder) -> Found:
+    theirs, ours = folder.bundle().version, version("fedprompt")
+    if theirs != ours:
+        raise ConfigError(
+            f"the server runs fedprompt {theirs}, this site {ours}; both must be the same: "
+            f"pip install fedprompt=={theirs}"
+        )
+    return "ok", f"fedprompt {ours}, as the server"
+
+
+def _policy(folder: SiteFolder) -> Found:
+    policy, node, bundle = Policy.read(folder.policy), folder.node(), folder.bundle()
+    if node.server not in policy.servers:
+        raise PolicyError(f"servers: {node.server} of site.toml is not listed in {folder.policy}")
+    if bundle.method not in policy.methods:
+        raise PolicyError(f"methods: {bundle.method} is tuned, {folder.policy} does not list it")
+    kept = ", ".join(sorted(policy.metrics)) or "no number"
+    masked = ", masked updates only" if policy.secure_aggregation_only else ""
+    rules = f"{policy.min_sites} sites at least, norm {policy.max_norm:g}{masked}"
+    return "ok", f"{rules}, {kept} may leave"
+
+
+def _server(folder: SiteFolder) -> Found:
+    found = _greeting(folder)
+    if found.expires is None:
+        return "note", "plaintext, for tests on this machine only"
+    days = (found.expires - datetime.now(UTC)).days
+    detail = f"{folder.node().server}, certificate until {found.expires.date()}"
+    if days < _SOON:
+        return "note", f"{detail}: {days} days left; tell the server's people (flower-server renew)"
+    return "ok", detail
+
+
+def _clock(folder: SiteFolder) -> Found:
+    try:
+        ahead = _greeting(folder).ahead
+    except LinkError:
+        return "note", "not compared: the server cannot be asked for its time"
+    if ahead is None:
+        return "note", "not compared: the server does not tell its time"
+    detail = f"{abs(ahead):.0f} s {'ahead of' if ahead > 0 else 'behind'} the server's"
+    if ahead > _AHEAD + _RESOLUTION or ahead < -(_BEHIND - _RESOLUTION):
+        raise LinkError(
+            f"this machine's clock is {detail}, and the server takes {_AHEAD:.0f} s ahead to "
+            f"{_BEHIND:.0f} s behind; set it by NTP"
+        )
+    is_close = -_BEHIND / 2 < ahead < _AHEAD / 2
+    return ("ok", detail) if is_close else ("note", f"{detail}; set it by NTP")
+
+
+def _backbone(folder: SiteFolder) -> Found:
+    from fedprompt.backbone.config import BackboneConfig
+    from fedprompt.backbone.load import shared_backbone
+
+    agreed = folder.bundle()
+    clip = shared_backbone(section(folder.settings({}), "backbone", BackboneConfig))
+    for what, ours, theirs in (
+        ("CLIP", clip.fingerprint, agreed.backbone.sha256),
+        ("tokenizer", clip.tokenizer_fingerprint, agreed.tokenizer),
+    ):
+        if ours != theirs:
+            raise BackboneError(
+                f"the {what} here has the hash {ours}, the server's {theirs}; set [backbone] in "
+                f"{folder.toml} to {agreed.backbone.name} {agreed.backbone.pretrained}"
+            )
+    return "ok", f"{clip.name}, sha256 {clip.fingerprint[:16]}..., on {clip.device.type}"
+
+
+def _images(folder: SiteFolder) -> Found:
+    from fedprompt.data.load import inspect, own
+
+    config = section(_local(folder), "data", DataConfig)
+    images, agreed = own(config), folder.bundle().classes
+    if images.train.classes != agreed:
+        raise ConfigError(_difference(images.train.classes, agreed))
+    counts = images.train.counts() + images.holdout.counts()
+    held = f"{len(images.train)} to train on, {len(images.holdout)} held out"
+    by_class = ", ".join(f"{n} {c}" for n, c in zip(agreed[:12], counts[:12], strict=True))
+    more = f" and {len(agreed) - 12} classes more" if len(agreed) > 12 else ""
+    notes = "; ".join(inspect(config).notes)
+    detail = f"{held}: {by_class}{more}"
+    return ("note", f"{detail}; {notes}") if notes else ("ok", detail)
+
+
+def _disk(folder: SiteFolder) -> Found:
+    free = shutil.disk_usage(folder.path).free / 1e9
+    return "ok" if free >= _LEAST_DISK else "note", f"{free:.1f} GB free for logs and features"
+
+
+def _gpu(_: SiteFolder) -> Found:
+    import torch
+
+    if torch.cuda.is_available():
+        return "ok", torch.cuda.get_device_name(0)
+    return "note", "none that torch can use; everything runs on the CPU"
+
+
+def _egress(folder: SiteFolder) -> Found:
+    lines, faults = egress.verify(folder.egress)
+    if faults:
+        return "note", f"{faults[0]}; {len(faults)} such places in {folder.egress.name}"
+    return "ok", f"{len(lines)} answers logged" if lines else "nothing has left yet"
+
+
+def _greeting(folder: SiteFolder) -> link.Greeting:
+    node = folder.node()
+    trust = None if node.insecure else tls.context(folder.ca_certificate, folder.revocations)
+    return link.greet(node.server, trust)
+
+
+def _local(folder: SiteFolder) -> Flat:
+    """Return the site's settings with the template that all share."""
+    return folder.settings({"data.template": folder.bundle().template})
+
+
+def _difference(ours: tuple[str, ...], agreed: tuple[str, ...]) -> str:
+    """Return how two class lists differ (F13)."""
+    strange, lacking = sorted(set(ours) - set(agreed)), sorted(set(agreed) - set(ours))
+    found = [f"only here: {listed(strange)}"] if strange else []
+    found += [f"only at the server: {listed(lacking)}"] if lacking else []
+    return (
+        f"the classes here are not the list that was agreed on: {'; '.join(found) or 'their order'}"
+        "; name the folders as classes.json does, or set data.class_names to a JSON file "
+        '{"folder": "name in the list"}'
+    )
+
+
+CHECKS: dict[str, Callable[[SiteFolder], Found]] = {
+    "bundle": _bundle,
+    "version": _version,
+    "policy": _policy,
+    "server": _server,
+    "clock": _clock,
+    "disk": _disk,
+    "GPU": _gpu,
+    "backbone": _backbone,
+    "images": _images,
+    "egress log": _egress,
+}

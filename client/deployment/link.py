@@ -1,0 +1,131 @@
+"""Look at the server before anything is sent to it: who it is, and what its clock says."""
+
+import http.client
+import socket
+import ssl
+import time
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
+
+from fedprompt import address
+from fedprompt.errors import LinkError
+
+PATIENCE = 10.0  # seconds for each step of the handshake
+_PATH = "/v1/fleet/"  # the only door that a server has for sites; nothing lies right behind it
+
+# OpenSSL's numbers of why a certificate was refused (X509_V_ERR_*)
+_REASONS = {
+    9: "the server's certificate is not valid yet; compare this machine's clock with the server's",
+    10: "the server's certificate has expired; its people renew it with `flower-server renew`",
+    23: "the server's certificate is revoked: whoever answers holds a key that was taken back",
+    62: "the server's certificate is for another host name",
+    64: "the server's certificate is for another IP address",
+}
+_UNKNOWN_CA = {2, 18, 19, 20, 21}
+_PLAINTEXT = {"WRONG_VERSION_NUMBER", "HTTP_REQUEST", "HTTPS_PROXY_REQUEST", "RECORD_LAYER_FAILURE"}
+_OLD = {"TLSV1_ALERT_PROTOCOL_VERSION", "UNSUPPORTED_PROTOCOL"}
+
+
+@dataclass(frozen=True)
+class Greeting:
+    """Hold what a handshake showed.
+
+    Attributes
+    ----------
+    expires
+        When the server's certificate ends; None without TLS.
+    ahead
+        Seconds that this machine's clock is ahead of the server's; None if it did not say.
+    """
+
+    expires: datetime | None
+    ahead: float | None
+
+
+def greet(server: str, context: ssl.SSLContext | None, patience: float = PATIENCE) -> Greeting:
+    """Shake hands with the server, and ask for nothing but the time.
+
+    Parameters
+    ----------
+    server
+        ``host:port``; reached through the proxy that the environment names, as Flower does.
+    context
+        Whom to trust; None speaks plaintext.
+    patience
+        Seconds for each step.
+
+    Raises
+    ------
+    LinkError
+        Says why: nobody listens, wrong certificate, no TLS, no answer in time.
+    """
+    connection = _connection(server, context, patience)
+    try:
+        connection.connect()
+        expires = _expiry(connection.sock)
+        before = time.time()
+        connection.request("HEAD", _PATH)
+        response = connection.getresponse()
+        told, now = response.getheader("Date"), (before + time.time()) / 2
+        theirs = parsedate_to_datetime(told).timestamp() + 0.5 if told else None  # cut to seconds
+        return Greeting(expires, None if theirs is None else now - theirs)
+    except (OSError, http.client.HTTPException, ValueError) as error:
+        clear = "" if context else " (insecure = true, so this site speaks plaintext, not TLS)"
+        raise LinkError(f"{server}: {explain(error, patience)}{clear}") from None
+    finally:
+        connection.close()
+
+
+def explain(error: Exception, patience: float = PATIENCE) -> str:
+    """Return why a handshake failed, in words that say what to do."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        if error.verify_code in _UNKNOWN_CA:
+            return (
+                "the server's certificate is not signed by this deployment's CA: another server "
+                "answers, or somebody stands in between"
+            )
+        return _REASONS.get(
+            error.verify_code, f"its certificate is refused: {error.verify_message}"
+        )
+    if isinstance(error, ssl.SSLError) and error.reason in _PLAINTEXT:
+        return "it does not speak TLS; nothing is sent in the clear. Look at address and port"
+    if isinstance(error, ssl.SSLError) and error.reason in _OLD:
+        return "it does not speak TLS 1.2 or newer; nothing is sent over an older one"
+    if isinstance(error, http.client.BadStatusLine):
+        return "it does not speak HTTP; look at address and port"
+    if isinstance(error, TimeoutError):
+        return f"no answer within {patience:g} s; a firewall may drop what is sent to it"
+    if isinstance(error, ConnectionRefusedError):
+        return "nobody listens there; is the server started, and the port right?"
+    if isinstance(error, socket.gaierror):
+        return f"the host's name is not known here ({error.strerror}); ask your network's people"
+    if isinstance(error, ConnectionResetError | ssl.SSLEOFError | http.client.HTTPException):
+        return "it closed the connection; something that is no flower-server may listen there"
+    return " ".join(str(error).split())[:200] or type(error).__name__
+
+
+def _connection(
+    server: str, context: ssl.SSLContext | None, patience: float
+) -> http.client.HTTPConnection:
+    host, port = address.split(server)
+    if context is None:
+        return http.client.HTTPConnection(host, port, timeout=patience)
+    proxy = getproxies().get("https", getproxies().get("all", ""))
+    if not proxy or proxy_bypass(host):
+        return http.client.HTTPSConnection(host, port, timeout=patience, context=context)
+    way = urlsplit(proxy if "://" in proxy else f"http://{proxy}")
+    made = http.client.HTTPSConnection(
+        way.hostname or "", way.port or 8080, timeout=patience, context=context
+    )
+    made.set_tunnel(host, port)
+    return made
+
+
+def _expiry(connected: socket.socket | None) -> datetime | None:
+    certificate = connected.getpeercert() if isinstance(connected, ssl.SSLSocket) else None
+    if not certificate:
+        return None
+    return datetime.fromtimestamp(ssl.cert_time_to_seconds(str(certificate["notAfter"])), UTC)

@@ -1,0 +1,108 @@
+"""Run Flower's SuperNode under the site's rules.
+
+``python -m client.deployment.supernode FOLDER PORT`` is a child process of ``flower-client``.
+Flower's own command line parses the options; ours are the TLS context, which knows the CA's
+revocations, and that a redirect is not followed: by one a server could have a site's messages sent
+to any other host. The modules used for that are not public: the range of Flower's versions in
+pyproject.toml is the tested one.
+"""
+
+import logging
+import ssl
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import httpx
+import uvicorn.config
+from flwr.supercore.protobuf.client import ProtobufCall, ProtobufRequestContext
+from flwr.supernode import fleet_http_connection
+from flwr.supernode.cli.flower_supernode import flower_supernode
+from flwr.supernode.fleet_http_client import FleetHttpClient
+
+from client.deployment import tls
+from client.deployment.config import NodeConfig
+from client.deployment.contact import REFUSED, Diary
+from client.deployment.site_folder import SiteFolder
+from fedprompt import leash, logs
+
+_AT_THE_DOOR = {httpx.codes.UNAUTHORIZED, httpx.codes.PRECONDITION_FAILED}
+
+
+class Watch:
+    """Note in a diary what becomes of each request, and whether the key was refused."""
+
+    def __init__(self, diary: Diary) -> None:
+        self.diary = diary
+        self.refused = False
+
+    def intercept(self, context: ProtobufRequestContext, call_next: ProtobufCall) -> httpx.Response:
+        """Pass a request on."""
+        try:
+            response = call_next(context)
+        except httpx.TransportError as error:
+            self.diary.trouble(f"{type(error).__name__}: {error}"[:300])
+            raise
+        # a key that is not enrolled, or whose node seems to be online still, is told at activation
+        at_the_door = context.request.url.path.endswith("/activate-node")
+        refusals = _AT_THE_DOOR if at_the_door else {httpx.codes.UNAUTHORIZED}
+        self.refused = response.status_code in refusals
+        if self.refused:
+            self.diary.refused()
+        elif response.is_redirect:
+            self.diary.trouble("the server redirects to another address; it is not followed")
+        else:
+            self.diary.heard()
+        return response
+
+
+def guarded_client(context: ssl.SSLContext | None, watch: Watch) -> type[FleetHttpClient]:
+    """Return Flower's client with the site's TLS context, without redirects, and watched."""
+
+    class Guarded(FleetHttpClient):
+        def __init__(self, base_url: str, *, interceptors: Iterable[Any] = (), **_: Any) -> None:
+            verify = context or True
+            super().__init__(base_url, interceptors=[*interceptors, watch], verify=verify)
+            self._client.follow_redirects = False
+
+    return Guarded
+
+
+def options(folder: SiteFolder, node: NodeConfig, port: int) -> list[str]:
+    """Return the SuperNode's command line; the worker's port is on loopback."""
+    common = [
+        "--superlink", node.server,
+        "--isolation", "process",
+        "--host", "127.0.0.1",
+        "--port", str(port),
+        "--superexec-auth-secret-file", str(folder.secret),
+        "--node-config", str(folder.node_config),
+    ]  # fmt: skip
+    if node.insecure:
+        return [*common, "--insecure"]
+    trust = ["--root-certificates", str(folder.ca_certificate)]
+    return [*common, *trust, "--auth-supernode-private-key", str(folder.key)]
+
+
+def main() -> None:
+    """Serve until told to stop; exit 77 if the server refused this site's key."""
+    folder, port = SiteFolder(Path(sys.argv[1])), int(sys.argv[2])
+    leash.hold()
+    logs.configure(None)
+    uvicorn.config.LOGGING_CONFIG["loggers"] = {}  # else it speaks past the log
+    node, watch = folder.node(), Watch(Diary(folder.contact))
+    context = None if node.insecure else tls.context(folder.ca_certificate, folder.revocations)
+    setattr(fleet_http_connection, "FleetHttpClient", guarded_client(context, watch))  # noqa: B010
+    sys.argv = ["flower-supernode", *options(folder, node, port)]
+    try:
+        flower_supernode()
+    except SystemExit:
+        if watch.refused:
+            logging.shutdown()
+            raise SystemExit(REFUSED) from None
+        raise
+
+
+if __name__ == "__main__":
+    main()

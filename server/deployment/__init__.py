@@ -1,0 +1,1 @@
+"""flower-server: the SuperLink, its certificates, its sites and the run, from one folder."""

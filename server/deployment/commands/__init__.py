@@ -1,0 +1,1 @@
+"""The verbs of ``flower-server``: each reads its options, calls its owner and tells the result."""

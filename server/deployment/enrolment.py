@@ -1,0 +1,83 @@
+"""Enrol a site: a key pair whose private half leaves in the site's bundle and stays nowhere."""
+
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+
+from fedprompt import bundle as bundles
+from fedprompt.backbone.config import BackboneConfig
+from fedprompt.backbone.load import shared_backbone
+from fedprompt.bundle import Bundle, SharedBackbone
+from fedprompt.config import section
+from fedprompt.data.classes import configured_names
+from fedprompt.errors import ConfigError
+from fedprompt.storage import write_atomic
+from server.deployment import certificates, credentials, sites
+from server.deployment.folder import DeploymentFolder
+
+SUFFIX = ".fedprompt"
+
+
+def enrol(folder: DeploymentFolder, name: str, images: int, output: Path) -> Bundle:
+    """Enrol a site and write its bundle.
+
+    Works while the server runs: it follows the list of sites. Should anything fail once the site
+    is listed, its key is refused again.
+
+    Parameters
+    ----------
+    name
+        Lower-case letters, digits and hyphens.
+    images
+        Most examples the site may speak for; 0 = as many as it says when it joins.
+    output
+        The bundle's file; it must not exist.
+
+    Raises
+    ------
+    ConfigError
+        The name is taken, the file exists, or the CA's key is not here.
+    BackboneError
+        The backbone cannot be loaded, so that it cannot be hashed.
+    """
+    folder.config()  # a folder that is no deployment says so itself
+    sites.check_name(sites.read(folder.path), name)
+    if output.exists():
+        raise ConfigError(f"{output} exists; give another --output")
+    ca_key = credentials.ca_key(folder)
+    shared = _shared(folder)
+    private, public = certificates.ssh_pair(certificates.new_key())
+    site = sites.add(folder.path, name, public, images)
+    try:
+        made = Bundle.model_validate(shared | {"name": name, "number": site.number, "key": private})
+        data = bundles.pack(made, ca_key)
+        bundles.read(data)  # what the site would refuse is not handed out
+        write_atomic(output, data, 0o600)
+    except BaseException:
+        sites.revoke(folder.path, name)
+        raise
+    return made
+
+
+def _shared(folder: DeploymentFolder) -> dict[str, object]:
+    """Return what every bundle of a deployment says."""
+    config, settings = folder.config(), folder.run_settings()
+    backbone = section(settings, "backbone", BackboneConfig)
+    clip = shared_backbone(backbone.model_copy(update={"device": "cpu"}))
+    return {
+        "address": config.address,
+        "ca": certificates.pem(credentials.ca_certificate(folder)).decode(),
+        "crl": credentials.read(folder.revocations),
+        "classes": configured_names(str(settings["data.class_names"])),
+        "template": settings["data.template"],
+        "method": settings["prompt.method"],
+        "backbone": SharedBackbone(
+            name=backbone.name,
+            pretrained=backbone.pretrained,
+            quick_gelu=backbone.quick_gelu,
+            sha256=clip.fingerprint,
+        ),
+        "tokenizer": clip.tokenizer_fingerprint,
+        "version": version("fedprompt"),
+        "issued": datetime.now(UTC).isoformat(timespec="seconds"),
+    }

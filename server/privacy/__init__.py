@@ -1,0 +1,1 @@
+"""Release the merged prompt under differential privacy, a whole site's contribution at a time."""

@@ -1,0 +1,1 @@
+"""Learn the sites' mean without any site's own update, by Flower's SecAgg+ (F29)."""

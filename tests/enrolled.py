@@ -1,0 +1,84 @@
+"""Enrolled sites for tests: a CA, its bundles and the folders that joining makes of them."""
+
+import time
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+
+from flwr.app import Context, Message, Metadata, RecordDict
+
+from client.app import app
+from client.deployment import site_files
+from client.deployment.site_folder import SiteFolder
+from fedprompt.backbone.clip import FrozenClip
+from fedprompt.bundle import Bundle, SharedBackbone
+from server.deployment import certificates
+
+SERVER = "127.0.0.1:9092"
+
+
+def bundle(classes: tuple[str, ...], clip: FrozenClip | None = None, **fields: object) -> Bundle:
+    """Return the bundle of a site of a new deployment."""
+    ca_key = certificates.new_key()
+    ca = certificates.authority(ca_key, "a test")
+    crl = certificates.revocation_list(ca, ca_key, [])
+    known = {
+        "name": "north",
+        "number": 3,
+        "address": SERVER,
+        "ca": certificates.pem(ca).decode(),
+        "crl": certificates.pem(crl).decode(),
+        "key": certificates.ssh_pair(certificates.new_key())[0],
+        "classes": classes,
+        "template": "a photo of a {}.",
+        "method": "dip",
+        "backbone": SharedBackbone(
+            name="embedded-cnn",
+            pretrained="",
+            quick_gelu="auto",
+            sha256=clip.fingerprint if clip else "0" * 64,
+        ),
+        "tokenizer": clip.tokenizer_fingerprint if clip else "0" * 64,
+        "version": version("fedprompt"),
+        "issued": datetime.now(UTC).isoformat(),
+    }
+    return Bundle(**(known | fields))
+
+
+def site(path: Path, data: Path, found: Bundle) -> SiteFolder:
+    """Return the folder that joining makes."""
+    folder = SiteFolder(path)
+    site_files.make(folder, found, str(data))
+    return folder
+
+
+def rule(folder: SiteFolder, key: str, value: str) -> None:
+    """Change one rule of a site's policy."""
+    lines = folder.policy.read_text(encoding="utf-8").splitlines()
+    changed = [f"{key} = {value}" if line.startswith(f"{key} =") else line for line in lines]
+    assert changed != lines
+    folder.policy.write_text("\n".join(changed) + "\n", encoding="utf-8")
+
+
+def send(
+    folder: SiteFolder, kind: str, content: RecordDict, settings: dict, node: dict | None = None
+) -> Message:
+    """Hand one message to the ClientApp of a deployed site, as the worker does."""
+    where = {"site-folder": str(folder.path)} if node is None else node
+    return app(message(kind, content), Context(1, 7, where, RecordDict(), settings))
+
+
+def message(kind: str, content: RecordDict) -> Message:
+    """Return a message as a site gets it."""
+    metadata = Metadata(
+        run_id=1,
+        message_id="f" * 64,
+        src_node_id=1,
+        dst_node_id=7,
+        reply_to_message_id="",
+        group_id="",
+        created_at=time.time(),
+        ttl=60.0,
+        message_type=kind,
+    )
+    return Message(metadata=metadata, content=content)

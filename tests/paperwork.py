@@ -1,0 +1,70 @@
+"""A CA, bundles and deployment folders for tests, without loading a CLIP."""
+
+import functools
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from cryptography import x509
+
+from fedprompt.bundle import Bundle, SharedBackbone
+from fedprompt.trust import Key
+from server.deployment import certificates, setup
+from server.deployment.folder import DeploymentFolder
+
+CLASSES = ("healthy", "ill")
+
+
+def authority(name: str = "test CA") -> tuple[Key, x509.Certificate]:
+    """Return a CA's key and certificate, the same for the same name."""
+    return _authority(name)
+
+
+@functools.cache
+def _authority(name: str) -> tuple[Key, x509.Certificate]:
+    key = certificates.new_key()
+    return key, certificates.authority(key, name)
+
+
+@functools.cache
+def site_key() -> str:
+    """Return a site's private key as OpenSSH text."""
+    return certificates.ssh_pair(certificates.new_key())[0]
+
+
+def crl(*serials: int) -> str:
+    """Return the CA's list with some serial numbers on it."""
+    key, ca = authority()
+    now = datetime.now(UTC)
+    listed = certificates.revocation_list(ca, key, [(serial, now) for serial in serials])
+    return certificates.pem(listed).decode()
+
+
+def bundle(**changes: Any) -> Bundle:
+    """Return a bundle, some fields changed."""
+    fields: dict[str, Any] = {
+        "name": "st-mary",
+        "number": 3,
+        "address": "fed.example.org:9092",
+        "ca": certificates.pem(authority()[1]).decode(),
+        "crl": crl(),
+        "key": site_key(),
+        "classes": CLASSES,
+        "template": "a photo of a {}.",
+        "method": "dip",
+        "backbone": SharedBackbone(
+            name="embedded", pretrained="", quick_gelu="auto", sha256="0" * 64
+        ),
+        "tokenizer": "1" * 64,
+        "version": "0.1.0",
+        "issued": "2026-01-02T03:04:05+00:00",
+    }
+    return Bundle.model_validate(fields | changes)
+
+
+def deployment(path: Path, **settings: Any) -> DeploymentFolder:
+    """Return a new deployment folder on loopback; ``server__rounds=3`` sets ``server.rounds``."""
+    folder = DeploymentFolder(path)
+    run = {key.replace("__", "."): value for key, value in settings.items()}
+    setup.create(folder, "127.0.0.1:9092", ",".join(CLASSES), run, days=397)
+    return folder

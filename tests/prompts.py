@@ -1,0 +1,39 @@
+"""Artefacts of prompts that were moved off their start, and the same prompt for other classes."""
+
+from dataclasses import replace
+
+import numpy as np
+
+from fedprompt.artefact import Artefact
+from fedprompt.backbone.clip import FrozenClip
+from fedprompt.prompts.artefacts import to_artefact
+from fedprompt.prompts.build import build_prompt
+from fedprompt.prompts.config import PromptConfig
+
+CLASSES = ("great grey owl", "tench", "maple_tree")
+TEMPLATE = "a photo of a {}, outdoors."
+
+
+def tuned(
+    clip: FrozenClip,
+    method: str = "dip",
+    *,
+    seed: int = 0,
+    template: str = TEMPLATE,
+    classes: tuple[str, ...] = CLASSES,
+    **settings: object,
+) -> Artefact:
+    """Return a prompt's artefact; ``seed`` decides how it was moved."""
+    config = PromptConfig(method=method, **settings)  # type: ignore[arg-type]
+    prompt = build_prompt(config, clip, classes, template, any_start=True)
+    rng = np.random.default_rng(seed)
+    arrays = prompt.arrays().items()
+    prompt.load_arrays(
+        {k: (a + rng.normal(scale=0.3, size=a.shape)).astype(np.float32) for k, a in arrays}
+    )
+    return to_artefact(clip, prompt, classes, template, round=1, seed=0)
+
+
+def serving(artefact: Artefact, *classes: str) -> Artefact:
+    """Return the same prompt with other classes, as torch would serve them."""
+    return replace(artefact, metadata=artefact.metadata | {"classes": list(classes)})

@@ -1,0 +1,142 @@
+import ssl
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import httpx
+import pytest
+from flwr.proto.fleet_pb2 import ActivateNodeRequest
+from flwr.supercore.error import ApiErrorCode
+from flwr.supercore.error.catalog import API_ERROR_MAP
+from flwr.supernode import fleet_http_connection
+
+from client.deployment import contact, surroundings
+from client.deployment.contact import Diary
+from client.deployment.site_folder import SiteFolder
+from client.deployment.supernode import Watch, guarded_client, options
+from tests.enrolled import bundle, site
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> SiteFolder:
+    return site(tmp_path / 'a "site"', tmp_path, bundle(("cat", "dog")))
+
+
+def ask(watch: Watch, status: int, location: str = "") -> list[str]:
+    """Send one request to a server that answers with a status; return the paths it was asked."""
+    asked: list[str] = []
+
+    class Answer(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            asked.append(self.path)
+            self.rfile.read(int(self.headers["content-length"]))
+            self.send_response(status)
+            if location:
+                self.send_header("Location", location)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None: ...
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Answer)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    address = f"127.0.0.1:{server.server_address[1]}"
+    try:
+        client = guarded_client(None, watch).from_server_address(address, True, None, [])
+        with client:
+            client.ActivateNode(ActivateNodeRequest())
+    except httpx.HTTPStatusError:
+        pass
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+    return asked
+
+
+def test_an_answer_is_noted(folder: SiteFolder) -> None:
+    watch = Watch(Diary(folder.contact))
+    assert ask(watch, 200) == ["/v1/fleet/activate-node"]
+    assert not watch.refused
+    found = contact.read(folder.contact)
+    assert found.heard
+    assert (found.refused, found.trouble) == ("", "")
+
+
+def test_F15_a_refused_key_is_told_from_other_faults(folder: SiteFolder) -> None:
+    watch = Watch(Diary(folder.contact))
+    for status in (404, 500, 503):
+        ask(watch, status)
+        assert not watch.refused
+    for status in (401, 412):
+        ask(watch, status)
+        assert watch.refused
+    found = contact.read(folder.contact)
+    assert found.refused
+    assert found.trouble == "the server refuses this key"
+
+
+def test_F15_flower_tells_a_key_that_is_not_enrolled_so() -> None:
+    """At activation it is 412, not 401: also for a node that seems to be online still."""
+    spec = API_ERROR_MAP[ApiErrorCode.FLEET_NODE_ACTIVATION_FAILED]
+    assert spec.http_status_code == httpx.codes.PRECONDITION_FAILED
+
+
+def test_a_redirect_is_not_followed(folder: SiteFolder) -> None:
+    """Flower's own client would send the message again, to wherever the server points."""
+    elsewhere: list[str] = []
+
+    class Thief(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            elsewhere.append(self.path)
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None: ...
+
+    thief = ThreadingHTTPServer(("127.0.0.1", 0), Thief)
+    thread = threading.Thread(target=thief.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    try:
+        target = f"http://127.0.0.1:{thief.server_address[1]}/v1/fleet/activate-node"
+        ask(Watch(Diary(folder.contact)), 307, target)
+    finally:
+        thief.shutdown()
+        thief.server_close()
+        thread.join()
+    assert elsewhere == []
+    assert "redirects" in contact.read(folder.contact).trouble
+
+
+def test_a_server_that_is_away_is_noted(folder: SiteFolder) -> None:
+    port = surroundings.free_port()
+    client = guarded_client(None, Watch(Diary(folder.contact)))
+    with (
+        client.from_server_address(f"127.0.0.1:{port}", True, None, []) as made,
+        pytest.raises(httpx.ConnectError),
+    ):
+        made.ActivateNode(ActivateNodeRequest())
+    assert contact.read(folder.contact).trouble.startswith("ConnectError")
+
+
+def test_the_tls_context_is_the_sites_own(folder: SiteFolder) -> None:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    client = guarded_client(context, Watch(Diary(folder.contact)))
+    root = folder.ca_certificate.read_bytes()
+    with client.from_server_address("127.0.0.1:9", False, root, []) as made:
+        assert made._client._transport._pool._ssl_context is context
+        assert made._client.follow_redirects is False
+
+
+def test_flower_asks_for_its_client_where_it_is_replaced() -> None:
+    assert hasattr(fleet_http_connection, "FleetHttpClient")
+    assert hasattr(httpx.Client(), "_transport")
+
+
+def test_the_command_line_has_key_and_certificate(folder: SiteFolder) -> None:
+    given = options(folder, folder.node(), 4321)
+    pairs = dict(zip(given[::2], given[1::2], strict=True))
+    assert pairs["--auth-supernode-private-key"] == str(folder.key)
+    assert pairs["--root-certificates"] == str(folder.ca_certificate)
+    assert (pairs["--host"], pairs["--isolation"]) == ("127.0.0.1", "process")
+    assert "--insecure" not in given

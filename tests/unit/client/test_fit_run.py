@@ -1,0 +1,72 @@
+import numpy as np
+import pytest
+import torch
+
+from client.config import FitConfig
+from client.features import encode
+from client.fit import fit
+from client.fit_run import fit_run
+from fedprompt.backbone.clip import FrozenClip
+from fedprompt.backbone.encoded import EncodedImages
+from fedprompt.prompts.averaging import gaussian_weights
+from fedprompt.prompts.build import build_prompt
+from fedprompt.prompts.config import PromptConfig
+from tests.unit.client.test_fit import IMAGES, LABELS, NAMES, TEMPLATE
+
+EPOCHS = FitConfig(epochs=5, batch=8, learning_rate=0.05)
+
+
+@pytest.fixture(scope="module")
+def images(clip: FrozenClip) -> EncodedImages:
+    return encode(IMAGES, clip, None, 8, 0)
+
+
+def tuned(clip: FrozenClip, images: EncodedImages, config: PromptConfig):
+    """Return the arrays and the loss of a whole run, and the prompts it passed through."""
+    prompt = build_prompt(config, clip, NAMES, TEMPLATE)
+    loss = fit_run(prompt, images, LABELS, EPOCHS, config)
+    again, passed = build_prompt(config, clip, NAMES, TEMPLATE), []
+    take = lambda epoch: passed.append((epoch, again.arrays()))  # noqa: E731
+    assert fit(again, images, LABELS, EPOCHS, config.seed, after_epoch=take) == loss
+    assert [epoch for epoch, _ in passed] == [1, 2, 3, 4, 5]
+    return prompt.arrays(), [arrays for _, arrays in passed]
+
+
+def test_promptsrc_ends_in_the_average_of_its_epochs(
+    clip: FrozenClip, images: EncodedImages
+) -> None:
+    config = PromptConfig(method="promptsrc", depth=2)
+    found, passed = tuned(clip, images, config)
+    for name, array in found.items():
+        pairs = zip(gaussian_weights(5), passed, strict=True)
+        expected = sum(weight * arrays[name].astype(float) for weight, arrays in pairs)
+        np.testing.assert_allclose(array, expected, rtol=1e-5, atol=1e-7)
+        assert np.abs(array - passed[-1][name]).max() > 1e-5
+
+
+def test_low_rank_prompts_are_averaged_as_products(clip: FrozenClip, images: EncodedImages) -> None:
+    config = PromptConfig(method="promptsrc", depth=1, form="lowrank", rank=4)  # of full rank
+    found, passed = tuned(clip, images, config)
+    for name in ("text.0", "visual.0"):
+        pairs = zip(gaussian_weights(5), passed, strict=True)
+        expected = sum(
+            weight * (arrays[f"{name}.A"].astype(float) @ arrays[f"{name}.B"])
+            for weight, arrays in pairs
+        )
+        product = found[f"{name}.A"] @ found[f"{name}.B"]
+        np.testing.assert_allclose(product, expected, rtol=1e-3, atol=1e-6)
+
+
+def test_other_methods_end_where_they_end(clip: FrozenClip, images: EncodedImages) -> None:
+    found, passed = tuned(clip, images, PromptConfig(method="ivlp", depth=1))
+    assert all(np.array_equal(found[name], passed[-1][name]) for name in found)
+
+
+def test_a_short_last_batch_ends_an_epoch_once(clip: FrozenClip) -> None:
+    """22 images in batches of 21, 22 or 23."""
+    features = torch.nn.functional.normalize(torch.ones(22, 24), dim=-1)
+    for batch in (21, 22, 23):
+        prompt, seen = build_prompt(PromptConfig(), clip, NAMES, TEMPLATE), []
+        chosen = FitConfig(epochs=3, batch=batch)
+        fit(prompt, EncodedImages(features), LABELS, chosen, 0, after_epoch=seen.append)
+        assert seen == [1, 2, 3]

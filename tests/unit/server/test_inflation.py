@@ -1,0 +1,68 @@
+import hashlib
+import json
+
+import pytest
+
+from server.inflation import unpacked_size
+
+
+class Tree:
+    """Store objects as Flower does, each under its hash."""
+
+    def __init__(self) -> None:
+        self.contents: dict[str, bytes] = {}
+
+    def put(self, kind: str, children: list[str], body: bytes) -> str:
+        content = f"{kind} {','.join(children)} {len(body)}".encode() + b"\0" + body
+        name = hashlib.sha256(content).hexdigest()
+        self.contents[name] = content
+        return name
+
+    def array(self, chunk: str, times: int) -> str:
+        return self.put("Array", [chunk], json.dumps({"arraychunk_ids": [0] * times}).encode())
+
+    def size(self, name: str) -> int:
+        return unpacked_size(name, self.contents)
+
+
+@pytest.mark.parametrize("times", [0, 1, 3, 1000])
+def test_a_chunk_counts_as_often_as_it_is_named(times: int) -> None:
+    tree = Tree()
+    chunk = tree.put("ArrayChunk", [], bytes(100))
+    array = tree.array(chunk, times)
+    body = len(tree.contents[array].partition(b"\0")[2])
+    assert tree.size(array) == body + 100 * max(times, 1)  # listed is unpacked, named or not
+
+
+def test_an_array_counts_for_every_name_it_has() -> None:
+    tree = Tree()
+    array = tree.array(tree.put("ArrayChunk", [], bytes(100)), 1)
+    names = json.dumps({"a": array, "b": array, "c": array}).encode()
+    record = tree.put("ArrayRecord", [array], names)
+    assert tree.size(record) == len(names) + 3 * tree.size(array)
+
+
+def test_names_upon_names_are_added_up_at_once() -> None:
+    """A thousand names a level and four levels name 10^12 chunks; each object is looked at once."""
+    tree = Tree()
+    below = tree.array(tree.put("ArrayChunk", [], bytes(100)), 1000)
+    for kind in ("ArrayRecord", "RecordDict"):
+        below = tree.put(kind, [below], json.dumps({str(n): below for n in range(1000)}).encode())
+    message = tree.put("Message", [below], b"")
+    assert tree.size(message) > 100 * 1000**3
+
+
+@pytest.mark.parametrize("kind", ["Array", "ArrayRecord", "RecordDict", "Message"])
+def test_a_parent_below_its_like_is_refused(kind: str) -> None:
+    tree = Tree()
+    inner = tree.put("Message", [], b"")
+    body = {"arraychunk_ids": [0]} if kind == "Array" else {"x": inner}
+    outer = tree.put(kind, [inner], json.dumps(body).encode())
+    with pytest.raises(ValueError, match="where its parent may not have it"):
+        tree.size(outer)
+
+
+@pytest.mark.parametrize("content", [b"", b"Array", b"Array  x", b"\xff  0\0", b"RecordDict  1\0{"])
+def test_what_is_no_object_raises_what_exchange_expects(content: bytes) -> None:
+    with pytest.raises((ValueError, LookupError, TypeError, AttributeError)):
+        unpacked_size("x", {"x": content})

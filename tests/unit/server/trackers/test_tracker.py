@@ -1,0 +1,8 @@
+from server.trackers.tracker import figures
+from tests.unit.server.trackers.told import line
+
+
+def test_the_figures_of_a_round_are_the_rounds_alone():
+    assert figures(line(1, quarantined=[4])) == {
+        "accuracy": 0.6, "sites_asked": 3, "sites_accepted": 2, "sites_quarantined": 1,
+    }  # fmt: skip

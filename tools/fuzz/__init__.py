@@ -1,0 +1,1 @@
+"""Break the parsers of outside bytes: `python -m tools.fuzz`."""
