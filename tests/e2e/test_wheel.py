@@ -11,6 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
+from benchmarks.edge import first_prediction, sizes
 from export.constants import Constants
 from export.runtime import Classifier
 from export.write import write_classifier
@@ -85,6 +86,18 @@ def test_the_edge_extra_brings_no_training(edge: Path) -> None:
     installed = {package["name"].lower().replace("-", "_") for package in packages}
     assert {"fedprompt", "numpy", "onnxruntime", "pillow", "typer"} <= installed
     assert not (HEAVY | {"open_clip_torch", "scikit_learn"}) & installed
+
+
+def test_the_edge_extra_is_small_beside_its_libraries(edge: Path) -> None:
+    """Ours, most of it the embedded weights, and what the command line needs."""
+    weighed = sizes(edge.parent)
+    libraries = sum(weighed.pop(name) for name in ("numpy", "onnxruntime", "pillow"))
+    assert 10e6 < sum(weighed.values()) < 45e6 < libraries
+
+
+def test_a_first_answer_is_timed_from_the_import(edge: Path, model: Path, photo: Path) -> None:
+    opened, answered = first_prediction(edge.parent, model, photo)
+    assert 0 < opened < answered
 
 
 def test_python_classifies_as_here(edge: Path, model: Path, photo: Path) -> None:
