@@ -26,8 +26,8 @@ class Rung:
     agreement, largest, loss
         Against torch: see `export.parity.Parity`.
     speed
-        Time of open_clip on the same CPU over the graph's, one image at a time; None where torch
-        or the graph ran elsewhere.
+        CPU time of open_clip over the graph's, one image at a time in one thread each; None where
+        torch or the graph ran elsewhere.
     """
 
     step: str

@@ -1,5 +1,9 @@
 """Put a graph beside torch: on probes, on extreme images and on real ones."""
 
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import numpy as np
 import onnx
 import torch
@@ -10,6 +14,8 @@ from export.ladder import Rung, speed
 from export.parity import Labels, Parity, compare, compare_probes
 from export.probes import COUNT, extreme_images, probe_images
 from export.reference import reference_logits
+from export.runtime.providers import CPU
+from export.runtime.session import start
 from export.targets import Recipe
 from export.types import Answers, Pictures
 from export.verify import require_finite
@@ -64,18 +70,34 @@ class Trial:
         parity = None
         if len(self._images):
             parity = compare(found[COUNT:], self._expected[COUNT:], precision, self._labels)
-        one = self._pictures[:1]
-        ratio = None
-        if self._clip.device == torch.device("cpu"):
-            ratio = speed(
-                lambda: reference_logits(self._clip, self._constants, one),
-                lambda: session.run(["logits"], {"images": one}),
-            )
         rung = Rung.of(
             f"{recipe.rewrite}, {recipe.flavour} operators",
             parity or probes,
             size=model.ByteSize(),
             nodes=len(model.graph.node),
-            speed=ratio,
+            speed=self._speed(model) if precision != "bf16" else None,
         )
         return parity, probes, rung
+
+    def _speed(self, model: onnx.ModelProto) -> float | None:
+        """Compare one thread of each by its CPU time: what else a machine does hardly counts."""
+        if self._clip.device != torch.device("cpu"):
+            return None
+        session = start(model.SerializeToString(), [CPU], threads=1)
+        one = self._pictures[:1]
+        with _one_thread():
+            return speed(
+                lambda: reference_logits(self._clip, self._constants, one),
+                lambda: session.run(["logits"], {"images": one}),
+                clock=time.process_time,
+            )
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
