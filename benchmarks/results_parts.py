@@ -240,19 +240,17 @@ def _natural_ablation(given: Flat) -> Part:
 
 
 def _merging() -> Part:
-    own: Flat = {"data.limit": 1000, "server.rounds": 5, "fit.epochs": 1}
     return Part(
         title="How low-rank prompts are merged",
         about=(
             "dip on all ten classes of Fashion-MNIST, 1,000 training images divided by "
-            "Dirichlet(alpha) among the sites, 5 rounds of one epoch in batches of 32, 1,000 test "
+            "Dirichlet(alpha) among the sites, 10 rounds of one epoch in batches of 8, 1,000 test "
             "images. The truncation error is what merging lost, relative to what was to be merged, "
-            "mean over the rounds. With 30 sites and more a site has one or two steps a round, and "
-            "the prompt hardly moves from zero-shot: there the errors say more than the accuracies."
+            "mean over the rounds. Of 100 sites each has one or two steps a round."
         ),
         name="merging",
         protocol=MERGING,
-        given=FASHION | {"server.evaluate_every": 0} | own,
+        given=FASHION | TEN_ROUNDS | {"data.limit": 1000},
         cases=merging_cases,
         layout="merging",
     )
