@@ -2,7 +2,8 @@
 
 Standard input is the leash: a pipe whose other end the parent holds. The system closes it when the
 parent lets go or is gone, whatever becomes of process ids, on every system. A process of ours holds
-its own leash (`hold`). For any other command ``python -m fedprompt.leash COMMAND`` holds it: the
+its own leash (`hold`), or, where Flower starts it and owns its input, watches its parent
+(`follow_parent`). For any other command ``python -m fedprompt.leash COMMAND`` holds it: the
 command gets a process group of its own, and all of the group is ended, for Flower's processes leave
 theirs behind otherwise.
 """
@@ -18,13 +19,29 @@ from contextlib import suppress
 from types import FrameType
 from typing import IO
 
+PARENT = "FEDPROMPT_FOLLOW_PARENT"  # set for what must not outlive the process that started it
 GRACE = 10.0  # seconds that what is told to end may take until it is cut off
 _PAUSE = 0.1  # seconds between two looks
+_LOOK = 1.0  # the same for a parent
 
 
 def hold(descriptor: int = 0, grace: float = GRACE) -> threading.Thread:
     """Watch the leash on a thread; when it is let go, end this process as on SIGTERM."""
     watcher = threading.Thread(target=_watch, args=(descriptor, grace), name="leash", daemon=True)
+    watcher.start()
+    return watcher
+
+
+def follow_parent(grace: float = GRACE) -> threading.Thread | None:
+    """Watch this process's parent on a thread, if `PARENT` is set; end with it as on SIGTERM.
+
+    Flower's own watch raises SIGINT on its thread, which a main thread that waits for a lock does
+    not notice: a ServerApp that was sending would wait for its dead SuperLink for ever.
+    """
+    if not os.environ.get(PARENT):
+        return None
+    arguments = (os.getppid(), grace)
+    watcher = threading.Thread(target=_follow, args=arguments, name="leash", daemon=True)
     watcher.start()
     return watcher
 
@@ -79,8 +96,18 @@ def run(command: Sequence[str], grace: float = GRACE) -> int:
 def _watch(descriptor: int, grace: float) -> None:
     while _read(descriptor):
         pass
+    _end_self(grace)
+
+
+def _follow(parent: int, grace: float) -> None:
+    while os.getppid() == parent:
+        time.sleep(_LOOK)
+    _end_self(grace)
+
+
+def _end_self(grace: float) -> None:
     threading.Timer(grace, os._exit, (1,)).start()  # a daemon, as this thread is
-    os.kill(os.getpid(), signal.SIGTERM)
+    os.kill(os.getpid(), signal.SIGTERM)  # to the process: it wakes the main thread
 
 
 def _read(descriptor: int) -> bytes:

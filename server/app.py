@@ -7,7 +7,7 @@ from pathlib import Path
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
-from fedprompt import logs
+from fedprompt import leash, logs
 from fedprompt.config import Flat, section
 from fedprompt.errors import FedpromptError, PrivacyError, StorageError
 from fedprompt.identity import canonical_json
@@ -29,6 +29,7 @@ ARTEFACT = "artefact"
 def main(grid: Grid, context: Context) -> None:
     """Tune a prompt over the sites of a grid and leave everything in ``server.output``."""
     logs.tell_parent()
+    leash.follow_parent()
     settings: Flat = dict(context.run_config)
     server = section(settings, "server", ServerConfig)
     folder = Path(server.output)

@@ -7,7 +7,7 @@ import time
 from contextlib import suppress
 from typing import IO
 
-from fedprompt import logs
+from fedprompt import leash, logs
 from fedprompt.errors import FedpromptError
 from server.deployment.chatter import Chatter
 from server.deployment.config import DeploymentConfig
@@ -41,9 +41,10 @@ class Link:
     def __init__(self, folder: DeploymentFolder, config: DeploymentConfig, lock: IO[str]) -> None:
         self._log, self._lock = folder.logs / FLOWER_LOG, folder.lock
         command = [sys.executable, "-m", "server.deployment.superlink"]
+        told = {logs.PIPE: str(folder.pipe.resolve()), leash.PARENT: "1"}  # read by the ServerApp
         self.process = subprocess.Popen(
             [*command, str(folder.path.resolve()), str(os.getpid())],
-            env=environment(folder.flower) | {logs.PIPE: str(folder.pipe.resolve())},
+            env=environment(folder.flower) | told,
             stdin=lock,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

@@ -80,3 +80,44 @@ def test_what_the_command_started_ends_with_it(tmp_path):
     grandchild = Path("/proc", (tmp_path / "log").read_text().split()[1], "stat")
     assert not grandchild.exists() or grandchild.read_text().split()[2] == "Z"
     leash.end(process)
+
+
+WAITS = (  # as a ServerApp that sends: the main thread waits for a lock, another one for ever
+    "import threading; from fedprompt import leash;"
+    "leash.follow_parent(grace=0.5);"
+    "threading.Thread(target=threading.Event().wait).start();"
+    "print(__import__('os').getpid(), flush=True); threading.Event().wait()"
+)
+STARTS = "import subprocess, sys; subprocess.Popen([sys.executable, '-c', sys.argv[1]]).wait()"
+
+
+def family(**environment):
+    """Start a process that starts one that waits; return the first, and the other's id."""
+    own = os.environ | {"PYTHONPATH": str(ROOT)} | environment
+    command = [sys.executable, "-c", STARTS, WAITS]
+    parent = subprocess.Popen(command, env=own, stdout=subprocess.PIPE, text=True)
+    return parent, int(parent.stdout.readline())
+
+
+def test_a_child_ends_with_its_parent_whatever_its_threads_wait_for():
+    parent, child = family(**{leash.PARENT: "1"})
+    with parent:
+        parent.kill()
+    _wait(lambda: not _line(child))
+
+
+def test_a_child_that_was_not_told_to_stays():
+    parent, child = family()
+    with parent:
+        parent.kill()
+    try:
+        time.sleep(2.5)  # two looks and the grace
+        assert b"follow_parent" in _line(child)
+    finally:
+        os.kill(child, signal.SIGKILL)
+
+
+def _line(process):
+    """Return a process's command line; nothing of one that is gone or a zombie."""
+    path = Path(f"/proc/{process}/cmdline")
+    return path.read_bytes() if path.exists() else b""
