@@ -29,6 +29,7 @@ COMMANDS = {
     "eval": ("client.commands.eval:evaluate", "Score a prompt on held-out images."),
     "export": ("export.commands.export:export", "Fuse a prompt into one ONNX file."),
     "verify": ("export.commands.verify:verify", "Check an ONNX file's parity without torch."),
+    "sign": ("export.commands.sign:sign", "Sign what was exported with a local key."),
     "predict": ("export.commands.predict:predict", "Classify images with an ONNX file."),
     "bench": ("export.commands.bench:bench", "Time an ONNX file on this machine."),
     "serve": ("export.commands.serve:serve", "Answer over HTTP with an ONNX file."),

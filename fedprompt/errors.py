@@ -62,7 +62,7 @@ class ProviderError(FedpromptError):
 
 
 class GraphError(FedpromptError):
-    """Refuse an ONNX file that is unsafe or broken."""
+    """Refuse an ONNX file that is unsafe, broken, or not what was signed."""
 
     exit_code = 11
 

@@ -1,4 +1,4 @@
-"""``fedprompt export``: from a prompt artefact to one ONNX file."""
+"""``fedprompt export``: from a prompt artefact to one ONNX file, and its model card."""
 
 import tempfile
 from collections.abc import Mapping
@@ -70,13 +70,20 @@ def export(
     override: SetOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Fold a prompt into one ONNX file: uint8 images in, logits out, torch's answers checked."""
+    """Fold a prompt into one ONNX file: uint8 images in, logits out, torch's answers checked.
+
+    A model card is written beside it: FILE.md, or README.md in a folder.
+    """
+    from export.card.run_record import RunRecord
+    from export.card.write import card_of, write_card
     from export.load import load_clip
     from fedprompt.artefact import load_artefact
     from fedprompt.config import load, of_run
 
     recipe = recipe_of(target, precision)
     _check_options(target, precision, tensorrt=tensorrt, open_vocabulary=open_vocabulary)
+    place = output or Path("bundle" if open_vocabulary else TARGETS[target].output)
+    card_of(place, folder=open_vocabulary or target in ("triton", "web"))
     given = load(config, override or ()) | ({"data.source": data} if data else {})
     flat = of_run(artefact) | given
     loaded = load_artefact(artefact)
@@ -85,16 +92,16 @@ def export(
     classes = tuple(loaded.metadata["classes"])
     real = _real_images(flat, count, clip, classes, required="data.source" in given)
     ordered = _Ordered(clip, loaded, real, recipe, force)
-    place = output or Path("bundle" if open_vocabulary else TARGETS[target].output)
     if open_vocabulary:
-        told = _bundle(place, ordered)
+        report, lines = _bundle(place, ordered)
     elif target == "triton":
-        told = _repository(place, ordered, tensorrt=tensorrt)
+        report, lines = _repository(place, ordered, tensorrt=tensorrt)
     elif target == "web":
-        told = _page(place, ordered)
+        report, lines = _page(place, ordered)
     else:
-        told = _classifier(place, ordered)
-    show(*told, as_json=json)
+        report, lines = _classifier(place, ordered)
+    card = write_card(place, loaded, RunRecord.find(artefact, loaded))
+    show(report | {"card": str(card)}, f"{lines}\nmodel card: {card}", as_json=json)
 
 
 def _check_options(

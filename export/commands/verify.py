@@ -1,16 +1,26 @@
-"""``fedprompt verify``: check that a classifier file still answers as torch did."""
+"""``fedprompt verify``: check whose a classifier is, and that it still answers as torch did."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from fedprompt.errors import ParityError
 from fedprompt.options import JsonOption, show
 
+if TYPE_CHECKING:
+    from export.parity import Parity
+    from export.runtime import Classifier
+
 
 def verify(
-    model: Annotated[Path, typer.Argument(help="A classifier.onnx, or a bundle's folder.")],
+    model: Annotated[
+        Path, typer.Argument(help="A classifier.onnx, or a folder that was exported.")
+    ],
+    public_key: Annotated[
+        Path | None,
+        typer.Option(help="PEM file of who must have signed it; checked before it is opened."),
+    ] = None,
     provider: Annotated[
         str | None,
         typer.Option(
@@ -20,24 +30,13 @@ def verify(
     json: JsonOption = False,
 ) -> None:
     """Check a file's safety and repeat its own test: seeded images, the answers torch gave."""
-    from export.runtime import Classifier
-    from export.verify import verify as measure
-
-    vectors = None
-    if model.is_dir():
-        from export.verify_bundle import VECTOR_BOUND, verify_bundle
-
-        names = ("classifier.onnx", "text_encoder.onnx")
-        structure = "; ".join(_check_structure(model / name) for name in names)
-        classifier, parity, vectors = verify_bundle(model, provider)
-    else:
-        structure = _check_structure(model)
-        classifier = Classifier(model, provider=provider)
-        parity = measure(classifier)
+    signature = _check_signature(model, public_key)
+    structure, classifier, parity, vectors = _measure(model, provider)
     recorded = classifier.metadata.parity or {}
     report: dict[str, Any] = {
         "model": str(model),
         "providers": list(classifier.providers),
+        "signature": signature,
         "structure": structure,
         "precision": classifier.metadata.precision,
         "ladder": list(classifier.metadata.ladder),
@@ -51,10 +50,49 @@ def verify(
     show(report, _lines(report, str(parity)), as_json=json)
     if not (parity.holds or recorded.get("forced")):
         parity.require()
-    if vectors is not None and not vectors <= VECTOR_BOUND:
+    if vectors is not None:
+        _require(vectors)
+
+
+def _check_signature(model: Path, public_key: Path | None) -> str:
+    """Check the signature by a key, or say that nobody did."""
+    from export.signature import signature_of
+
+    if public_key is None:
+        there = signature_of(model).exists()
+        return "not checked: give --public-key" if there else "there is none"
+    from export.signing import check
+
+    signature = check(model, public_key)
+    return f"holds (files: {len(signature.files)}, key {signature.key[:16]}…)"
+
+
+def _require(vectors: float) -> None:
+    """Refuse class vectors that differ from torch's by too much."""
+    from export.verify_bundle import VECTOR_BOUND
+
+    if not vectors <= VECTOR_BOUND:
         raise ParityError(
             f"class vectors differ from torch's by {vectors:.3g}; expected at most {VECTOR_BOUND:g}"
         )
+
+
+def _measure(model: Path, provider: str | None) -> "tuple[str, Classifier, Parity, float | None]":
+    """Return what is said of the graphs, the classifier, and how far it and its vectors lie off."""
+    from export.exported import classifier_of, is_bundle
+    from export.runtime import Classifier
+    from export.verify import verify as repeat
+
+    graph = classifier_of(model)
+    if is_bundle(model):
+        from export.verify_bundle import verify_bundle
+
+        names = ("classifier.onnx", "text_encoder.onnx")
+        structure = "; ".join(_check_structure(model / name) for name in names)
+        return structure, *verify_bundle(model, provider)
+    structure = _check_structure(graph)
+    classifier = Classifier(graph, provider=provider)
+    return structure, classifier, repeat(classifier), None
 
 
 def _check_structure(model: Path) -> str:
@@ -77,6 +115,7 @@ def _lines(report: dict[str, Any], parity: str) -> str:
     )
     lines = [
         f"{report['model']}, {report['precision']}, on {', '.join(report['providers'])}",
+        f"signature: {report['signature']}",
         f"structure: {report['structure']}",
         f"stored probes: {parity}",
         f"real images at export: {at_export}",

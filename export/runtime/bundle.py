@@ -7,6 +7,7 @@ never change. A change writes the new version's file, which nobody reads yet, an
 manifest in one step: whatever moment a crash chooses, the old version is served or the new one.
 """
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,6 +17,7 @@ import numpy.typing as npt
 
 from export.runtime.manifest import Manifest, Version
 from export.safety import read_model
+from export.signature import signature_of
 from fedprompt import tensor_file
 from fedprompt.errors import GraphError
 from fedprompt.identity import sha256_bytes
@@ -28,6 +30,8 @@ MANIFEST, CLASSIFIER, TEXT_ENCODER, TOKENIZER = (
     "tokenizer.json",
 )
 _MOST = 1 << 30  # bytes of any other file
+
+log = logging.getLogger("fedprompt.bundle")
 
 Vectors = npt.NDArray[np.float32]
 
@@ -161,6 +165,8 @@ class Bundle:
     def _replace(self, manifest: Manifest) -> None:
         write_atomic(self.folder / MANIFEST, manifest.to_json())
         self.manifest = manifest
+        if (signature := signature_of(self.folder)).exists():
+            log.warning("%s holds no longer, the bundle was changed: sign it again", signature)
 
 
 def write_tensors(folder: Path, state: State) -> tuple[str, str]:

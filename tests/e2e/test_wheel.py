@@ -131,3 +131,10 @@ def test_other_commands_say_what_is_missing(edge: Path, verb: str) -> None:
     [line] = done.stderr.splitlines()
     assert line.startswith("fedprompt: this command needs the package ")
     assert "pip install 'fedprompt[cpu]'" in line
+
+
+def test_signatures_have_an_extra_of_their_own(edge: Path, model: Path) -> None:
+    command = [edge / "fedprompt", "verify", model, "--public-key", model]
+    done = subprocess.run(command, cwd=edge, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "pip install 'fedprompt[signing]'" in done.stderr

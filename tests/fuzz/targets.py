@@ -19,6 +19,7 @@ from tests.fuzz import (
     manifests,
     open_bundles,
     replies,
+    signatures,
 )
 
 
@@ -47,6 +48,7 @@ TARGETS = {
     "tokenizers": Target(
         open_bundles.feed_tokenizer, open_bundles.tokenizer_seeds, open_bundles.CAP
     ),
+    "signatures": Target(signatures.feed, signatures.seeds, signatures.CAP),
     "images": Target(images.feed, images.seeds, images.CAP),
     "bundles": Target(bundles.feed, bundles.seeds, bundles.CAP),
     "policies": Target(bundles.feed_policy, bundles.policy_seeds, bundles.POLICY_CAP),

@@ -25,6 +25,7 @@ from fedprompt.errors import (
     FedpromptError,
     GraphError,
     ParityError,
+    StorageError,
 )
 from fedprompt.prompts.artefacts import to_artefact
 from fedprompt.prompts.build import build_prompt
@@ -77,7 +78,10 @@ def test_export_then_verify_then_predict(artefact: Path, photos: Path, tmp_path:
     assert report["parity"]["images"] == 6
     assert report["parity"]["holds"]
     assert report["bytes"] == model.stat().st_size
-    assert [p.name for p in model.parent.iterdir()] == ["classifier.onnx"]
+    names = {"classifier.onnx", "classifier.onnx.md"}
+    assert {p.name for p in model.parent.iterdir()} == names
+    assert report["card"] == str(model.with_name("classifier.onnx.md"))
+    assert "| real images | 6 |" in Path(report["card"]).read_text()
     assert Classifier(model).metadata.artefact_sha256 == Artefact.load(artefact).sha256
 
     checked = json.loads(call("verify", verify_command, model, "--json"))
@@ -95,6 +99,7 @@ def test_a_run_s_folder_will_do_and_lines_are_for_people(artefact: Path, tmp_pat
     model = tmp_path / "c.onnx"
     text = call("export", export_command, artefact.parent, "-o", model, "--target", "gpu")
     assert "give --data" in text
+    assert text.endswith(f"model card: {model}.md\n")
     assert "operators, ort, fp32" in text
     assert "8 images" in call("verify", verify_command, model)
 
@@ -136,6 +141,9 @@ def test_a_repository_for_triton(artefact: Path, tmp_path: Path) -> None:
     assert report["output"] == str(folder / "1" / "model.onnx")
     assert 'name: "tensorrt"' in (folder / "config.pbtxt").read_text()
     assert (folder / "labels.txt").read_text().split() == list(CLASSES)
+    assert "1/model.onnx" in (folder / "README.md").read_text()
+    assert report["card"] == str(folder / "README.md")
+    assert json.loads(call("verify", verify_command, folder, "--json"))["probes"]["holds"]
     assert json.loads(call("verify", verify_command, report["output"], "--json"))["probes"]["holds"]
 
 
@@ -152,6 +160,8 @@ def test_a_page_for_browsers(
     files = [path for path in page.rglob("*") if path.is_file()]
     assert report["output"] == str(page / "classifier.onnx")
     assert {path.name for path in files} >= {"classifier.onnx", "index.html", "wasm.js"}
+    assert report["card"] == str(page / "README.md")
+    assert json.loads(call("verify", verify_command, page, "--json"))["probes"]["holds"]
     assert f"{page}: a page for any static web server" in call(
         "export", export_command, *arguments[:-1]
     )
@@ -170,6 +180,15 @@ def test_f32_a_breach_ends_the_command_and_force_is_recorded(
     assert not model.exists()
     assert "forced" in call("export", export_command, artefact, "-o", model, "--force")
     assert "forced" in call("verify", verify_command, model)
+
+
+def test_a_readme_of_somebody_else_stops_the_export(artefact: Path, tmp_path: Path) -> None:
+    (tmp_path / "project").mkdir()
+    readme = tmp_path / "project" / "README.md"
+    readme.write_text("# My project\n")
+    with pytest.raises(StorageError, match=r"README\.md is there"):
+        call("export", export_command, artefact, "--target", "triton", "-o", readme.parent)
+    assert list(readme.parent.iterdir()) == [readme]
 
 
 def test_another_clip_is_refused(artefact: Path, tiny_clip: Any, tmp_path: Path) -> None:

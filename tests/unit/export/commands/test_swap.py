@@ -44,6 +44,7 @@ def test_export_verify_predict_swap_roll_back(
     bundle, runs = tmp_path / "bundle", [tmp_path / "run-0", tmp_path / "run-1"]
     written = json.loads(call(export_command, runs[0], "--open-vocabulary", "-o", bundle, "--json"))
     assert written["output"] == str(bundle)
+    assert written["card"] == str(bundle / "README.md")
     assert written["class_vectors_largest"] < 1e-5
     checked = json.loads(call(verify, bundle, "--json"))
     assert checked["probes"]["holds"]

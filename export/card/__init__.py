@@ -1,0 +1,1 @@
+"""The model card: what a file and its run recorded, as Markdown."""
