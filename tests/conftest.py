@@ -1,4 +1,8 @@
-"""Fixtures shared by all tests; shapes stated in jaxtyping are checked by beartype as they run."""
+"""Fixtures shared by all tests; shapes stated in jaxtyping are checked by beartype as they run.
+
+hypothesis takes the same inputs in every run, so that a change fails for what it changed;
+HYPOTHESIS_PROFILE=random looks for new ones.
+"""
 
 import os
 
@@ -12,9 +16,15 @@ install_import_hook(["fedprompt.backbone", "fedprompt.prompts", "client"], "bear
 import open_clip
 import pytest
 import torch
+from hypothesis import HealthCheck, settings
 
 from fedprompt.backbone.clip import FrozenClip
 from fedprompt.data.preprocess import Preprocessing
+
+busy = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # no timed assertions
+settings.register_profile("steady", busy, derandomize=True)
+settings.register_profile("random", busy)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "steady"))
 
 CLASSES = ("great grey owl", "great white shark", "tench", "tench", "sea", "maple tree")
 

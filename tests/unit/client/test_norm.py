@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from client.norm import dense, shorten
@@ -22,7 +22,6 @@ def moved(new: dict, old: dict, frozen: dict) -> float:
     return float(np.sqrt(sum(np.sum((here[n] - there[n]) ** 2) for n in there)))
 
 
-@settings(deadline=None)
 @given(
     seed=st.integers(0, 999),
     rank=st.integers(1, 3),
@@ -39,7 +38,6 @@ def test_an_update_is_at_most_as_long_as_allowed_as_it_travels(
     assert moved(travelled, start, {}) <= limit
 
 
-@settings(deadline=None)
 @given(seed=st.integers(0, 999), limit=st.floats(0.01, 2.0))
 def test_what_is_cut_is_cut_no_more_than_needed(seed: int, limit: float) -> None:
     """The bisection ends at the limit itself, not somewhere below it."""

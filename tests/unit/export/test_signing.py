@@ -164,7 +164,7 @@ def test_a_statement_of_another_model_is_refused(folder: Path, keys: Keys) -> No
         check(folder, keys[1])
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.floats(0, 1), st.integers(0, 40), st.binary(max_size=40))
 def test_no_edit_of_a_signature_lets_a_change_pass(
     tmp_path_factory: pytest.TempPathFactory, keys: Keys, where: float, cut: int, put: bytes

@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fedprompt import bundle as bundles
@@ -21,7 +21,7 @@ names = st.from_regex(bundles.SITE_NAME, fullmatch=True)
 words = st.text(st.characters(codec="utf-8", categories=["L", "N", "P"]), min_size=1, max_size=30)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(
     name=names,
     number=st.integers(0, 2**31 - 1),
@@ -40,7 +40,7 @@ def test_the_file_is_canonical_small_and_hides_nothing_but_the_key_in_its_repr()
     assert "PRIVATE KEY" not in repr(bundle())
 
 
-@settings(deadline=None, max_examples=300, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=300)
 @given(st.integers(0, len(PACKED) - 1), st.integers(1, 255))
 def test_no_changed_byte_is_believed(place, difference):
     changed = bytearray(PACKED)
@@ -49,7 +49,6 @@ def test_no_changed_byte_is_believed(place, difference):
         read(bytes(changed))
 
 
-@settings(deadline=None)
 @given(st.integers(0, len(PACKED) - 1))
 def test_no_truncated_bundle_is_believed(length):
     with pytest.raises(ConfigError):

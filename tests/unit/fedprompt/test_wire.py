@@ -126,7 +126,7 @@ def test_f04_more_bytes_than_agreed() -> None:
     assert refused(spoil(data=bytes(4 << 20))) is Reason.WRONG_SIZE
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(
     dtype=st.sampled_from(["float32", "float16", "float64", "", "<f4", "O", "int8", "\0"])
     | st.text(max_size=5),

@@ -22,7 +22,7 @@ def test_each_point_is_chosen_once():
     assert sorted(one_by_one(points, 1, 7)) == list(range(7))
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.permutations(range(11)))
 def test_the_order_does_not_matter_even_where_one_neighbour_decides(order):
     points = np.random.default_rng(2).normal(size=(11, 3))

@@ -187,7 +187,7 @@ def test_capped_and_clipped_are_both_told():
     assert verdicts[2].reasons == (Reason.CAPPED, Reason.CLIPPED)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.permutations(range(5)), st.lists(st.floats(0.1, 100), min_size=5, max_size=5))
 def test_the_order_of_replies_does_not_matter(order, scales):
     replies = [reply(i, scale=scales[i]) for i in range(5)]

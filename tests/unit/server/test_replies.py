@@ -144,7 +144,7 @@ def test_a_strategy_sees_checked_content_only():
 values = st.one_of(st.integers(-(2**62), 2**62), st.floats(), st.lists(st.floats(), max_size=3))
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.dictionaries(st.sampled_from(["num-examples", "receipt", "loss", "x"]), values))
 def test_no_metrics_crash_the_reader(metrics):
     content = honest()

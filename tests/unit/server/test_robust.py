@@ -101,7 +101,7 @@ def spread(count):
 
 
 @pytest.mark.parametrize("name", NAMES)
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(data=st.data())
 def test_the_order_of_replies_does_not_matter(name, data):
     points = data.draw(spread(robust.LEAST[name](1) + 1))
@@ -111,7 +111,7 @@ def test_the_order_of_replies_does_not_matter(name, data):
 
 
 @pytest.mark.parametrize("name", NAMES)
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(data=st.data())
 def test_the_result_lies_among_the_honest(name, data):
     """Up to f sites anywhere: no coordinate leaves the range of the honest ones."""

@@ -56,7 +56,7 @@ def test_deep_prompts_equal_the_plain_tower(layers: int, chunk: int) -> None:
     compare(CLIPS["layer scale"], list(CLASSES), 4, share=True, chunk=chunk, layers=layers)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(
     names=st.lists(
         st.lists(st.sampled_from(WORDS), min_size=1, max_size=4).map(" ".join),

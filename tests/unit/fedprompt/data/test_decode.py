@@ -235,7 +235,7 @@ def test_F27_random_bytes_raise_data_errors_only(content: bytes) -> None:
     decodes_or_refuses(content)
 
 
-@settings(max_examples=600, deadline=None)
+@settings(max_examples=600)
 @given(
     st.sampled_from(SEEDS),
     st.lists(st.tuples(st.floats(0, 1), st.integers(0, 255)), max_size=12),

@@ -12,7 +12,7 @@ from fedprompt.errors import DataError
 NAMES = ("ink", "oil", "clay", "wool", "tin")
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     st.integers(1, 5),
     st.lists(st.tuples(st.integers(0, 4), st.integers(0, 6)), min_size=1, max_size=120),

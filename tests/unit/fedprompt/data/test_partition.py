@@ -18,7 +18,7 @@ def check_law(labels: np.ndarray, parts: list[np.ndarray], count: int) -> None:
         assert (np.diff(part) > 0).all()
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(
     st.sampled_from(NAMES),
     st.lists(st.integers(0, 6), min_size=1, max_size=150),

@@ -28,7 +28,7 @@ def open_clips(image: np.ndarray, pre: Preprocessing) -> np.ndarray:
     return np.asarray(pillow)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     st.integers(1, 90),
     st.integers(1, 90),

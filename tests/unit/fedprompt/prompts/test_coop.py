@@ -83,7 +83,7 @@ def test_what_is_frozen_is_told_apart(clip: FrozenClip) -> None:
     assert make(clip, method="coop").frozen_arrays() == {}
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(
     seed=st.integers(0, 2**20),
     rank=st.integers(1, 4),

@@ -104,7 +104,7 @@ def test_no_dropout_draws_nothing() -> None:
     assert torch.equal(draws.get_state(), seeded(3).get_state())
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     length=st.integers(1, 16),
     width=st.integers(1, 64),

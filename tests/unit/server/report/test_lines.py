@@ -90,7 +90,7 @@ def test_a_folder_in_its_place_is_one_clear_line(tmp_path):
         read_lines(tmp_path / "rounds.jsonl")
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.data())
 def test_any_cut_or_flip_is_read_or_refused_never_a_traceback(path, data):
     whole = path.read_bytes()

@@ -57,7 +57,7 @@ text = st.text(st.characters(exclude_categories=("Cs",)), min_size=1, max_size=4
 evil = st.sampled_from([EVIL, "<script>", "</td>", "&", "{{ x }}", "${x}", "\x00", "a'b\"c"])
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(st.lists(text | evil, min_size=3, max_size=3, unique=True), text | evil)
 def test_no_name_becomes_markup(names, word):
     plain, strange = Shape(render(small_run(NAMES))), Shape(render(small_run(names, word)))

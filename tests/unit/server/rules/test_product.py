@@ -48,7 +48,7 @@ def test_other_arrays_come_back_identical():
         assert back[name].tobytes() == current[name].tobytes()
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(seeds, st.integers(1, 4))
 def test_error_is_the_tail_of_the_spectrum(seed, rank):
     matrix = np.random.default_rng(seed).normal(size=(4, 16))
@@ -63,7 +63,7 @@ def test_error_is_the_tail_of_the_spectrum(seed, rank):
     assert found == pytest.approx(expected, abs=1e-6)  # factors are float32
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(seeds, st.integers(1, 3))
 def test_no_random_candidate_of_the_rank_is_nearer(seed, rank):
     rng = np.random.default_rng(seed)
@@ -81,7 +81,7 @@ def _factors(seed, rank):
     return {"left": arrays["ctx.A"], "right": arrays["ctx.B"]}
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(seeds, st.permutations(range(5)))
 def test_merge_does_not_depend_on_the_order_of_sites(seed, order):
     updates = [factors(seed + i) for i in range(5)]
@@ -93,7 +93,7 @@ def test_merge_does_not_depend_on_the_order_of_sites(seed, order):
     )
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(seeds, st.integers(1, 4), st.integers(1, 6))
 def test_equal_sites_keep_their_product(seed, rank, sites):
     update = factors(seed, rank=rank)
@@ -104,7 +104,7 @@ def test_equal_sites_keep_their_product(seed, rank, sites):
     assert projection.truncation_error < 1e-6
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(seeds, st.floats(0.01, 100))
 def test_weights_act_linearly(seed, weight):
     one, two = factors(seed), factors(seed + 1)
@@ -113,7 +113,7 @@ def test_weights_act_linearly(seed, weight):
     np.testing.assert_allclose(merged, expected, atol=1e-12)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(seeds, st.integers(1, 3))
 def test_both_factors_carry_the_same_share(seed, rank):
     matrix = np.random.default_rng(seed).normal(size=(4, 16))
@@ -121,7 +121,7 @@ def test_both_factors_carry_the_same_share(seed, rank):
     np.testing.assert_allclose(left.T @ left, right @ right.T, atol=1e-5)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(seeds)
 def test_equal_products_give_equal_factors(seed):
     """The signs of the two given factors do not matter."""
