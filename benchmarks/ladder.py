@@ -17,7 +17,7 @@ import torch
 import typer
 
 from benchmarks import peers
-from benchmarks.console import machine, show
+from benchmarks.console import machine, markdown, show
 from benchmarks.pairs import Ratio, Run, in_turn, ratios
 from benchmarks.subject import Subject, embedded_clip, open_session, random_clip
 from export.fuse import fuse
@@ -129,13 +129,8 @@ def page(tables: dict[str, list[Row]]) -> str:
     words = {"machine": machine(), "runtime": version("onnxruntime"), "many": MANY, "few": FEW}
     lines = [INTRODUCTION.format(**words)]
     for title, rows in tables.items():
-        lines += [f"## {title}", "", _line(HEADER), _line(["---"] * len(HEADER))]
-        lines += [*(_line(row) for row in rows), ""]
+        lines += [f"## {title}", "", markdown(HEADER, rows)]
     return "\n".join(lines)
-
-
-def _line(cells: Row | list[str]) -> str:
-    return f"| {' | '.join(str(cell) for cell in cells)} |"
 
 
 INTRODUCTION = """# The ladder

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from benchmarks import inference_costs as costs
+from benchmarks import peers
 from benchmarks.inference_costs import _costs as told
 from benchmarks.subject import Subject
 from tests.conftest import tiny_clip
@@ -32,6 +33,8 @@ def test_every_axis_is_measured(subject: Subject, monkeypatch):
     monkeypatch.setattr(costs, "SIZES", (32,))
     monkeypatch.setattr(costs, "random_clip", lambda name, size: tiny_clip())
     monkeypatch.setattr(costs, "names", lambda count: [f"thing {i}" for i in range(count)])
+    eager = peers.eager(subject.clip, subject.constants)  # the exporter takes its time
+    monkeypatch.setattr(peers, "text_at_every_call", lambda clip, texts: eager)
     assert costs.against_batch(subject, 0.1)["batch_6_fp32_vs_1"] > 0
     found = costs.against_classes(subject, 0.1)
     assert found["classes_30_int8_vs_3"] > 0
