@@ -22,6 +22,7 @@ from benchmarks.inference_answers import IMAGES, agreement
 from benchmarks.inference_jpeg import end_to_end
 from benchmarks.inference_page import page
 from benchmarks.inference_speed import PEERS, Figures, prompted, speeds
+from benchmarks.inference_tables import ratio_cell
 from benchmarks.subject import Subject, embedded_clip, random_clip
 from fedprompt.storage import write_atomic
 
@@ -38,8 +39,8 @@ Section = Callable[[float], Figures]
 def answers(seconds: float) -> Figures:  # noqa: ARG001 - takes what it takes
     """Measure how the embedded model's graphs answer."""
     found = agreement(Subject(embedded_clip(), IMAGES))
-    exact = [found[f"{name}_agreement"] for name in ("fp32", "fp32_portable")]
-    exact += [found[f"{name}_probes_agreement"] for name in ("fp32", "fp32_portable")]
+    exact = [found[f"{name}_agreement"] for name in ("fp32", "fp32_ort")]
+    exact += [found[f"{name}_probes_agreement"] for name in ("fp32", "fp32_ort")]
     return {**found, "fp32_top1_agreement": min(exact)}
 
 
@@ -113,7 +114,8 @@ def measure(sections: Mapping[str, Section], seconds: float, kept: Path) -> tupl
         found |= own
         found |= quoted(found)
         write_atomic(kept, json.dumps(found, indent=1).encode())
-        show(name, ("figure", "measured"), [(key, str(value)) for key, value in own.items()])
+        keys = [key for key in own if not key.endswith("_spread")]
+        show(name, ("figure", "measured"), [(key, ratio_cell(own, key)) for key in keys])
         took = time.perf_counter() - begin
         print(f"{name}: {took:.0f} s", file=sys.stderr, flush=True)
     return found, not any(f"{name}_failed" in found for name in sections)

@@ -23,7 +23,7 @@ Maker = Callable[[Subject], Peer]
 
 RECIPES: dict[str, Recipe] = {
     "fp32": recipe_of("cpu", "fp32"),
-    "fp32_portable": Recipe("portable", "fp32"),
+    "fp32_ort": Recipe("ort", "fp32"),
     "fp16": recipe_of("cpu", "fp16"),
     "int8": recipe_of("cpu", "int8"),
 }
@@ -97,7 +97,7 @@ def speeds(subject: Subject, model: str, others: Iterable[str], seconds: float) 
     rivals = {"eager": peers.eager(subject.clip, subject.constants), **rivals}
     sessions = open_sessions(subject)
     found: Figures = {f"{model}_{name}_absent": reason for name, reason in absent.items()}
-    for precision in ("fp32", "fp32_portable", "fp16"):
+    for precision in ("fp32", "fp32_ort", "fp16"):
         parity = subject.parity(sessions[precision], precision.partition("_")[0])
         found[f"{model}_{precision}_agreement"] = parity.agreement
         found[f"{model}_{precision}_largest"] = parity.largest
@@ -120,7 +120,7 @@ def prompted(subject: Subject, model: str, seconds: float) -> Figures:
     """Measure a tower with deep visual prompts in every block, and its graph without any."""
     constants = with_prompts(subject)
     rival = peers.eager(subject.clip, constants)
-    sessions = open_sessions(subject, ("fp32", "fp32_portable", "int8"), constants)
+    sessions = open_sessions(subject, ("fp32", "fp32_ort", "int8"), constants)
     plain = open_sessions(subject, ("fp32",))["fp32"]
     expected = reference_logits(subject.clip, constants, subject.real.pictures)
     found: Figures = {}

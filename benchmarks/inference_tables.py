@@ -15,7 +15,7 @@ MODELS = {
 }
 WAYS = {
     "fp32": "fedprompt, fp32",
-    "fp32_portable": "fedprompt, fp32, portable operators",
+    "fp32_ort": "fedprompt, fp32, fused operators",
     "fp16": "fedprompt, fp16",
     "int8": "fedprompt, int8",
     "compiled": "torch.compile, weights frozen",
@@ -25,7 +25,7 @@ WAYS = {
 }
 PROMPTED = {
     "fp32": "fedprompt, fp32",
-    "fp32_portable": "fedprompt, fp32, portable operators",
+    "fp32_ort": "fedprompt, fp32, fused operators",
     "int8": "fedprompt, int8",
     "unprompted": "fedprompt, fp32, the tower without prompts",
 }
@@ -46,8 +46,9 @@ def ratio_cell(found: Figures, key: str) -> str:
 
 
 def number_cell(found: Figures, key: str, form: str = ".3g") -> str:
-    """Return one number."""
-    return f"{found[key]:{form}}" if key in found else ABSENT
+    """Return one number, or what stands in its place."""
+    value = found.get(key, ABSENT)
+    return value if isinstance(value, str) else f"{value:{form}}"
 
 
 def speed_table(found: Figures) -> Table:
@@ -115,7 +116,7 @@ def cost_table(found: Figures, what: str, title: str, values: tuple[int, ...]) -
 def answer_table(found: Figures) -> Table:
     """Return how each precision answers."""
     rows = []
-    for way in ("fp32", "fp32_portable", "fp16", "int8"):
+    for way in ("fp32", "fp32_ort", "fp16", "int8"):
         cells = [
             number_cell(found, f"{way}_agreement", ".2%"),
             number_cell(found, f"{way}_probes_agreement", ".0%"),
@@ -130,7 +131,7 @@ def random_table(found: Figures) -> Table:
     """Return how the graphs of random towers answer."""
     rows = []
     for model in ("vit_b32", "vit_b16"):
-        for way in ("fp32", "fp32_portable", "fp16"):
+        for way in ("fp32", "fp32_ort", "fp16"):
             own = f"{model}_{way}"
             cells = [number_cell(found, f"{own}_agreement", ".2%")]
             cells += [number_cell(found, f"{own}_largest", ".2g")]

@@ -43,7 +43,6 @@ def test_a_command_writes_the_page_and_ends_with_one_json_line(tmp_path, capsys,
     assert json.loads(capsys.readouterr().out.splitlines()[-1])["fp32_top1_agreement"] == 1.0
 
 
-@pytest.mark.slow
 def test_every_graph_of_a_model_is_measured(subject: Subject):
     found = speeds(subject, "tiny", (), 0.1)
     for batch in (1, 16):
@@ -53,11 +52,10 @@ def test_every_graph_of_a_model_is_measured(subject: Subject):
     assert prompted(subject, "prompted", 0.1)["prompted_b1_unprompted_vs_eager"] > 0
 
 
-@pytest.mark.slow
 def test_answers_are_compared_on_images_and_on_probes(subject: Subject):
     found = agreement(subject)
     assert found["images"] == len(subject.real.pictures)
-    for name in ("fp32", "fp32_portable"):
+    for name in ("fp32", "fp32_ort"):
         assert found[f"{name}_agreement"] == found[f"{name}_probes_agreement"] == 1
         assert found[f"{name}_largest"] < 1e-4
     assert found["int8_largest"] > 1e-4

@@ -25,7 +25,6 @@ def test_class_vectors_have_length_one():
     np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-6)
 
 
-@pytest.mark.slow
 def test_every_axis_is_measured(subject: Subject, monkeypatch):
     monkeypatch.setattr(costs, "BATCHES", (1, 6))
     monkeypatch.setattr(costs, "CLASSES", (3, 30))

@@ -10,8 +10,6 @@ from benchmarks.inference_jpeg import OpenClip, TwoGraphs, classifier, photograp
 from benchmarks.inference_jpeg import _figures as figures
 from fedprompt.data.fashion_mnist import CLASSES
 
-pytestmark = pytest.mark.slow
-
 
 def test_photographs_are_distinct_jpeg_files():
     files = photographs(6)
