@@ -45,7 +45,7 @@ def ratio_cell(found: Figures, key: str) -> str:
     return f"{found[key]:.2f} ({low:.2f} to {high:.2f})"
 
 
-def number_cell(found: Figures, key: str, form: str = ".3g") -> str:
+def number_cell(found: Figures, key: str, form: str = ".4g") -> str:
     """Return one number, or what stands in its place."""
     value = found.get(key, ABSENT)
     return value if isinstance(value, str) else f"{value:{form}}"
