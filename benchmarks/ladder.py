@@ -17,7 +17,7 @@ import torch
 import typer
 
 from benchmarks import peers
-from benchmarks.console import machine, markdown, show
+from benchmarks.console import machine, markdown
 from benchmarks.pairs import Ratio, Run, in_turn, ratios
 from benchmarks.subject import Subject, embedded_clip, open_session, random_clip
 from export.fuse import fuse
@@ -109,7 +109,7 @@ def speed(subject: Subject, rungs: dict[str, Rung], batch: int, seconds: float) 
 def row(name: str, rung: Rung, speeds: Sequence[Ratio]) -> Row:
     """Return one line of the table."""
     parity = rung.parity
-    lost = f"{0 - 100 * (parity.loss or 0):+.2f}"
+    lost = "-" if parity.loss is None else f"{0 - 100 * parity.loss:+.2f}"
     return (
         name, f"{rung.size / 1e6:.1f}", rung.nodes, *map(str, speeds),
         f"{parity.agreement:.2%}", f"{parity.largest:.2g}", lost,
@@ -121,16 +121,19 @@ def subjects() -> Iterator[tuple[str, Subject]]:
     yield "embedded", Subject(embedded_clip(), MANY)
     for name in ("ViT-B/32", "ViT-B/16"):
         clip = random_clip(name.replace("/", "-"))
-        yield f"{name}, random weights", Subject(clip, FEW)
+        yield f"{name}, random weights", Subject(clip, FEW, trained=False)
 
 
 def page(tables: dict[str, list[Row]]) -> str:
     """Return the tables as a page."""
     words = {"machine": machine(), "runtime": version("onnxruntime"), "many": MANY, "few": FEW}
     lines = [INTRODUCTION.format(**words)]
-    for title, rows in tables.items():
-        lines += [f"## {title}", "", markdown(HEADER, rows)]
-    return "\n".join(lines)
+    return "\n".join([*lines, *(section(title, rows) for title, rows in tables.items())])
+
+
+def section(title: str, rows: list[Row]) -> str:
+    """Return one backbone's part of the page."""
+    return f"## {title}\n\n{markdown(HEADER, rows)}"
 
 
 INTRODUCTION = """# The ladder
@@ -159,7 +162,7 @@ def main(
     tables: dict[str, list[Row]] = {}
     for title, subject in subjects():
         tables[title] = climb(subject, seconds)
-        show(title, HEADER, tables[title])
+        typer.echo(section(title, tables[title]))
     if output is not None:
         write_atomic(output, page(tables).encode())
     if as_json:
