@@ -97,6 +97,6 @@ over 100 classes {texts_100}."""
 ANSWERS = """The embedded model, which is trained, on {images} labelled test images of Fashion-MNIST
 and on the {probes} made-up pictures that each file carries for `fedprompt verify`, against torch.
 Pictures between classes may change theirs below fp32. The second table is of sixteen images on
-towers of random weights, whose classes lie closer together than trained ones."""
+towers of random weights."""
 GOALS = """What was asked of this release, and what this run found. The floors of speed are the best
 ratios that throw-away scripts measured before the exporter was written."""
