@@ -45,10 +45,12 @@ format: env
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-# minutes each; the figures of README and docs/benchmarks.md come from here
+# minutes each; the figures of README and docs/benchmarks.md come from here, and two pages whole
 bench: env
 	for name in local_step bytes rounds accuracy embedded; do \
 		$(BIN)/python -m benchmarks.$$name --json || exit 1; done
+	$(BIN)/python -m benchmarks.inference --json --output docs/inference.md
+	$(BIN)/python -m benchmarks.ladder --json --output docs/ladder.md
 
 # tunes every method over three seeds and writes docs/results.md; what is done is kept in
 # runs/results. TINY_IMAGENET=folder adds the natural classes

@@ -34,6 +34,12 @@ def show(title: str, header: Sequence[str], rows: Rows) -> None:
     Console().print(table)
 
 
+def markdown(header: Sequence[str], rows: Rows) -> str:
+    """Return one table as a page holds it."""
+    lines = [header, ["---"] * len(header), *rows]
+    return "".join(f"| {' | '.join(map(str, cells))} |\n" for cells in lines)
+
+
 def run(measure: Callable[[], Mapping[str, Any]]) -> None:
     """Run a benchmark's ``measure``, which prints its tables and returns its figures."""
 

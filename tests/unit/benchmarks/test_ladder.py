@@ -1,24 +1,18 @@
 import onnxruntime
 import pytest
 
-from benchmarks import ladder
-from benchmarks.ladder import Bench, page
-
-
-@pytest.fixture(scope="module")
-def bench(request):
-    return Bench(request.getfixturevalue("clip"), 4)
+from benchmarks.ladder import PIXELS_TOO, RECIPES, TRACED, climb, page
 
 
 @pytest.mark.slow
-def test_every_step_is_a_graph_that_answers(bench, monkeypatch):
-    monkeypatch.setattr(ladder, "BATCHES", {1: 1, 2: 1})
-    rows = {name: bench.row(name, precision, model) for name, precision, model in bench.graphs()}
-    assert next(iter(rows)) == "torch.onnx.export"
-    assert len(rows) == 1 + len(ladder.RECIPES)
-    exact = [rows[name] for name in ("torch.onnx.export", "ort, fp32", "portable, fp32")]
+def test_every_step_is_a_graph_that_answers(subject):
+    rows = {row[0]: row for row in climb(subject, 0.1)}
+    assert next(iter(rows)) == TRACED
+    assert len(rows) == 2 + len(RECIPES)
+    exact = [rows[name] for name in (TRACED, "ort, fp32", "portable, fp32")]
     assert all(row[5] == "100.00%" and float(row[6]) < 1e-3 for row in exact)
-    assert float(rows["ort, int8-dynamic"][6]) > 1e-3
+    assert all(float(rows[name][6]) > 1e-3 for name in ("ort, int8-dynamic", PIXELS_TOO))
+    assert float(rows[PIXELS_TOO][1]) <= float(rows["portable, int8-dynamic"][1])
 
 
 def test_a_page_has_a_table_for_each_backbone():

@@ -22,3 +22,9 @@ def test_what_a_target_has_no_kernels_for_is_refused() -> None:
 
 def test_int8_for_tensorrt_has_standard_operators_and_fixed_ranges() -> None:
     assert recipe_of("gpu", "int8") == ("portable", "int8-static")
+
+
+def test_a_cpu_is_given_standard_operators() -> None:
+    """It runs ONNX Runtime's fused ones slower (docs/ladder.md)."""
+    recipes = TARGETS["cpu"].recipes.values()
+    assert {recipe.flavour for recipe in recipes} == {"portable"}

@@ -1,0 +1,76 @@
+"""What exported graphs are measured on: a CLIP, its class vectors, images and torch's answers."""
+
+import onnx
+import open_clip
+import torch
+from torch import Tensor
+
+from export.answers import answers
+from export.constants import Constants
+from export.fuse import fuse
+from export.load import RealImages, real_images
+from export.parity import Parity, compare
+from export.precision.chain import rewrite_to
+from export.reference import reference_logits
+from export.runtime.providers import CPU
+from export.runtime.session import Session, start
+from export.targets import Recipe
+from export.types import Answers, Pictures
+from fedprompt.backbone.clip import FrozenClip
+from fedprompt.backbone.config import BackboneConfig
+from fedprompt.backbone.load import load_backbone
+from fedprompt.data.config import DataConfig
+from fedprompt.data.fashion_mnist import CLASSES
+from fedprompt.data.preprocess import Preprocessing
+from fedprompt.prompts.zero_shot import zero_shot_vectors
+
+
+class Subject:
+    """Hold a CLIP with the class vectors of Fashion-MNIST and ``count`` of its test images.
+
+    Where it was never trained, no accuracy is measured.
+    """
+
+    def __init__(self, clip: FrozenClip, count: int, *, trained: bool = True) -> None:
+        self.clip = clip
+        vectors = zero_shot_vectors(clip, CLASSES, DataConfig().template)
+        self.constants = Constants(class_vectors=vectors.detach().numpy())
+        self.real: RealImages = real_images({}, count, clip.preprocessing, CLASSES)
+        self.labels = self.real.labels if trained else None
+        self.expected: Answers = reference_logits(clip, self.constants, self.real.pictures)
+
+    @property
+    def joint(self) -> int:
+        """Return the width of a class vector."""
+        return int(self.constants.class_vectors.shape[1])
+
+    def graph(self, recipe: Recipe, constants: Constants | None = None) -> onnx.ModelProto:
+        """Return the classifier as fedprompt exports it."""
+        plain = fuse(self.clip, constants or self.constants, recipe.flavour)
+        return rewrite_to(plain, recipe.rewrite, self.real.calibration)
+
+    def floats(self, images: Pictures) -> Tensor:
+        """Return images as a tower takes them: normalised, channels first."""
+        return self.clip.normalise(torch.from_numpy(images)).contiguous()
+
+    def parity(self, session: Session, precision: str) -> Parity:
+        """Compare a session's answers with torch's."""
+        found = answers(session, self.real.pictures)
+        return compare(found, self.expected, precision, self.labels)
+
+
+def open_session(model: onnx.ModelProto) -> Session:
+    """Return a session on one thread of the CPU."""
+    return start(model.SerializeToString(), [CPU], threads=1)
+
+
+def embedded_clip() -> FrozenClip:
+    """Return the embedded CLIP."""
+    return load_backbone(BackboneConfig(name="embedded", device="cpu"))
+
+
+def random_clip(name: str, size: int = 224) -> FrozenClip:
+    """Return open_clip's architecture of a name with random weights: only its speed means much."""
+    torch.manual_seed(0)
+    model = open_clip.create_model(name, force_image_size=size).eval()
+    return FrozenClip(model, open_clip.get_tokenizer(name), Preprocessing(size=size))
