@@ -47,7 +47,7 @@ format: env
 
 # minutes each; the figures of README and docs/benchmarks.md come from here, and two pages whole
 bench: env
-	for name in local_step bytes rounds accuracy embedded; do \
+	for name in local_step bytes rounds accuracy embedded edge; do \
 		$(BIN)/python -m benchmarks.$$name --json || exit 1; done
 	$(BIN)/python -m benchmarks.inference --json --output docs/inference.md
 	$(BIN)/python -m benchmarks.ladder --json --output docs/ladder.md
