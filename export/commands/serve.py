@@ -1,5 +1,6 @@
 """``fedprompt serve``: answer over HTTP with a classifier file, without torch."""
 
+import math
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -30,8 +31,11 @@ def serve(
     from export.serving.service import Service
     from fedprompt import logs
     from fedprompt.address import split
+    from fedprompt.errors import ConfigError
 
     host, port = split(address)
+    if not math.isfinite(megabytes):
+        raise ConfigError(f"megabytes = {megabytes}; expected more than 0, and finite")
     limits = Limits(max_bytes=round(megabytes * 1e6), max_pixels=pixels, seconds=seconds)
     logs.configure(None, as_json=not sys.stderr.isatty())
     classifier = Classifier(model, provider=provider, threads=threads)

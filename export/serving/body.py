@@ -83,8 +83,7 @@ async def _form(request: Request, limits: Limits) -> list[File]:
         form = await parser.parse()
         values = [value for _, value in form.multi_items() if isinstance(value, UploadFile)]
         return [
-            File(value.filename or f"image {index}", await value.read())
-            for index, value in enumerate(values)
+            File(_name(value, index), await value.read()) for index, value in enumerate(values)
         ]
     except (MultiPartException, ValueError) as error:  # the form parser's errors are ValueErrors
         reason = getattr(error, "message", str(error)).rstrip(".")
@@ -93,6 +92,11 @@ async def _form(request: Request, limits: Limits) -> list[File]:
     finally:
         for file in parser._files_to_close_on_error:  # the parser itself does for some errors only
             file.close()
+
+
+def _name(file: UploadFile, index: int) -> str:
+    """Return a file's name; half a character, which some charsets can say, is no JSON."""
+    return (file.filename or f"image {index}").encode(errors="replace").decode()
 
 
 def _too_large(limits: Limits) -> Problem:

@@ -1,5 +1,6 @@
 """What one caller may ask of the service."""
 
+import math
 from dataclasses import dataclass
 
 from fedprompt.data.decode import MAX_PIXELS, PILLOW_MAX_PIXELS
@@ -35,8 +36,8 @@ class Limits:
 
     def __post_init__(self) -> None:
         for name in ("max_bytes", "max_pixels", "max_images", "seconds", "requests", "batch"):
-            if not (value := getattr(self, name)) > 0:
-                raise ConfigError(f"{name} = {value}; expected more than 0")
+            if not 0 < (value := getattr(self, name)) < math.inf:
+                raise ConfigError(f"{name} = {value}; expected more than 0, and finite")
         if self.max_pixels > PILLOW_MAX_PIXELS:
             raise ConfigError(
                 f"max_pixels = {self.max_pixels}; expected at most {PILLOW_MAX_PIXELS}, "

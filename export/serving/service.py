@@ -105,8 +105,11 @@ class Service:
 
     def _compute(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
         self.metrics.batches.observe(len(images))
-        self._failed = True
-        with self.metrics.computing.time():
-            logits = self.classifier.logits(images)
+        try:
+            with self.metrics.computing.time():
+                logits = self.classifier.logits(images)
+        except BaseException:
+            self._failed = True
+            raise
         self._failed = False
         return logits

@@ -59,6 +59,9 @@ def test_nobody_else_is_listened_to_by_default(served: list[Any], classifier_fil
         (("--address", "8080"), ConfigError),
         (("--pixels", 0), ConfigError),
         (("--megabytes", 0), ConfigError),
+        (("--megabytes", "nan"), ConfigError),
+        (("--megabytes", "inf"), ConfigError),
+        (("--seconds", "inf"), ConfigError),
         (("--provider", "gpu"), FedpromptError),
     ],
 )

@@ -80,7 +80,7 @@ def test_one_request_too_many_is_503_and_the_others_are_answered(
             ]
             await asyncio.to_thread(held.entered.wait, 30)
             late = await client.post("/predict", content=png, headers=headers)
-            assert (await client.get("/health")).status_code in (200, 503)  # still answers
+            assert (await client.get("/health")).status_code == 200  # busy is not broken
             held.release.set()
             return [response.status_code for response in await asyncio.gather(*first)], late
 

@@ -90,6 +90,15 @@ def test_a_broken_form_is_400(door: Door, content: bytes, kind: str) -> None:
     assert (response.status_code, code(response)) == (400, "form")
 
 
+def test_half_a_character_in_a_name_is_answered(door: Door, png: bytes) -> None:
+    """Some charsets decode to what no JSON can say."""
+    begin = b'--x\r\nContent-Disposition: form-data; name="f"; filename="+2AA-.png"\r\n\r\n'
+    kind = "multipart/form-data; boundary=x; charset=utf-7"
+    response = door.post(begin + png + b"\r\n--x--\r\n", kind)
+    assert response.status_code == 200
+    assert response.json()["results"][0]["image"] == "?.png"
+
+
 def test_too_many_files_are_400(door: Door, png: bytes) -> None:
     files = [("f", (f"{i}.png", png)) for i in range(4)]
     response = door.ask("POST", "/predict", files=files)
