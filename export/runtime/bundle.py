@@ -8,7 +8,10 @@ manifest in one step: whatever moment a crash chooses, the old version is served
 """
 
 import logging
-from collections.abc import Sequence
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -22,6 +25,9 @@ from fedprompt import tensor_file
 from fedprompt.errors import GraphError
 from fedprompt.identity import sha256_bytes
 from fedprompt.storage import write_atomic
+
+if sys.platform != "win32":
+    import fcntl
 
 MANIFEST, CLASSIFIER, TEXT_ENCODER, TOKENIZER = (
     "bundle.json",
@@ -121,6 +127,8 @@ class Bundle:
 
         Raises
         ------
+        GraphError
+            Somebody else changed the bundle since it was read.
         StorageError
             The folder cannot be written; what was served is served.
         """
@@ -150,7 +158,7 @@ class Bundle:
         Raises
         ------
         GraphError
-            There is none before it, or its file was changed.
+            There is none before it, its file was changed, or somebody else changed the bundle.
         """
         parent = self.manifest.served.parent
         if not parent:
@@ -163,10 +171,33 @@ class Bundle:
         return parent
 
     def _replace(self, manifest: Manifest) -> None:
-        write_atomic(self.folder / MANIFEST, manifest.to_json())
+        with _alone(self.folder):
+            found = Manifest.parse(_read(self.folder / MANIFEST))
+            if found != self.manifest:  # else that change would be lost without a word
+                raise GraphError(
+                    f"{self.folder} serves version {found.current}, this change was made to "
+                    f"version {self.manifest.current}: somebody else changed it meanwhile; do it "
+                    "again"
+                )
+            write_atomic(self.folder / MANIFEST, manifest.to_json())
         self.manifest = manifest
         if (signature := signature_of(self.folder)).exists():
             log.warning("%s holds no longer, the bundle was changed: sign it again", signature)
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Let one process at a time replace a manifest, where the system has locks for folders."""
+    if sys.platform == "win32":
+        yield
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        with suppress(OSError):  # some network file systems have none
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def write_tensors(folder: Path, state: State) -> tuple[str, str]:

@@ -9,6 +9,7 @@ from fedprompt.errors import GraphError
 from fedprompt.identity import canonical_json
 
 FORMAT = 1  # of the keys below; the newest this release reads
+GRAPHS_AND_TOKENIZER = r"classifier\.onnx|text_encoder\.onnx|tokenizer\.json"
 TENSORS = r"versions/[0-9a-f]{16}\.safetensors"  # a version's file; its hash is its name
 
 
@@ -116,6 +117,13 @@ def _check(manifest: Manifest) -> None:
     hashes = manifest.files.values()
     if not all(isinstance(text, str) for text in (*words, *hashes)):
         raise ValueError("a name or a hash is no text")
+    strangers = [
+        name
+        for name in manifest.files
+        if not re.fullmatch(f"{GRAPHS_AND_TOKENIZER}|{TENSORS}", name)
+    ]
+    if strangers:  # a path to elsewhere would be opened
+        raise ValueError(f"{strangers[0][:200]!r} is no file of a bundle")
     numbers = [manifest.current, *(n for v in manifest.versions for n in (v.number, v.parent))]
     if not all(type(number) is int for number in numbers):
         raise ValueError("a version's number is none")

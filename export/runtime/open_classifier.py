@@ -117,10 +117,11 @@ class OpenClassifier:
         GraphError
             The bundle is damaged, or is another one.
         """
-        self._bundle = self._reread()
-        number = self._bundle.manifest.current
-        self._state = self._bundle.state(number)
-        self._classifier.serve(self._state.classes, self._state.vectors)
+        found = self._reread()
+        number = found.manifest.current
+        state = found.state(number)
+        self._classifier.serve(state.classes, state.vectors)
+        self._bundle, self._state = found, state  # together: `save` compares by them
         return number
 
     def predict(

@@ -82,9 +82,7 @@ async def _form(request: Request, limits: Limits) -> list[File]:
     try:
         form = await parser.parse()
         values = [value for _, value in form.multi_items() if isinstance(value, UploadFile)]
-        return [
-            File(_name(value, index), await value.read()) for index, value in enumerate(values)
-        ]
+        return [File(_name(value, index), await value.read()) for index, value in enumerate(values)]
     except (MultiPartException, ValueError) as error:  # the form parser's errors are ValueErrors
         reason = getattr(error, "message", str(error)).rstrip(".")
         message = f"the form cannot be read: {reason}; send files only"

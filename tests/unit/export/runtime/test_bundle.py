@@ -1,3 +1,4 @@
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -71,13 +72,36 @@ def test_a_crash_leaves_the_old_version(
     Bundle(bundle).state(1)
 
 
-def test_two_writers_at_a_time_leave_one_whole_version(bundle: Path) -> None:
+def test_of_two_writers_at_a_time_the_second_is_told(bundle: Path) -> None:
     one, other = Bundle(bundle), Bundle(bundle)
     state = one.state(1)
     one.commit(replace(state, vectors=-state.vectors))
-    other.commit(replace(state, vectors=state.vectors[:, ::-1].copy()))
-    served = Bundle(bundle)
-    np.testing.assert_array_equal(served.state(2).vectors, state.vectors[:, ::-1])
+    with pytest.raises(GraphError, match="serves version 2, this change was made to version 1"):
+        other.commit(replace(state, vectors=state.vectors[:, ::-1].copy()))
+    np.testing.assert_array_equal(Bundle(bundle).state(2).vectors, -state.vectors)
+    late = Bundle(bundle)
+    one.roll_back()
+    with pytest.raises(GraphError, match="do it again"):
+        late.roll_back()
+    assert Bundle(bundle).manifest.current == 1
+
+
+def test_of_many_writers_at_a_time_none_is_lost(bundle: Path) -> None:
+    """Each commits until it is its turn; a lost one would leave fewer versions."""
+    state = Bundle(bundle).state(1)
+
+    def commit(number: int) -> int:
+        mine = replace(state, vectors=np.roll(state.vectors, number))
+        while True:
+            try:
+                return Bundle(bundle).commit(mine)
+            except GraphError:
+                continue
+
+    with ThreadPoolExecutor(8) as pool:
+        numbers = sorted(pool.map(commit, range(1, 17)))
+    assert numbers == list(range(2, 18))
+    assert len(Bundle(bundle).manifest.versions) == 17
 
 
 def test_vectors_that_do_not_fit_the_names_are_refused(bundle: Path) -> None:

@@ -48,6 +48,8 @@ def outside(values: dict[str, Any]) -> None:
         lambda values: values["versions"][0].update(classes=[1]),
         lambda values: values["files"].update({NAME: None}),
         lambda values: values["files"].pop(NAME),
+        lambda values: values["files"].update({"/etc/passwd": "d"}),
+        lambda values: values["files"].update({"versions/../../x.safetensors": "d"}),
         outside,
     ],
 )

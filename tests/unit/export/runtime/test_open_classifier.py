@@ -90,6 +90,19 @@ def test_what_somebody_else_changed_is_not_overwritten(bundle: Path) -> None:
     assert Bundle(bundle).manifest.served.classes == ("great grey owl", "maple_tree")
 
 
+def test_a_refresh_that_fails_leaves_what_is_served(bundle: Path) -> None:
+    """A version whose file is damaged is neither served nor overwritten by a later save."""
+    opened, theirs = (OpenClassifier(bundle, threads=1) for _ in range(2))
+    theirs.remove_class("tench")
+    theirs.save()
+    (bundle / Bundle(bundle).manifest.served.tensors).write_bytes(b"damaged")
+    with pytest.raises(GraphError, match="was changed"):
+        opened.refresh()
+    assert opened.classes == CLASSES
+    with pytest.raises(GraphError, match="serves version 2"):
+        opened.save()
+
+
 def test_another_bundle_in_its_place_is_noticed(bundle: Path) -> None:
     opened = OpenClassifier(bundle, threads=1)
     path = bundle / "bundle.json"
