@@ -122,7 +122,9 @@ def _hash(classes: Sequence[str]) -> str:
 
 def _read(key: str, text: str) -> Any:
     try:
-        return json.loads(text)
+        value = json.loads(text)
+        canonical_json(value)  # what cannot be written again (1e999, half a character) is damage
+        return value
     except (ValueError, RecursionError) as error:
         raise GraphError(f"metadata {key} is not JSON: {error}; the file is damaged") from None
 
@@ -165,5 +167,20 @@ def _checked(kind: type[GraphMetadata], values: dict[str, Any]) -> GraphMetadata
         raise GraphError(f"metadata {PREFIX}preprocessing: {error}; export again") from None
     if not all(isinstance(rung, dict) for rung in known["ladder"]):
         raise GraphError(f"metadata {PREFIX}ladder is no list of steps; export again")
+    _check_records(known["backbone"], known["parity"] or {})
     known["probes"] = None if known["probes"] is None else Probes.from_dict(known["probes"])
     return kind(**known | {"classes": tuple(classes), "ladder": tuple(known["ladder"])})
+
+
+def _check_records(backbone: dict[str, Any], parity: dict[str, Any]) -> None:
+    """Refuse records whose parts are missing or of another kind."""
+    texts = {"name", "pretrained", "sha256"} <= backbone.keys()
+    if not texts or not all(isinstance(value, str) for value in backbone.values()):
+        raise GraphError(f"metadata {PREFIX}backbone lacks a name or a hash; export again")
+    if (measured := parity.get("images")) is None:
+        return
+    numbers = (
+        [measured.get(key) for key in ("images", "largest")] if isinstance(measured, dict) else []
+    )
+    if not numbers or not all(isinstance(number, int | float) for number in numbers):
+        raise GraphError(f"metadata {PREFIX}parity holds no measurement; export again")

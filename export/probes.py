@@ -57,7 +57,7 @@ class Probes:
             seed, (count, classes) = int(values["seed"]), values["shape"]
             flat = np.frombuffer(base64.b64decode(values["logits"], validate=True), "<f4")
             logits = flat.reshape(int(count), int(classes)).astype(np.float32)
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise GraphError(f"the stored probes are damaged: {error}; export again") from None
         if not 1 <= len(logits) <= _MOST or not np.isfinite(logits).all():
             raise GraphError("the stored probes hold no finite answers; export again")

@@ -27,8 +27,13 @@ def read_metadata(session: Session) -> GraphMetadata:
     size = metadata.preprocessing.size
     kind, shape = inputs.get("images", ("missing", []))
     classes: int | str = len(metadata.classes)
-    if inputs.pop("class_vectors", None):
+    if vectors := inputs.pop("class_vectors", None):
         classes = "classes"  # any number: see `export.runtime.open_classifier`
+        if vectors[0] != "tensor(float)" or [type(side) for side in vectors[1]] != [str, int]:
+            raise GraphError(
+                f"the graph's class_vectors are {vectors}; expected float [classes joint]: the "
+                "file was changed, export again"
+            )
     if len(inputs) != 1 or kind != "tensor(uint8)" or list(shape[1:]) != [size, size, 3]:
         raise GraphError(
             f"the graph's inputs are {inputs}; expected images, uint8 [batch {size} {size} 3]"
