@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import PurePath
 from typing import Any
 
 from export.probes import Probes
@@ -12,6 +13,7 @@ from fedprompt.identity import canonical_json, sha256_bytes
 
 PREFIX = "fedprompt."
 FORMAT = 1  # of the keys below; the newest this release reads
+_LOCAL = "local-dir:"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,7 +27,7 @@ class GraphMetadata:
     preprocessing
         How a decoded image becomes the uint8 input.
     backbone
-        ``name``, ``pretrained`` and ``sha256`` of the CLIP.
+        ``name``, ``pretrained`` and ``sha256`` of the CLIP: see `without_path`.
     tokenizer_sha256, artefact_sha256
         Of what was folded in.
     folded
@@ -114,6 +116,17 @@ class GraphMetadata:
                 f"{FORMAT}; upgrade fedprompt"
             )
         return _checked(cls, values)
+
+
+def without_path(backbone: str) -> str:
+    """Return a backbone's name as strangers may read it: a local folder without its path.
+
+    An artefact keeps the path, by which its owner loads the CLIP again; what is exported is
+    complete and goes elsewhere.
+    """
+    if not backbone.startswith(_LOCAL):
+        return backbone
+    return _LOCAL + PurePath(backbone.removeprefix(_LOCAL)).name
 
 
 def _hash(classes: Sequence[str]) -> str:

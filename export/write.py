@@ -11,7 +11,7 @@ from export.constants import Constants
 from export.fuse import flavour_of, fuse
 from export.graph import OPSET
 from export.ladder import Rung
-from export.metadata import GraphMetadata
+from export.metadata import GraphMetadata, without_path
 from export.parity import Labels, Parity
 from export.precision.chain import rewrite_to
 from export.probes import Probes
@@ -99,7 +99,7 @@ def write_classifier(
         classes=classes,
         preprocessing=clip.preprocessing,
         backbone={
-            "name": clip.name,
+            "name": without_path(clip.name),
             "pretrained": Path(clip.pretrained).name,  # as in the artefact: no local path
             "sha256": clip.fingerprint,
         },

@@ -2,12 +2,11 @@
 
 import re
 from collections.abc import Mapping
-from pathlib import PurePath
 from typing import Any, NamedTuple
 
 from export.card.markdown import NOT_RECORDED, number, table, text
 from export.card.run_record import RunRecord
-from export.metadata import GraphMetadata
+from export.metadata import GraphMetadata, without_path
 
 _MOST_CLASSES = 1000
 _HUB = re.compile(r"hf-hub:([\w-][\w.-]*/[\w-][\w.-]*)", re.ASCII)
@@ -70,8 +69,7 @@ def of_file(file: Exported, metadata: GraphMetadata) -> str:
 def of_model(metadata: GraphMetadata, artefact: Mapping[str, Any]) -> str:
     """Return which CLIP and which prompt were folded together."""
     name, tag = (metadata.backbone.get(key, "") for key in ("name", "pretrained"))
-    if name.startswith("local-dir:"):
-        name = PurePath(name).name  # a local path is nobody else's business
+    name = without_path(name)  # of files of older releases, too
     rows = {
         "backbone": text(f"{name} {tag}"),
         "backbone, SHA-256": text(metadata.backbone.get("sha256", NOT_RECORDED)),

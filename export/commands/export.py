@@ -168,13 +168,16 @@ def _bundle(folder: Path, ordered: _Ordered) -> Told:
 
 
 def _repository(folder: Path, ordered: _Ordered, *, tensorrt: bool) -> Told:
-    """Write a model of a Triton repository."""
+    """Write a model of a Triton repository; its folder is not touched before all is checked."""
     from export.triton import TritonSettings, write_repository
 
-    graph = folder / "1" / "model.onnx"
-    report, lines = _classifier(graph, ordered)
-    write_repository(folder, graph, TritonSettings(tensorrt=tensorrt))
-    return report, f"{lines}\n{folder}: a model of a Triton repository"
+    with tempfile.TemporaryDirectory() as scratch:
+        graph = Path(scratch) / "model.onnx"
+        report, lines = _classifier(graph, ordered)
+        write_repository(folder, graph, TritonSettings(tensorrt=tensorrt))
+    output = str(folder / "1" / graph.name)
+    lines = lines.replace(str(graph), output)
+    return report | {"output": output}, f"{lines}\n{folder}: a model of a Triton repository"
 
 
 def _page(folder: Path, ordered: _Ordered) -> Told:

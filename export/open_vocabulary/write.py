@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from export.constants import Constants
+from export.metadata import without_path
 from export.open_vocabulary.open_classes import open_classes
 from export.open_vocabulary.text_encoder import text_encoder
 from export.open_vocabulary.text_tower import read_text
@@ -146,10 +147,11 @@ def _manifest(folder: Path, artefact: Artefact, state: State, fixed: str) -> Man
         tensors=name,
     )
     metadata = artefact.metadata
+    backbone = metadata["backbone"]
     return Manifest(
         method=metadata["method"],
         fixed=fixed,
-        backbone=metadata["backbone"],
+        backbone=backbone | {"name": without_path(str(backbone.get("name", "")))},
         tokenizer_sha256=metadata["tokenizer_sha256"],
         preprocessing=metadata["preprocessing"],
         files=hashes(folder, (CLASSIFIER, TEXT_ENCODER, TOKENIZER)) | {name: digest},

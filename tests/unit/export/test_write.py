@@ -127,7 +127,9 @@ def test_a_checkpoint_s_local_path_stays_at_home(
     tmp_path: Path, clip: FrozenClip, constants: Constants, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(clip, "pretrained", "/home/alice/secret/weights.pt")
+    monkeypatch.setattr(clip, "name", "local-dir:/home/alice/secret/clip")
     none, path = np.zeros((0, 32, 32, 3), np.uint8), tmp_path / "c.onnx"
     write_classifier(path, clip, constants, CLASSES, none, artefact_sha256="")
-    assert Classifier(path).metadata.backbone["pretrained"] == "weights.pt"
+    backbone = Classifier(path).metadata.backbone
+    assert (backbone["name"], backbone["pretrained"]) == ("local-dir:clip", "weights.pt")
     assert b"alice" not in path.read_bytes()

@@ -134,6 +134,12 @@ def test_a_precision_without_kernels_or_images_is_refused(artefact: Path, tmp_pa
     assert not (tmp_path / "c.onnx").exists()
 
 
+def test_a_name_that_triton_refuses_leaves_nothing(artefact: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no name of a Triton model"):
+        call("export", export_command, artefact, "--target", "triton", "-o", tmp_path / "my ward")
+    assert not (tmp_path / "my ward").exists()
+
+
 def test_a_repository_for_triton(artefact: Path, tmp_path: Path) -> None:
     folder = tmp_path / "models" / "colours"
     arguments = ("-o", folder, "--target", "triton", "--tensorrt")

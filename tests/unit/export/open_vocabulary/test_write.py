@@ -10,6 +10,7 @@ from export.load import fold
 from export.open_vocabulary.write import write_bundle
 from export.reference import reference_logits
 from export.runtime import OpenClassifier
+from export.runtime.bundle import Bundle
 from fedprompt.backbone.clip import FrozenClip
 from fedprompt.errors import GraphError, ParityError, PromptError, StorageError
 from fedprompt.identity import sha256_file
@@ -31,6 +32,18 @@ def test_a_bundle_is_its_files_and_their_hashes(exported_bundle: Path, clip: Fro
     (version,) = manifest["versions"]
     assert version["artefact_sha256"] == tuned(clip).sha256
     assert version["classes"] == list(CLASSES)
+
+
+def test_a_local_path_stays_at_home(
+    clip: FrozenClip, images: Images, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(clip, "name", "local-dir:/home/alice/clip")
+    artefact = tuned(clip)
+    assert artefact.metadata["backbone"]["name"] == clip.name  # by which it is loaded again
+    write_bundle(tmp_path / "b", clip, artefact, images)
+    for path in (tmp_path / "b").rglob("*.*"):
+        assert b"alice" not in path.read_bytes()
+    assert Bundle(tmp_path / "b").manifest.backbone["name"] == "local-dir:clip"
 
 
 # one method of each host, and the heads; kgcoop, prograd, advpt are coop's host, promptsrc ivlp's
