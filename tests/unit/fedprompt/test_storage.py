@@ -110,3 +110,20 @@ def test_sync_folder_closes_what_it_opens(tmp_path: Path) -> None:
     for _ in range(5):
         sync_folder(tmp_path)
     assert len(list(Path("/proc/self/fd").iterdir())) == before
+
+
+def test_where_no_folder_can_be_opened_files_are_written_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on Windows, where the edge runs too: a swap, a signature, a card."""
+    opened = os.open
+
+    def windows(path: str, flags: int, *mode: int, **options: object) -> int:
+        if Path(path).is_dir():
+            raise PermissionError(errno.EACCES, "Permission denied", path)
+        return opened(path, flags, *mode)
+
+    monkeypatch.setattr(os, "open", windows)
+    monkeypatch.delattr(os, "O_DIRECTORY")
+    write_atomic(tmp_path / "x", b"new")
+    assert listing(tmp_path) == {"x": b"new"}
