@@ -7,16 +7,18 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
 from export.probes import probe_images
-from export.runtime.classifier import Classifier
 from export.runtime.providers import onnx_runtime
 from fedprompt.errors import ConfigError
+
+if TYPE_CHECKING:
+    from export.runtime import Classifier, OpenClassifier
 
 JPEG_SIDE = 512  # pixels; of the pictures that are decoded
 _LEAST_CALLS = 5
@@ -59,7 +61,7 @@ class Measured:
 
 
 def measure(
-    classifier: Classifier, *, batch: int, seconds: float, threads: int = 0
+    classifier: "Classifier | OpenClassifier", *, batch: int, seconds: float, threads: int = 0
 ) -> list[Measured]:
     """Time a classifier from images in memory, then from JPEG bytes.
 

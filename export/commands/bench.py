@@ -12,7 +12,9 @@ if TYPE_CHECKING:
 
 
 def bench(
-    model: Annotated[Path, typer.Argument(help="A classifier.onnx.")],
+    model: Annotated[
+        Path, typer.Argument(help="A classifier.onnx, or a folder that was exported.")
+    ],
     batch: Annotated[
         list[int] | None, typer.Option(min=1, help="Images a call; repeatable. [default: 1, 16]")
     ] = None,
@@ -37,16 +39,17 @@ def bench(
     One caller, one call after the other, on a machine that had better do nothing else.
     """
     from export.bench import machine, measure
-    from export.runtime import Classifier
+    from export.exported import classifier_of
+    from export.runtime.opened import open_exported
 
     found: list[Measured] = []
     for count in threads or [0]:
-        classifier = Classifier(model, provider=provider, threads=count, cuda_graphs=cuda_graphs)
+        classifier = open_exported(model, provider=provider, threads=count, cuda_graphs=cuda_graphs)
         for size in batch or [1, 16]:
             found += measure(classifier, batch=size, seconds=seconds, threads=count)
     report = {
         "model": str(model),
-        "bytes": model.stat().st_size,
+        "bytes": classifier_of(model).stat().st_size,
         "machine": machine(),
         "providers": list(classifier.providers),
         "cuda_graphs": cuda_graphs,

@@ -13,7 +13,9 @@ if TYPE_CHECKING:
 
 
 def predict(
-    model: Annotated[Path, typer.Argument(help="A classifier.onnx, or a bundle's folder.")],
+    model: Annotated[
+        Path, typer.Argument(help="A classifier.onnx, or a folder that was exported.")
+    ],
     images: Annotated[list[Path], typer.Argument(help="Image files.")],
     top_k: Annotated[int, typer.Option(min=1, help="Classes to show for each image.")] = 5,
     provider: Annotated[
@@ -50,18 +52,15 @@ def predict(
 def _opened(model: Path, provider: str | None, added: list[str]) -> "Classifier | OpenClassifier":
     """Return what serves a file or a bundle, with more classes."""
     from export.runtime import Classifier
+    from export.runtime.opened import open_exported
 
-    if not model.is_dir():
-        if added:
+    classifier = open_exported(model, provider=provider)
+    for name in added:
+        if isinstance(classifier, Classifier):
             raise DataError(
                 f"{model} has its classes inside and takes no --add-class; give a bundle, which "
                 "`fedprompt export --open-vocabulary` writes"
             )
-        return Classifier(model, provider=provider)
-    from export.runtime import OpenClassifier
-
-    classifier = OpenClassifier(model, provider=provider)
-    for name in added:
         classifier.add_class(name)
     return classifier
 

@@ -9,7 +9,9 @@ import typer
 
 
 def serve(
-    model: Annotated[Path, typer.Argument(help="A classifier.onnx.")],
+    model: Annotated[
+        Path, typer.Argument(help="A classifier.onnx, or a folder that was exported.")
+    ],
     address: Annotated[
         str, typer.Option(help="host:port to listen on; the service has no password.")
     ] = "127.0.0.1:8080",
@@ -25,7 +27,7 @@ def serve(
     seconds: Annotated[float, typer.Option(help="Longest time of a request.")] = 30.0,
 ) -> None:
     """Answer POST /predict, GET /health and GET /metrics until SIGTERM; JSON lines are its log."""
-    from export.runtime import Classifier
+    from export.runtime.opened import open_exported
     from export.serving.limits import Limits
     from export.serving.run import run
     from export.serving.service import Service
@@ -38,6 +40,6 @@ def serve(
         raise ConfigError(f"megabytes = {megabytes}; expected more than 0, and finite")
     limits = Limits(max_bytes=round(megabytes * 1e6), max_pixels=pixels, seconds=seconds)
     logs.configure(None, as_json=not sys.stderr.isatty())
-    classifier = Classifier(model, provider=provider, threads=threads)
+    classifier = open_exported(model, provider=provider, threads=threads)
     classifier.warm_up(limits.batch)
     run(Service(classifier, limits), host, port)

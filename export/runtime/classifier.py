@@ -78,6 +78,11 @@ class Classifier:
         """Return the names, in the order of the logits."""
         return self._served[0]
 
+    @property
+    def artefact_sha256(self) -> str:
+        """Return the identity of the prompt that was folded in."""
+        return self.metadata.artefact_sha256
+
     def serve(self, classes: tuple[str, ...], vectors: npt.NDArray[np.float32]) -> None:
         """Serve other classes from now on, of a graph that takes their vectors [classes joint].
 

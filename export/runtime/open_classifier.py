@@ -27,7 +27,7 @@ class OpenClassifier:
     ----------
     folder
         Of the bundle.
-    provider, allow_cpu, threads
+    provider, allow_cpu, threads, cuda_graphs
         As `Classifier`; class names are encoded on the CPU.
 
     Raises
@@ -45,11 +45,16 @@ class OpenClassifier:
         provider: str | None = None,
         allow_cpu: bool = True,
         threads: int = 0,
+        cuda_graphs: bool = False,
     ) -> None:
         self._bundle, self._threads = Bundle(Path(folder)), threads
         self._texts: TextEncoder | None = None
         self._classifier = Classifier(
-            self._bundle.read(CLASSIFIER), provider=provider, allow_cpu=allow_cpu, threads=threads
+            self._bundle.read(CLASSIFIER),
+            provider=provider,
+            allow_cpu=allow_cpu,
+            threads=threads,
+            cuda_graphs=cuda_graphs,
         )
         self.metadata: GraphMetadata = self._classifier.metadata
         self.providers = self._classifier.providers
@@ -59,6 +64,11 @@ class OpenClassifier:
     def classes(self) -> tuple[str, ...]:
         """Return the names, in the order of the logits."""
         return self._classifier.classes
+
+    @property
+    def artefact_sha256(self) -> str:
+        """Return the identity of the prompt that is served; a swap changes it."""
+        return self._state.artefact_sha256
 
     def add_class(self, name: str) -> None:
         """Serve one more class, the last one.
@@ -123,6 +133,10 @@ class OpenClassifier:
         self._classifier.serve(state.classes, state.vectors)
         self._bundle, self._state = found, state  # together: `save` compares by them
         return number
+
+    def warm_up(self, batch_size: int = 16) -> None:
+        """Pay what a first call costs: see `Classifier.warm_up`."""
+        self._classifier.warm_up(batch_size)
 
     def predict(
         self, images: Sequence[Source], *, top_k: int = 5, batch_size: int = 16

@@ -3,7 +3,7 @@
 import asyncio
 import os
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -19,13 +19,16 @@ from fedprompt.data.decode import decode
 from fedprompt.data.preprocess import fit_to_input
 from fedprompt.errors import DataError, GraphError
 
+if TYPE_CHECKING:
+    from export.runtime.open_classifier import OpenClassifier
+
 _MOST_DECODERS = 4  # each holds the pixels of one image, up to max_pixels
 
 
 class Service:
     """Hold a classifier, the threads that decode, and the one that computes."""
 
-    def __init__(self, classifier: Classifier, limits: Limits) -> None:
+    def __init__(self, classifier: "Classifier | OpenClassifier", limits: Limits) -> None:
         self.classifier, self.limits, self.metrics = classifier, limits, Metrics()
         self._batcher = Batcher(self._compute, limits.batch)
         self._decoders = ThreadPoolExecutor(
@@ -85,9 +88,9 @@ class Service:
         """Return what is served, in plain JSON values."""
         metadata = self.classifier.metadata
         return {
-            "classes": len(metadata.classes),
+            "classes": len(self.classifier.classes),
             "backbone": metadata.backbone["name"],
-            "artefact_sha256": metadata.artefact_sha256,
+            "artefact_sha256": self.classifier.artefact_sha256,
             "providers": list(self.classifier.providers),
         }
 

@@ -244,6 +244,13 @@ def test_files_that_are_missing_are_named(function: Any, tmp_path: Path) -> None
         call("x", function, tmp_path / "no.onnx", *extra)
 
 
+def test_a_bundle_is_timed_as_a_file_is(exported_bundle: Path) -> None:
+    arguments = (exported_bundle, "--batch", 2, "--threads", 1, "--seconds", 0.001, "--json")
+    report = json.loads(call("bench", bench_command, *arguments))
+    assert report["bytes"] == (exported_bundle / "classifier.onnx").stat().st_size
+    assert [m["source"] for m in report["measured"]] == ["images", "jpeg"]
+
+
 def test_bench_names_the_machine_and_every_combination(written: Written) -> None:
     arguments = (written.path, "--batch", 1, "--batch", 2, "--threads", 1, "--seconds", 0.001)
     report = json.loads(call("bench", bench_command, *arguments, "--json"))

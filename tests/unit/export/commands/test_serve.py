@@ -6,11 +6,13 @@ from click.testing import CliRunner
 
 import export.serving.run
 from export.commands.serve import serve as serve_command
-from export.runtime import Classifier
+from export.runtime import Classifier, OpenClassifier
 from export.serving.service import Service
 from fedprompt import logs
+from fedprompt.backbone.clip import FrozenClip
 from fedprompt.cli import command
 from fedprompt.errors import ConfigError, FedpromptError, GraphError
+from tests.prompts import CLASSES, tuned
 
 
 @pytest.fixture
@@ -46,6 +48,19 @@ def test_options_become_limits_and_the_first_call_is_paid_before(
     limits = service.limits
     assert (limits.max_bytes, limits.max_pixels, limits.seconds) == (1_500_000, 1000, 2.0)
     assert warmed == [limits.batch]
+
+
+def test_a_bundle_is_served_in_the_version_it_names(
+    served: list[Any], bundle: Path, clip: FrozenClip
+) -> None:
+    changed = OpenClassifier(bundle, threads=1)
+    changed.add_class("owl")
+    changed.save()
+    call(bundle, "--threads", 1)
+    service: Service = served[0][0]
+    assert service.classifier.classes == (*CLASSES, "owl")
+    told = service.describe()
+    assert (told["classes"], told["artefact_sha256"]) == (4, tuned(clip).sha256)
 
 
 def test_nobody_else_is_listened_to_by_default(served: list[Any], classifier_file: Path) -> None:
