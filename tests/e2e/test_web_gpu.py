@@ -10,6 +10,7 @@ from playwright.sync_api import expect
 from export.runtime import Classifier
 from tests.browser import GRAPHICS, chromium
 from tests.conftest import CLASSES, tiny_clip
+from tests.e2e.test_web_page import THREE_AT_ONCE
 from tests.web_folder import served, write_page
 
 
@@ -31,6 +32,10 @@ def test_webgpu_answers_as_python_does(tmp_path: Path) -> None:
         page.locator("#rest").evaluate("(details) => { details.open = true; }")
         names = page.locator("#all th").all_inner_texts()
         shares = page.locator("#all td").all_inner_texts()
+        page.close()
+        page = browser.new_page()
+        page.goto(f"{address}icon.svg")
+        assert page.evaluate(THREE_AT_ONCE) == ["WebGPU", 3], "photos that come at once"
     found = {n: float(s.split()[-2]) / 100 for n, s in zip(names, shares, strict=True)}
     assert next(iter(found)) == wanted.top
     for name, share in zip(wanted.classes, wanted.probabilities, strict=True):

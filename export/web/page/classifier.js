@@ -32,6 +32,7 @@ class Classifier {
   #probe;
   #left;
   #session;
+  #before = Promise.resolve(); // settled when the photos before are through
 
   constructor(facts, model, probe, runtimes) {
     this.facts = facts;
@@ -58,8 +59,18 @@ class Classifier {
     throw new PhotoError("The classifier does not run in this browser. Try a newer one, or another.");
   }
 
-  /** Return probabilities in the order of facts.classes; a runtime that fails is replaced. */
-  async probabilities(pixels) {
+  /**
+   * Return probabilities in the order of facts.classes. One photo at a time: WebGPU's runtime hangs
+   * for good when it is asked while it computes.
+   */
+  probabilities(pixels) {
+    const mine = this.#before.then(() => this.#compute(pixels));
+    this.#before = mine.catch(() => {});
+    return mine;
+  }
+
+  /** Compute; a runtime that fails is replaced. */
+  async #compute(pixels) {
     try {
       return softmax(await this.#run(pixels));
     } catch (error) {
