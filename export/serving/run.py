@@ -7,6 +7,7 @@ import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from threading import current_thread, main_thread
+from types import FrameType
 
 import uvicorn
 
@@ -38,11 +39,12 @@ def run(service: Service, host: str, port: int) -> None:
         proxy_headers=False,
         timeout_graceful_shutdown=math.ceil(service.limits.seconds) + 1,
     )
-    with listening(host, port) as door, _signals_end_here():
+    server = uvicorn.Server(config)
+    with listening(host, port) as door, _signals_end(server):
         _log.info("serving on http://%s:%d", host, port, extra={"event": "serving", "port": port})
         if not is_loopback(host):
             _log.warning("others can reach this address: it asks for no password and has no TLS")
-        uvicorn.Server(config).run(sockets=[door])
+        server.run(sockets=[door])
         _log.info("stopped", extra={"event": "stopped"})
 
 
@@ -67,13 +69,21 @@ def listening(host: str, port: int) -> Iterator[socket.socket]:
 
 
 @contextmanager
-def _signals_end_here() -> Iterator[None]:
-    """Keep uvicorn from raising again the signal that it ended on: to be stopped is no failure."""
+def _signals_end(server: uvicorn.Server) -> Iterator[None]:
+    """Let a signal end the server and no more than that: to be stopped is no failure.
+
+    uvicorn listens itself while it runs, and raises again what it ended on; what comes before it
+    listens counts as well.
+    """
     if current_thread() is not main_thread():
         yield
         return
+
+    def stop(_: int, __: FrameType | None) -> None:
+        server.should_exit = True
+
     numbers = (signal.SIGTERM, signal.SIGINT)
-    before = [(number, signal.signal(number, signal.SIG_IGN)) for number in numbers]
+    before = [(number, signal.signal(number, stop)) for number in numbers]
     try:
         yield
     finally:

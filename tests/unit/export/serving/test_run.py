@@ -13,7 +13,11 @@ from typing import Any
 import httpx
 import pytest
 
-from export.serving.run import listening
+import export.serving.run
+from export.runtime import Classifier
+from export.serving.limits import Limits
+from export.serving.run import listening, run
+from export.serving.service import Service
 from fedprompt.errors import FedpromptError
 
 from .conftest import encoded
@@ -112,6 +116,28 @@ def test_an_idle_connection_does_not_hold_the_end_up(serving: Serving) -> None:
         assert caller.recv(65536).startswith(b"HTTP/1.1 200 ")
         serving.process.send_signal(signal.SIGINT)
         assert serving.ended() == 0
+
+
+def test_a_signal_before_the_server_listens_is_not_lost(
+    classifier: Classifier, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It says that it serves just before; whoever reads that may stop it at once."""
+    told: list[str] = []
+
+    def info(message: str, *_: object, **__: object) -> None:
+        if not told:
+            signal.raise_signal(signal.SIGTERM)
+        told.append(message)
+
+    monkeypatch.setattr(export.serving.run._log, "info", info)
+    late = threading.Timer(20, signal.raise_signal, (signal.SIGINT,))  # instead of for ever
+    late.start()
+    before = signal.getsignal(signal.SIGTERM)
+    run(Service(classifier, Limits()), "127.0.0.1", free_port())
+    assert late.is_alive()
+    late.cancel()
+    assert told[-1] == "stopped"
+    assert signal.getsignal(signal.SIGTERM) is before
 
 
 def test_a_port_that_is_taken_is_named() -> None:
