@@ -14,6 +14,7 @@ from fedprompt.errors import DataError
 Pixels = npt.NDArray[np.uint8]
 Source = str | os.PathLike[str] | bytes | Image.Image | Pixels
 
+_MOST = 1 << 29  # bytes of a file: 64 million pixels of 16 bits, not compressed, take fewer
 _PNG_MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "I;16")  # what PNG keeps without loss
 
 
@@ -49,8 +50,18 @@ def _encoded(source: str | os.PathLike[str] | bytes | Image.Image) -> bytes:
     if isinstance(source, bytes):
         return source
     if not isinstance(source, Image.Image):
-        return Path(source).read_bytes()
+        return _read(Path(source))
     buffer = io.BytesIO()  # written without loss and read back, so that one rule decides
     kind = "PNG" if source.mode in _PNG_MODES else "TIFF"
     source.save(buffer, kind, exif=source.getexif())
     return buffer.getvalue()
+
+
+def _read(path: Path) -> bytes:
+    """Return a file's bytes; a device has no end, and a pipe waits for its writer."""
+    size = path.stat().st_size
+    if not path.is_file() or size > _MOST:
+        raise DataError(
+            f"it is no regular file of at most {_MOST:,} bytes (found {size:,}); give an image file"
+        )
+    return path.read_bytes()

@@ -1,3 +1,4 @@
+import os
 from pathlib import Path
 
 import numpy as np
@@ -49,3 +50,12 @@ def test_what_cannot_be_an_image_is_refused(tmp_path: Path) -> None:
 def test_names() -> None:
     assert name_of("a.png", 3) == "a.png"
     assert name_of(b"", 3) == "image 3"
+
+
+def test_what_has_no_end_is_not_read(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.png")
+    with (tmp_path / "huge.png").open("wb") as file:
+        file.truncate(1 << 40)  # takes no room on the disk
+    for path in ("/dev/zero", tmp_path / "pipe.png", tmp_path / "huge.png", tmp_path):
+        with pytest.raises(DataError, match="it is no regular file"):
+            pixels_of(path, "x")
