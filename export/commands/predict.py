@@ -86,4 +86,6 @@ def _predict_each(
 
 def _line(prediction: "Prediction") -> str:
     ranked = zip(prediction.classes, prediction.probabilities, strict=True)
-    return f"{prediction.name}: " + ", ".join(f"{name} {share:.1%}" for name, share in ranked)
+    line = f"{prediction.name}: " + ", ".join(f"{name} {share:.1%}" for name, share in ranked)
+    # names are a stranger's: a line break or a change of direction would say something else
+    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in line)

@@ -14,7 +14,7 @@ from export.commands.export import export as export_command
 from export.commands.predict import predict as predict_command
 from export.commands.verify import verify as verify_command
 from export.runtime import Classifier
-from export.write import Written
+from export.write import Written, write_classifier
 from fedprompt.artefact import Artefact
 from fedprompt.backbone.clip import FrozenClip
 from fedprompt.cli import command
@@ -235,6 +235,19 @@ def test_a_bad_image_does_not_stop_the_others(written: Written, tmp_path: Path) 
     assert report["errors"][0]["image"] == str(paths[1])
     lines = runner.invoke(command("predict", predict_command), [str(written.path), str(paths[0])])
     assert "%" in lines.stdout
+
+
+def test_a_class_name_is_shown_as_text_on_one_line(
+    clip: FrozenClip, constants: Any, tmp_path: Path
+) -> None:
+    none, names = np.zeros((0, 32, 32, 3), np.uint8), ("\x1b[2Ja", "b\nall is well", "c", "d", "e")
+    model, photo = tmp_path / "c.onnx", tmp_path / "x.png"
+    write_classifier(model, clip, constants, names, none, artefact_sha256="")
+    Image.new("RGB", (40, 40)).save(photo)
+    shown = call("predict", predict_command, model, photo)
+    assert "\x1b" not in shown
+    assert len(shown.splitlines()) == 2
+    assert "b\N{REPLACEMENT CHARACTER}all is well" in shown
 
 
 @pytest.mark.parametrize("function", [verify_command, predict_command])
