@@ -80,6 +80,11 @@ class Parity:
             return self.loss < self.loss_bound
         return self.agreement >= self.agreement_bound
 
+    @property
+    def coarse(self) -> bool:
+        """Say whether one image more or less is a larger loss than the bound."""
+        return self.loss is not None and self.images * (self.loss_bound or 1) < 1
+
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON values; an infinite difference is written as the largest float."""
         largest = min(self.largest, float(np.finfo(np.float64).max))

@@ -17,7 +17,7 @@ from fedprompt.errors import GraphError
 
 COUNT = 8
 _CELLS = (2, 4, 8, 16, 32)  # along one side
-_MOST = 1024  # probes a file may ask for
+_MOST = 64  # probes a file may ask for, each an image of the graph's size
 
 
 @dataclass(frozen=True, kw_only=True)

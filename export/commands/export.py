@@ -232,6 +232,8 @@ def _report(written: "Written") -> dict[str, Any]:
 
 
 def _lines(written: "Written") -> str:
+    from export.parity import Parity
+
     real = written.parity or "no real images were compared: give --data"
     lines = [
         f"wrote {written.path}: {written.size / 1e6:.1f} MB, {written.nodes} operators, "
@@ -240,6 +242,11 @@ def _lines(written: "Written") -> str:
         f"against torch, stored probes: {written.probes}",
     ]
     lines += [f"step: {rung}" for rung in written.ladder]
+    if isinstance(real, Parity) and real.coarse:
+        lines.append(
+            f"{real.images} labelled images cannot show the loss of a point of accuracy; give more "
+            "with --data"
+        )
     if written.forced:
         lines.append("the bounds are broken and the file was forced; its metadata says so")
     return "\n".join(lines)

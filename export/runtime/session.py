@@ -1,5 +1,6 @@
 """Open an ONNX Runtime session on the bytes of a checked file."""
 
+import logging
 from typing import Any
 
 from export.metadata import GraphMetadata
@@ -7,6 +8,7 @@ from export.runtime import providers
 from export.safety import harden
 from fedprompt.errors import GraphError, ProviderError
 
+log = logging.getLogger("fedprompt.session")
 Session = Any  # onnxruntime.InferenceSession, imported only when it is there
 
 
@@ -91,7 +93,13 @@ def open_classifier(
     metadata = read_metadata(session)
     if provider is None and metadata.flavour == "portable":
         session = _better(data, session, available, threads)
-    providers.check_fallback(provider, session.get_providers(), allow_cpu=allow_cpu)
+    running = session.get_providers()
+    providers.check_fallback(provider, running, allow_cpu=allow_cpu)
+    if provider is None and chosen[0] != running[0]:
+        log.warning(
+            "%s did not start; this runs on %s. `fedprompt doctor` says what is missing; ask for "
+            "the provider cpu if that is meant", chosen[0], running[0],
+        )  # fmt: skip
     if cuda_graphs and session.get_providers()[0] != providers.CUDA:
         raise ProviderError(
             f"CUDA graphs were asked for on {session.get_providers()[0]}; they need the provider "

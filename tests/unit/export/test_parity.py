@@ -103,3 +103,12 @@ def test_probes_below_fp32_may_change_places() -> None:
 def test_a_precision_of_a_later_release_is_explained() -> None:
     with pytest.raises(GraphError, match=r"'int4'.*upgrade"):
         compare(EXPECTED, EXPECTED, "int4")
+
+
+@pytest.mark.parametrize(("images", "coarse"), [(99, True), (100, False)])
+def test_few_labelled_images_cannot_show_the_bound(images: int, coarse: bool) -> None:
+    logits = np.eye(10, dtype=np.float32)[np.arange(images) % 10]
+    labels = np.arange(images, dtype=np.int64) % 10
+    assert compare(logits, logits, "int8", labels).coarse is coarse
+    assert not compare(logits, logits, "int8").coarse  # agreement decides
+    assert not compare(logits, logits, "fp16", labels).coarse

@@ -122,11 +122,16 @@ class Listing:
 
 @pytest.mark.parametrize("raises", [False, True])
 def test_onnxruntime_gpu_without_a_driver(
-    monkeypatch: pytest.MonkeyPatch, classifier_file: Path, raises: bool
+    monkeypatch: pytest.MonkeyPatch,
+    classifier_file: Path,
+    raises: bool,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     library = Listing(raises=raises)
     monkeypatch.setattr(providers, "onnx_runtime", lambda: library)
-    assert Classifier(classifier_file).providers == (CPU,)  # allowed, and shown
+    assert Classifier(classifier_file).providers == (CPU,)  # allowed, and told
+    [told] = caplog.messages
+    assert told.startswith(f"{CUDA} did not start; this runs on {CPU}")
     assert library.asked[0] == [CUDA, CPU]  # no TensorRT for a graph with fused operators
     with pytest.raises(ProviderError, match="only the CPU"):
         Classifier(classifier_file, allow_cpu=False)
