@@ -31,7 +31,7 @@ from server.deployment.folder import DeploymentFolder
 ROOT = Path(__file__).parents[1]
 SCRIPTS = Path(sys.executable).parent
 CLASSES = ("red", "green", "blue")
-PATIENCE = 300.0  # seconds until something counts as hung, on a busy machine
+PATIENCE = 600.0  # seconds until something counts as hung, on a busy machine
 _MARK = "FEDPROMPT_TEST_MARK"
 _END = 30.0  # seconds a process that was told to end may take
 _TAIL = 6000  # characters of a log that a failed test shows

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 Found = TypeVar("Found")
-_WAIT = 60.0  # seconds, until a test gives up
+_WAIT = 180.0  # seconds, until a test gives up
 
 
 def until(look: Callable[[], Found]) -> Found:

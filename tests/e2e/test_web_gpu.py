@@ -25,9 +25,9 @@ def test_webgpu_answers_as_python_does(tmp_path: Path) -> None:
     with served(tmp_path / "page") as (address, _), chromium(*GRAPHICS) as browser:
         page = browser.new_page()
         page.goto(address)
-        expect(page.locator("#facts")).to_contain_text("WebGPU", timeout=120_000)
+        expect(page.locator("#facts")).to_contain_text("WebGPU", timeout=240_000)
         page.set_input_files("#photo", photo)
-        expect(page.locator("#result")).to_be_visible(timeout=60_000)
+        expect(page.locator("#result")).to_be_visible(timeout=180_000)
         assert "WebGPU" in page.locator("#facts").inner_text(), "it did not fail and fall back"
         page.locator("#rest").evaluate("(details) => { details.open = true; }")
         names = page.locator("#all th").all_inner_texts()

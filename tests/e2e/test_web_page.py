@@ -106,7 +106,7 @@ def browser() -> Iterator[Browser]:
 def page(browser: Browser, address: str) -> Iterator[Page]:
     page = browser.new_page()
     page.goto(address)
-    expect(page.locator("#photo")).to_be_enabled(timeout=60_000)
+    expect(page.locator("#photo")).to_be_enabled(timeout=180_000)
     yield page
     page.close()
 
@@ -171,7 +171,7 @@ def test_the_last_photo_wins(page: Page, folder: Path, photo: Path, tmp_path: Pa
 
 def test_the_keyboard_is_enough(page: Page, photo: Path) -> None:
     page.reload()
-    expect(page.locator("#photo")).to_be_enabled(timeout=60_000)
+    expect(page.locator("#photo")).to_be_enabled(timeout=180_000)
     page.keyboard.press("Tab")
     expect(page.get_by_label("Drop a photo here or choose one")).to_be_focused()
     page.evaluate("photo.addEventListener('click', () => { window.opened = true; })")
@@ -258,7 +258,7 @@ def test_nothing_leaves_the_page(browser: Browser, folder: Path, photo: Path) ->
             "request", lambda r: asked.append((r.method, r.url, r.post_data_buffer is not None))
         )
         page.goto(address)
-        expect(page.locator("#photo")).to_be_enabled(timeout=60_000)
+        expect(page.locator("#photo")).to_be_enabled(timeout=180_000)
         before = len(seen)
         page.set_input_files("#photo", photo)
         expect(page.locator("#result")).to_be_visible()
@@ -322,7 +322,7 @@ def test_a_runtime_that_does_not_load_is_replaced(
     page.add_init_script(ADAPTER)
     page.route("**/webgpu.js", lambda route: route.abort())
     page.goto(address)
-    expect(page.locator("#facts")).to_contain_text("WebAssembly", timeout=60_000)
+    expect(page.locator("#facts")).to_contain_text("WebAssembly", timeout=180_000)
     page.set_input_files("#photo", photo)
     expect(page.locator("#result")).to_be_visible()
     assert answers(page) == expected(folder, photo)
@@ -350,7 +350,7 @@ def test_a_runtime_that_answers_something_else_is_not_used(browser: Browser, add
     page.route("**/classifier.json", lambda route: route.fulfill(json=facts))
     page.goto(address)
     expect(page.get_by_role("alert")).to_contain_text(
-        "does not run in this browser", timeout=60_000
+        "does not run in this browser", timeout=180_000
     )
     expect(page.locator("#photo")).to_be_disabled()
     page.close()

@@ -192,9 +192,9 @@ def test_flwr_run_of_the_repository_ends_in_the_same_bytes(images, reference, tm
     with ray_engine._superlink(tmp_path) as flower:
         federation = "num-supernodes=3 client-resources-num-cpus=1"
         run = flower.submit(root, "--federation-config", federation, "--run-config", overrides)
-        end = time.monotonic() + 400
+        end = time.monotonic() + 1200  # on a busy machine Ray alone takes minutes
         while not flower.status(run).startswith("finished"):
             assert time.monotonic() < end, (tmp_path / "flower-superlink.log").read_text()[-2000:]
-            time.sleep(1)
+            time.sleep(5)  # each question is a process of its own
     outcome.raise_failure(tmp_path / "run")
     assert equal(Artefact.load(tmp_path / "run" / "artefact"), reference[0])

@@ -54,7 +54,7 @@ class Serving:
         self.lines += list(self.process.stderr)
 
     def ended(self) -> int:
-        code = self.process.wait(60)
+        code = self.process.wait(180)
         self.reader.join(60)
         return code
 

@@ -65,7 +65,7 @@ def run(tmp_path, *lines: str, leaving: bool = False) -> str:
     child.stdin.write("go\n")
     child.stdin.close()
     assert chatter.join(20)
-    child.wait(20)
+    child.wait(60)
     return (tmp_path / "logs" / "flower.log").read_text()
 
 

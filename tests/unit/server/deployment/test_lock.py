@@ -71,7 +71,7 @@ def test_the_children_of_a_dead_server_are_ended_by_the_next_one(path, monkeypat
     try:
         with lock.held(path):
             assert lock.children(path) == []
-        assert left.wait(10) == -9
+        assert left.wait(60) == -9
     finally:
         end(left)
 
@@ -80,7 +80,7 @@ def test_children_that_end_by_themselves_are_not_killed(path):
     with lock.held(path) as file:
         brief = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(0.5)"], stdin=file)
         lock.end_children(path, 20)
-    assert brief.wait(20) == 0
+    assert brief.wait(60) == 0
 
 
 def test_a_lock_file_that_names_nobody_is_no_hindrance(path):
