@@ -12,10 +12,12 @@ from pathlib import Path
 
 import brotli
 from filelock import FileLock
-from playwright.sync_api import Browser, sync_playwright
+from playwright.sync_api import Browser, expect, sync_playwright
 
 from fedprompt.data.cache import cache_folder
 from fedprompt.npm import Package, fetch_files
+
+expect.set_options(timeout=60_000)  # milliseconds, on a busy machine
 
 PACKAGE = Package(
     name="@sparticuz/chromium",
