@@ -11,10 +11,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from types import FrameType
-from typing import Any
+from typing import Any, get_type_hints
 
 import click
 import typer
+from typer.core import TyperArgument
+from typer.models import ArgumentInfo
 
 from fedprompt import logs
 from fedprompt.errors import FedpromptError
@@ -127,7 +129,17 @@ def command(name: str, function: Callable[..., None]) -> click.Command:
     app = typer.Typer(add_completion=False, rich_markup_mode="markdown")
     app.command(name)(function)
     made: click.Command = typer.main.get_command(app)
+    _explain_arguments(made, function)
     return made
+
+
+def _explain_arguments(made: click.Command, function: Callable[..., None]) -> None:
+    """Put back the help of arguments, which click 8.5 takes from the typer of this range."""
+    hints = get_type_hints(function, include_extras=True)
+    for parameter in made.params:
+        for note in getattr(hints.get(parameter.name or ""), "__metadata__", ()):
+            if isinstance(parameter, TyperArgument) and isinstance(note, ArgumentInfo):
+                parameter.help = note.help
 
 
 HELP = {"help_option_names": ["-h", "--help"]}

@@ -64,6 +64,11 @@ def test_every_verb_resolves_and_explains_itself(name: str) -> None:
     assert ("--json" in shown.output) == (name != "serve")  # which ends when it is told to
 
 
+def test_help_explains_arguments_too() -> None:
+    shown = CliRunner().invoke(command("report", resolve(COMMANDS["report"][0])), ["--help"])
+    assert "Folder of a run, as simulate leaves it." in shown.output
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_an_error_is_one_line_and_its_exit_code(verb, kind: type[FedpromptError]) -> None:
     verb(failing(kind("found this,\n  expected that")))
