@@ -45,7 +45,9 @@ def read_model(path: Path, *, max_bytes: int = MAX_BYTES) -> bytes:
     try:  # without O_NONBLOCK a pipe would wait for its writer
         descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
     except OSError as error:
-        raise GraphError(f"{path} could not be opened: {error.strerror}") from None
+        raise GraphError(
+            f"{path} could not be opened: {error.strerror}; give what `fedprompt export` wrote"
+        ) from None
     try:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode) or not 0 < status.st_size <= max_bytes:

@@ -181,7 +181,8 @@ def _read(path: Path, limit: int) -> bytes:
         near = [p.name for p in path.parent.glob("*") if p.suffix in _PICKLED]
         extra = f"; {', '.join(near)} is never opened (pickle)" if near else ""
         raise ArtefactError(
-            f"{path} does not exist{extra}; an artefact is a folder with {WEIGHTS} and {CONFIG}"
+            f"{path} does not exist{extra}; give the folder of a run, or of an artefact, "
+            f"which holds {WEIGHTS} and {CONFIG}"
         )
     if path.stat().st_size > limit:
         raise ArtefactError(f"{path} has {path.stat().st_size:,} bytes; at most {limit:,} are read")

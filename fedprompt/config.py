@@ -179,7 +179,7 @@ def _read(path: Path) -> dict[str, object]:
             raise ConfigError(f"{path} is larger than {MAX_BYTES:,} bytes; give a file of settings")
         return toml.loads(data.decode())
     except OSError as error:
-        raise ConfigError(f"{path} could not be read: {error.strerror}; give --config") from None
+        raise ConfigError(f"{path} could not be read: {error.strerror}; check --config") from None
     except ValueError as error:  # also a number of 5,000 digits
         raise ConfigError(f"{path} is not TOML: {error}") from None
 

@@ -45,7 +45,7 @@ def check_vacant(config: ServerConfig) -> None:
     if old and not (config.resume or config.overwrite):
         raise ConfigError(
             f"{config.output} holds an earlier run up to {old[-1].stem}; continue it with "
-            "--resume, give another --output, or set server.overwrite=true"
+            "--resume, give another --output, or replace it with --set server.overwrite=true"
         )
 
 

@@ -52,7 +52,7 @@ def read_run(path: Path) -> RunFolder:
     if not (lines or artefact or predictions):
         raise CheckpointError(
             f"{path} holds no run: found neither {RECORD} with a whole round nor {ARTEFACT}/ nor "
-            f"{PREDICTIONS}; make one with fedprompt simulate --set server.output={path}"
+            f"{PREDICTIONS}; make one with fedprompt simulate --output FOLDER"
         )
     settings, ended = _read_settings(path / SETTINGS), outcome.read(path)
     return RunFolder(path, tuple(lines), torn, artefact, predictions, settings, ended)
