@@ -59,5 +59,5 @@ def sync_folder(folder: Path) -> None:
 def _explain(path: Path, error: OSError) -> str:
     return (
         f"{path} could not be written: {error.strerror}; nothing was changed. "
-        "Free some space or give another --output folder."
+        "If the disk is full free some space, or give another --output folder."
     )
