@@ -149,7 +149,7 @@ HELP = {"help_option_names": ["-h", "--help"]}
     cls=LazyGroup,
     program="fedprompt",
     verbs=COMMANDS,
-    hint="a simulation goes on with --resume",
+    hint="`fedprompt simulate` goes on with --resume",
     context_settings=HELP,
 )
 @click.version_option(package_name="fedprompt")

@@ -9,6 +9,7 @@ from client.evaluate import predict
 from client.fit_run import fit_run
 from client.scoring import metrics
 from client.workbench import Workbench, open_workbench
+from fedprompt.artefact import CONFIG
 from fedprompt.config import load, section
 from fedprompt.errors import ConfigError
 from fedprompt.identity import canonical_json
@@ -24,6 +25,9 @@ def train(
     config: ConfigOption = None,
     override: SetOption = None,
     output: Annotated[Path, typer.Option(help="Folder of the artefact.")] = Path("runs/local"),
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace the artefact that lies there.")
+    ] = False,
     json: JsonOption = False,
 ) -> None:
     """Tune a prompt on this machine's images alone and save its artefact.
@@ -32,6 +36,11 @@ def train(
     Example: fedprompt train --set data.source=photos/ --set data.shots=16 --set fit.epochs=50
     """
     flat = load(config, override or ())
+    if (output / CONFIG).exists() and not overwrite:
+        raise ConfigError(
+            f"{output} holds a prompt already; give another --output, or replace it with "
+            "--overwrite"
+        )
     bench = open_workbench(flat)
     settings = section(flat, "prompt", PromptConfig)
     if settings.personal != "global":

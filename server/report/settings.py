@@ -11,7 +11,11 @@ _APART = frozenset({"classes", "trained"})  # long lists; the classes are shown 
 
 def setting_rows(run: RunFolder) -> list[Row]:
     """Return every setting that is known: the run's own, then what the artefact adds."""
-    rows = [(key, _show(value)) for key, value in sorted(run.settings.items())]
+    known = dict(run.settings)
+    if known.get("privacy.noise_multiplier") == 0:  # its budget would read as a promise
+        known = {key: value for key, value in known.items() if not key.startswith("privacy.")}
+        known["privacy"] = "off"
+    rows = [(key, _show(value)) for key, value in sorted(known.items())]
     described = _flatten(run.artefact.metadata) if run.artefact else iter(())
     return rows + [(key, value) for key, value in described if not _is_hash(key)]
 

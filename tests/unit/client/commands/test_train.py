@@ -21,10 +21,12 @@ def photos(clip: FrozenClip, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
     return image_folder(tmp_path / "photos", ("cat", "dog"), 12)
 
 
-def call(photos: Path, output: Path, *settings: str) -> Result:
+def call(photos: Path, output: Path, *settings: str, flags: tuple[str, ...] = ()) -> Result:
     sets = [f"data.source={photos}", "fit.epochs=8", "fit.batch=4", *settings]
     arguments = [part for value in sets for part in ("--set", value)]
-    return CliRunner().invoke(group, ["train", "--output", str(output), "--json", *arguments])
+    return CliRunner().invoke(
+        group, ["train", "--output", str(output), "--json", *arguments, *flags]
+    )
 
 
 def test_it_leaves_the_prompt_that_it_scored(
@@ -104,3 +106,14 @@ def test_a_full_disk_leaves_no_artefact(
     done = call(photos, tmp_path / "out")
     assert done.exit_code == 12
     assert not (tmp_path / "out").exists()
+
+
+def test_a_prompt_is_replaced_only_if_that_is_said(photos: Path, tmp_path: Path) -> None:
+    assert call(photos, tmp_path / "out").exit_code == 0
+    first = Artefact.load(tmp_path / "out").sha256
+    refused = call(photos, tmp_path / "out", "prompt.seed=5")
+    assert refused.exit_code == 2
+    assert "holds a prompt already" in refused.stderr
+    assert Artefact.load(tmp_path / "out").sha256 == first
+    assert call(photos, tmp_path / "out", "prompt.seed=5", flags=("--overwrite",)).exit_code == 0
+    assert Artefact.load(tmp_path / "out").sha256 != first

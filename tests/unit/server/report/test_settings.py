@@ -24,3 +24,12 @@ def test_settings_and_hashes_are_told_apart():
 
 def test_nothing_is_known():
     assert setting_rows(RunFolder(Path("r"))) == hash_rows(RunFolder(Path("r"))) == []
+
+
+def test_a_budget_that_nothing_spends_is_not_shown():
+    budget = {"privacy.epsilon": 8.0, "privacy.noise_multiplier": 0.0, "server.rounds": 3}
+    assert setting_rows(RunFolder(Path("r"), settings=budget)) == [
+        ("privacy", "off"), ("server.rounds", "3"),
+    ]  # fmt: skip
+    private = budget | {"privacy.noise_multiplier": 1.0}
+    assert ("privacy.epsilon", "8") in setting_rows(RunFolder(Path("r"), settings=private))
