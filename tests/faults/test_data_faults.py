@@ -176,6 +176,7 @@ def test_F27_a_bomb_takes_no_memory(kind):
     assert grown < 50_000  # kilobytes; the pixels would take 432 MB and 768 MB
 
 
+@pytest.mark.slow
 def test_F27_prediction_goes_on_past_a_bad_image(tmp_path, photos):
     passed(*train(photos, tmp_path / "out"))
     model = tmp_path / "classifier.onnx"

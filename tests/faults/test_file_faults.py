@@ -495,6 +495,7 @@ def test_F32_a_breach_of_parity_writes_nothing(saved, tmp_path, monkeypatch):
     assert everything(tmp_path) == {output: b"the old one"}
 
 
+@pytest.mark.slow
 def test_F32_forced_it_is_written_and_the_file_says_so(saved, tmp_path, monkeypatch):
     output = tmp_path / "classifier.onnx"
     _off_by(monkeypatch, 0.01)

@@ -241,6 +241,7 @@ def test_a_dataset_of_the_hub_without_internet(offline: None, tmp_path: Path, ve
     assert left(tmp_path / "out") == set()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("verb", LEARN)
 def test_a_backbone_of_the_hub_without_internet(
     offline: None, tmp_path: Path, photos: Path, verb: str
