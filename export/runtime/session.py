@@ -95,17 +95,23 @@ def open_classifier(
         session = _better(data, session, available, threads)
     running = session.get_providers()
     providers.check_fallback(provider, running, allow_cpu=allow_cpu)
-    if provider is None and chosen[0] != running[0]:
-        log.warning(
-            "%s did not start; this runs on %s. `fedprompt doctor` says what is missing; ask for "
-            "the provider cpu if that is meant", chosen[0], running[0],
-        )  # fmt: skip
-    if cuda_graphs and session.get_providers()[0] != providers.CUDA:
+    if provider is None:
+        _tell_fallback(chosen[0], running[0])
+    if cuda_graphs and running[0] != providers.CUDA:
         raise ProviderError(
-            f"CUDA graphs were asked for on {session.get_providers()[0]}; they need the provider "
+            f"CUDA graphs were asked for on {running[0]}; they need the provider "
             "cuda: ask for that, or leave graphs off"
         )
     return session, metadata
+
+
+def _tell_fallback(first: str, running: str) -> None:
+    """Say that a GPU was there to be tried and did not start; what is better is no fall back."""
+    if running == providers.CPU and first != providers.CPU:
+        log.warning(
+            "%s did not start; this runs on %s. `fedprompt doctor` says what is missing; ask for "
+            "the provider cpu if that is meant", first, running,
+        )  # fmt: skip
 
 
 def start(

@@ -161,3 +161,31 @@ def test_a_portable_graph_opens_where_tensorrt_s_libraries_are_missing(
     assert Classifier(path).providers == (CPU,)
     # each that may be better is tried, and left as it is not what then runs
     assert library.asked == [[CUDA, CPU], [TENSORRT, CPU], [OPENVINO, CPU]]
+
+
+class Better(Listing):
+    """Stand in for onnxruntime-openvino: no CUDA, and OpenVINO takes what is portable."""
+
+    def get_available_providers(self) -> list[str]:
+        return [OPENVINO, CPU]
+
+    def InferenceSession(self, data: bytes, options: Any, **settings: Any) -> Any:
+        asked = [name for name, _ in settings["providers"]]
+        session = onnxruntime.InferenceSession(data, options, providers=[CPU])
+        session.get_providers = lambda: asked
+        return session
+
+
+def test_what_is_better_than_the_first_choice_is_no_fall_back(
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    clip: FrozenClip,
+    constants: Any,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    path, none = tmp_path / "c.onnx", np.zeros((0, 32, 32, 3), np.uint8)
+    recipe = Recipe("portable", "fp32")
+    write_classifier(path, clip, constants, tuple("abcde"), none, artefact_sha256="", recipe=recipe)
+    monkeypatch.setattr(providers, "onnx_runtime", Better)
+    assert Classifier(path).providers[0] == OPENVINO
+    assert not caplog.messages
