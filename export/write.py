@@ -38,6 +38,38 @@ class Written:
     ladder: tuple[Rung, ...]
     forced: bool
 
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON values."""
+        return {
+            "output": str(self.path),
+            "bytes": self.size,
+            "nodes": self.nodes,
+            "flavour": self.flavour,
+            "precision": self.precision,
+            "parity": None if self.parity is None else self.parity.to_dict(),
+            "probes": self.probes.to_dict(),
+            "ladder": [rung.to_dict() for rung in self.ladder],
+            "forced": self.forced,
+        }
+
+    def __str__(self) -> str:
+        real = self.parity or "no real images were compared: give --data"
+        lines = [
+            f"wrote {self.path}: {self.size / 1e6:.1f} MB, {self.nodes} operators, "
+            f"{self.flavour}, {self.precision}",
+            f"against torch, real images: {real}",
+            f"against torch, stored probes: {self.probes}",
+        ]
+        lines += [f"step: {rung}" for rung in self.ladder]
+        if self.parity and self.parity.coarse:
+            lines.append(
+                f"{self.parity.images} labelled images cannot show the loss of a point of accuracy;"
+                " give more with --data"
+            )
+        if self.forced:
+            lines.append("the bounds are broken and the file was forced; its metadata says so")
+        return "\n".join(lines)
+
 
 def write_classifier(
     path: Path,

@@ -36,11 +36,8 @@ def train(
     Example: fedprompt train --set data.source=photos/ --set data.shots=16 --set fit.epochs=50
     """
     flat = load(config, override or ())
-    if (output / CONFIG).exists() and not overwrite:
-        raise ConfigError(
-            f"{output} holds a prompt already; give another --output, or replace it with "
-            "--overwrite"
-        )
+    if not overwrite:
+        _check_vacant(output)
     bench = open_workbench(flat)
     settings = section(flat, "prompt", PromptConfig)
     if settings.personal != "global":
@@ -72,6 +69,14 @@ def train(
         f"artefact in {output}",
         as_json=json,
     )
+
+
+def _check_vacant(output: Path) -> None:
+    if (output / CONFIG).exists():
+        raise ConfigError(
+            f"{output} holds a prompt already; give another --output, or replace it with "
+            "--overwrite"
+        )
 
 
 def _accuracy(bench: Workbench, prompt: Prompt) -> float:

@@ -15,7 +15,6 @@ from fedprompt.options import ConfigOption, JsonOption, SetOption, show
 
 if TYPE_CHECKING:
     from export.load import RealImages
-    from export.write import Written
     from fedprompt.artefact import Artefact
     from fedprompt.backbone.clip import FrozenClip
     from fedprompt.config import Scalar
@@ -144,7 +143,7 @@ def _classifier(path: Path, ordered: _Ordered) -> Told:
         calibration=ordered.real.calibration,
         force=ordered.force,
     )
-    return _report(written), _lines(written)
+    return written.to_dict(), str(written)
 
 
 def _bundle(folder: Path, ordered: _Ordered) -> Told:
@@ -159,12 +158,12 @@ def _bundle(folder: Path, ordered: _Ordered) -> Told:
         recipe=ordered.recipe,
         force=ordered.force,
     )
-    report = _report(bundle.classifier) | {
+    report = bundle.classifier.to_dict() | {
         "output": str(folder),
         "class_vectors_largest": bundle.vectors,
     }
     added = f"against torch, class vectors: largest difference {bundle.vectors:.3g}"
-    return report, f"{_lines(bundle.classifier)}\n{added}"
+    return report, f"{bundle.classifier}\n{added}"
 
 
 def _repository(folder: Path, ordered: _Ordered, *, tensorrt: bool) -> Told:
@@ -215,38 +214,3 @@ def _real_images(
         if required:
             raise
         return no_images(clip.preprocessing)
-
-
-def _report(written: "Written") -> dict[str, Any]:
-    return {
-        "output": str(written.path),
-        "bytes": written.size,
-        "nodes": written.nodes,
-        "flavour": written.flavour,
-        "precision": written.precision,
-        "parity": None if written.parity is None else written.parity.to_dict(),
-        "probes": written.probes.to_dict(),
-        "ladder": [rung.to_dict() for rung in written.ladder],
-        "forced": written.forced,
-    }
-
-
-def _lines(written: "Written") -> str:
-    from export.parity import Parity
-
-    real = written.parity or "no real images were compared: give --data"
-    lines = [
-        f"wrote {written.path}: {written.size / 1e6:.1f} MB, {written.nodes} operators, "
-        f"{written.flavour}, {written.precision}",
-        f"against torch, real images: {real}",
-        f"against torch, stored probes: {written.probes}",
-    ]
-    lines += [f"step: {rung}" for rung in written.ladder]
-    if isinstance(real, Parity) and real.coarse:
-        lines.append(
-            f"{real.images} labelled images cannot show the loss of a point of accuracy; give more "
-            "with --data"
-        )
-    if written.forced:
-        lines.append("the bounds are broken and the file was forced; its metadata says so")
-    return "\n".join(lines)
