@@ -94,21 +94,30 @@ class FrozenClip(nn.Module):
         return PromptedImages(tower) if PromptedImages.fits(tower) else tower.encode
 
     def tokenize(self, texts: Sequence[str]) -> Tokens:
-        """Return token ids [classes length] on the model's device.
+        """Return token ids [texts length] on the model's device.
 
         Raises
         ------
         BackboneError
             A text is longer than the tower reads; open_clip would cut it in silence.
         """
+        tokens, cut = self.tokenize_cut(texts)
+        if cut:
+            raise BackboneError(
+                f"{texts[cut[0]][:60]!r} does not fit the {tokens.shape[1]} tokens that the text "
+                "tower reads; shorten it"
+            )
+        return tokens
+
+    def tokenize_cut(self, texts: Sequence[str]) -> tuple[Tokens, list[int]]:
+        """Return token ids [texts length], and the indices of the texts that open_clip cut."""
         tokens = self.tokenizer(list(texts))
-        for text, row in zip(texts, tokens, strict=True):
-            if row[-1] != 0 and torch.equal(row, self.tokenizer([f"{text} more words"])[0]):
-                raise BackboneError(
-                    f"{text[:60]!r} does not fit the {tokens.shape[1]} tokens that the text tower "
-                    "reads; shorten the class name, the template or the prompt"
-                )
-        return tokens.to(self.device)
+        cut = [
+            index
+            for index, (text, row) in enumerate(zip(texts, tokens, strict=True))
+            if row[-1] != 0 and torch.equal(row, self.tokenizer([f"{text} more words"])[0])
+        ]
+        return tokens.to(self.device), cut
 
     def encode_text(self, tokens: Tokens, prompts: TextPrompts | None = None) -> TextFeatures:
         """Return class features, not normalised; without prompts they are open_clip's own."""

@@ -7,7 +7,7 @@ from torch.nn import functional as F
 
 from fedprompt.backbone.class_encoder import PLAIN, Speedups, class_encoder
 from fedprompt.backbone.clip import FrozenClip
-from fedprompt.errors import BackboneError
+from fedprompt.errors import BackboneError, DataError, PromptError
 from fedprompt.prompts.words import class_text, spoken_template
 from fedprompt.types import TextFeatures, TextTokens, Tokens
 
@@ -38,7 +38,7 @@ class ClassTexts:
         speedups: Speedups | None = None,
     ) -> None:
         self._clip, self._length, self._count = clip, length, len(classes)
-        self._tokens = clip.tokenize(placeholder_texts(classes, template, length))
+        self._tokens = class_tokens(clip, classes, spoken_template(template, length))
         _check_placeholders(clip, self._tokens, length)
         self._speedups = speedups or Speedups()
         self._encode = class_encoder(clip, self._tokens, length, self._speedups)
@@ -63,6 +63,32 @@ class ClassTexts:
         self._speedups = replace(self._speedups, chunk=at_once // 2)
         self._encode = class_encoder(self._clip, self._tokens, self._length, self._speedups)
         return True
+
+
+def class_tokens(clip: FrozenClip, classes: Sequence[str], template: str) -> Tokens:
+    """Return the token ids [classes length] of each class's text.
+
+    Raises
+    ------
+    PromptError
+        The template leaves no room for a name.
+    DataError
+        A class name is too long for the text tower.
+    """
+    tokens, cut = clip.tokenize_cut([class_text(template, name) for name in classes])
+    if not cut:
+        return tokens
+    most = tokens.shape[1]
+    if clip.tokenize_cut([class_text(template, "X")])[1]:
+        raise PromptError(
+            f"the prompt and the words of data.template take all {most} tokens that the text tower "
+            "reads, and leave none for a class name; set a smaller prompt.tokens, or a shorter "
+            "data.template"
+        )
+    raise DataError(
+        f"the class name {classes[cut[0]][:60]!r} does not fit: the prompt, data.template and the "
+        f"name may take {most} tokens of the text tower together; shorten the name"
+    )
 
 
 def placeholder_texts(classes: Sequence[str], template: str, length: int) -> list[str]:

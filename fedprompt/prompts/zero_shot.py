@@ -6,6 +6,7 @@ import torch
 from torch.nn import functional as F
 
 from fedprompt.backbone.clip import FrozenClip
+from fedprompt.prompts.class_texts import class_tokens
 from fedprompt.types import TextFeatures
 
 
@@ -16,7 +17,6 @@ def zero_shot_vectors(clip: FrozenClip, classes: Sequence[str], *templates: str)
     Of several templates: the mean of their unit vectors, made of length one again, as CLIP's
     authors ensemble them.
     """
-    names = [name.replace("_", " ") for name in classes]
-    texts = [[template.format(name) for name in names] for template in templates]
-    found = [F.normalize(clip.encode_text(clip.tokenize(rows)), dim=-1) for rows in texts]
+    tokens = [class_tokens(clip, classes, template) for template in templates]
+    found = [F.normalize(clip.encode_text(rows), dim=-1) for rows in tokens]
     return found[0] if len(found) == 1 else F.normalize(torch.stack(found).mean(0), dim=-1)
