@@ -1,10 +1,16 @@
-"""Read ``host:port``, as it stands in bundles, settings and on command lines."""
+"""Read ``host:port``, as it stands in bundles, settings and on command lines, and listen there."""
 
+import errno
 import ipaddress
 import re
+import socket
 
 from fedprompt.errors import ConfigError
 
+EXAMPLES = ("fed.example.org:9092", "192.0.2.7:9092", "[2001:db8::7]:9092")
+IPV4, EVERY = "0.0.0.0", "::"  # noqa: S104 (interfaces: all of IPv4; all of both families)
+
+_ABSENT = {errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT}  # this machine has no such address
 _HOST = re.compile(r"(?=.{1,253}$)[A-Za-z0-9_]([A-Za-z0-9_-]{0,62})(\.[A-Za-z0-9_-]{1,63})*\.?")
 
 
@@ -18,15 +24,20 @@ def split(address: str) -> tuple[str, int]:
     """
     host, _, port = address.rpartition(":")
     bare = host[1:-1] if host.startswith("[") and host.endswith("]") else host
-    named = is_ip(bare) if ":" in bare else bool(_HOST.fullmatch(bare))
+    # a zone, as in fe80::1%eth0, means another interface on each machine and is in no certificate
+    named = is_ip(bare) and "%" not in bare if ":" in bare else bool(_HOST.fullmatch(bare))
     bracketed = bare != host
     numbered = port.isascii() and port.isdigit() and len(port) <= 5 and 1 <= int(port) <= 65535
     if not named or not numbered or bracketed != (":" in bare):
         raise ConfigError(
-            f"{address!r:.300} is no address; expected host:port, such as "
-            "fed.example.org:9092, 192.0.2.7:9092 or [2001:db8::7]:9092"
+            f"{address!r:.300} is no address; expected host:port, such as {', '.join(EXAMPLES)}"
         )
     return bare, int(port)
+
+
+def join(host: str, port: int) -> str:
+    """Return ``host:port``, as a URL has it: an IPv6 host in brackets."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def is_ip(host: str) -> bool:
@@ -41,3 +52,57 @@ def is_ip(host: str) -> bool:
 def is_loopback(host: str) -> bool:
     """Tell whether a host is this machine and nobody else can reach it."""
     return host == "localhost" or (is_ip(host) and ipaddress.ip_address(host).is_loopback)
+
+
+def interface(host: str) -> str:
+    """Return the interface to listen on for those who dial ``host``.
+
+    What only this machine can dial is listened on itself. Otherwise it is everything of the family
+    that is dialled, and of both families for a name: the host may be an address of a router that
+    forwards to this machine.
+    """
+    if is_loopback(host):
+        return host
+    return IPV4 if is_ip(host) and ":" not in host else EVERY
+
+
+def listen(host: str, port: int, backlog: int = 512) -> list[socket.socket]:
+    """Listen on each address of an interface: of a name and of ``::`` in both families.
+
+    An address that this machine lacks is left out as long as there is another, so that ``::`` also
+    works without IPv6.
+
+    Raises
+    ------
+    OSError
+        There is no such address here, or it is taken.
+    """
+    doors: list[socket.socket] = []
+    absent: OSError | None = None
+    try:
+        for family, address in _addresses(host, port):
+            try:
+                doors.append(socket.create_server(address, family=family, backlog=backlog))
+            except OSError as error:
+                if error.errno not in _ABSENT:
+                    raise
+                absent = error
+        if absent and not doors:
+            raise absent
+    except OSError:
+        for door in doors:
+            door.close()
+        raise
+    return doors
+
+
+def _addresses(host: str, port: int) -> list[tuple[socket.AddressFamily, tuple[str, int]]]:
+    """Return each address of a host once, with its family."""
+    every = is_ip(host) and ipaddress.ip_address(host) == ipaddress.ip_address(EVERY)
+    hosts = (EVERY, IPV4) if every else (host,)
+    found = [
+        (family, (str(address[0]), int(address[1])))
+        for one in hosts
+        for family, _, _, _, address in socket.getaddrinfo(one, port, type=socket.SOCK_STREAM)
+    ]
+    return list(dict.fromkeys(found))

@@ -23,6 +23,7 @@ from PIL import Image
 from client.deployment import site_files
 from client.deployment.join import encode
 from client.deployment.site_folder import SiteFolder
+from fedprompt import address
 from fedprompt import bundle as bundles
 from server import record
 from server.deployment import enrolment, setup
@@ -161,7 +162,7 @@ class Deployment:
     root
         A new folder for all of it.
     host
-        What the server listens on and the sites dial.
+        What the server listens on and the sites dial; an IPv6 address without brackets.
     """
 
     def __init__(self, root: Path, host: str = "127.0.0.1") -> None:
@@ -169,7 +170,7 @@ class Deployment:
         self.cache = root / "cache"
         self.folder = DeploymentFolder(root / "server")
         port, *self._ports = free_ports(3)
-        self.address = f"{host}:{port}"
+        self.address = address.join(host, port)
         self.running: list[Running] = []
         self.sites: list[Site] = []
         self._environment: dict[str, str] = {"FEDPROMPT_CACHE": str(self.cache)}

@@ -5,7 +5,7 @@ import math
 import signal
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from threading import current_thread, main_thread
 from types import FrameType
 
@@ -13,7 +13,7 @@ import uvicorn
 
 from export.serving.app import make_app
 from export.serving.service import Service
-from fedprompt.address import is_loopback
+from fedprompt import address
 from fedprompt.errors import FedpromptError
 
 _log = logging.getLogger("export.serving")
@@ -40,32 +40,35 @@ def run(service: Service, host: str, port: int) -> None:
         timeout_graceful_shutdown=math.ceil(service.limits.seconds) + 1,
     )
     server = uvicorn.Server(config)
-    with listening(host, port) as door, _signals_end(server):
-        _log.info("serving on http://%s:%d", host, port, extra={"event": "serving", "port": port})
-        if not is_loopback(host):
+    with listening(host, port) as doors, _signals_end(server):
+        url = f"http://{address.join(host, port)}"
+        _log.info("serving on %s", url, extra={"event": "serving", "port": port})
+        if not address.is_loopback(host):
             _log.warning("others can reach this address: it asks for no password and has no TLS")
-        server.run(sockets=[door])
+        server.run(sockets=doors)
         _log.info("stopped", extra={"event": "stopped"})
 
 
 @contextmanager
-def listening(host: str, port: int) -> Iterator[socket.socket]:
-    """Listen on an address.
+def listening(host: str, port: int) -> Iterator[list[socket.socket]]:
+    """Listen on every address of a host.
 
     Raises
     ------
     FedpromptError
         It is taken, not ours, or no address.
     """
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        door = socket.create_server((host, port), family=family)
+        doors = address.listen(host, port)
     except OSError as error:
         raise FedpromptError(
-            f"{host}:{port} cannot be listened on: {error.strerror}; give another --address"
+            f"{address.join(host, port)} cannot be listened on: {error.strerror}; give another "
+            "--address"
         ) from error
-    with door:
-        yield door
+    with ExitStack() as stack:
+        for door in doors:
+            stack.enter_context(door)
+        yield doors
 
 
 @contextmanager

@@ -24,7 +24,7 @@ from flwr.superlink.cli.flower_superlink import (
 )
 from flwr.superlink.main import create_app
 
-from fedprompt import logs
+from fedprompt import address, logs
 from fedprompt.errors import FedpromptError
 from server.deployment import database, nodes, sender
 from server.deployment.config import DeploymentConfig
@@ -102,22 +102,18 @@ def _serve(app: Any, folder: DeploymentFolder, config: DeploymentConfig) -> None
         server_header=False,
         **tls,  # type: ignore[arg-type]
     )
-    sockets = [_listen(config.host, config.port), _listen("127.0.0.1", config.control_port)]
+    sockets = [*_listen(config.host, config.port), *_listen("127.0.0.1", config.control_port)]
     uvicorn.Server(settings).run(sockets=sockets)
 
 
-def _listen(host: str, port: int) -> socket.socket:
+def _listen(host: str, port: int) -> list[socket.socket]:
     try:
-        return socket.create_server((host, port), family=_family(host), backlog=512)
+        return address.listen(host, port)
     except OSError as error:
         raise FedpromptError(
-            f"{host}:{port} cannot be listened on: {error.strerror}; another server may run, "
-            "or choose other ports in [deployment]"
+            f"{address.join(host, port)} cannot be listened on: {error.strerror}; another "
+            "server may run, or choose other ports in [deployment]"
         ) from None
-
-
-def _family(host: str) -> socket.AddressFamily:
-    return socket.AF_INET6 if ":" in host else socket.AF_INET
 
 
 if __name__ == "__main__":

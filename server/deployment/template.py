@@ -67,11 +67,10 @@ def _deployment(address: str) -> list[str]:
     host, port = addresses.split(address)
     suggested = DeploymentConfig(address=address)
     free = iter(p for p in range(port + 1, port + 4) if p <= 65535)
-    listen = "127.0.0.1" if addresses.is_loopback(host) else "0.0.0.0"  # noqa: S104 (sites dial it)
     return [
         "[deployment]",
         _line("address", address, "that sites dial; the certificate is for this host"),
-        _line("host", listen, "interface to listen on; 0.0.0.0 = all"),
+        _line("host", addresses.interface(host), "to listen on; :: = all, 0.0.0.0 = all of IPv4"),
         _line("port", port, "for sites; behind a port forwarding it may differ from address"),
         _line("control_port", next(free, 9093), "on loopback: Flower's control API"),
         _line("metrics_port", next(free, 9095), "on loopback: Prometheus; 0 = off"),

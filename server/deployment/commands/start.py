@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from fedprompt import logs
+from fedprompt.address import join
 from fedprompt.config import section
 from fedprompt.errors import ConfigError
 from fedprompt.options import JsonOption, show
@@ -88,7 +89,7 @@ def _check(folder: DeploymentFolder, config: DeploymentConfig) -> None:
 
 def _greet(folder: DeploymentFolder, config: DeploymentConfig, least: int) -> None:
     enrolled = sum(not site.revoked for site in sites.read(folder.path))
-    log.info("listening at %s:%d, %d sites are enrolled", config.host, config.port, enrolled)
+    log.info("listening at %s, %d sites are enrolled", join(config.host, config.port), enrolled)
     if enrolled < least and not config.insecure:
         log.warning(
             "%d sites are enrolled and server.min_sites is %d: enrol more, the server lets them "

@@ -10,7 +10,6 @@ from fedprompt.errors import ConfigError, DataError, StorageError
 from server.deployment import credentials, setup, sites
 from server.deployment.folder import DeploymentFolder
 from server.deployment.template import server_toml
-from tests.paperwork import deployment
 
 
 def create(path, address="fed.example.org:9092", classes="healthy,ill", run=(), days=397):
@@ -26,7 +25,7 @@ def test_a_new_folder_is_whole_and_the_owners_alone(tmp_path):
     assert sites.read(folder.path) == []
     assert credentials.validity(folder, "fed.example.org").days == 396
     config = folder.config()
-    assert (config.address, config.host, config.port) == ("fed.example.org:9092", "0.0.0.0", 9092)  # noqa: S104
+    assert (config.address, config.host, config.port) == ("fed.example.org:9092", "::", 9092)
 
 
 def test_settings_of_the_run_stand_in_the_file(tmp_path):
@@ -88,5 +87,19 @@ def test_the_file_says_what_was_given(text, rounds, resume):
     assert len({read["deployment"][f"{kind}port"] for kind in ("", "control_", "metrics_")}) == 3
 
 
-def test_the_address_decides_what_is_listened_on(tmp_path):
-    assert deployment(tmp_path / "d").config().host == "127.0.0.1"
+@pytest.mark.parametrize(
+    ("dialled", "host"),
+    [
+        ("127.0.0.1:9092", "127.0.0.1"),
+        ("127.0.0.2:9092", "127.0.0.2"),
+        ("[::1]:9092", "::1"),
+        ("localhost:9092", "localhost"),
+        ("192.0.2.7:9092", "0.0.0.0"),  # noqa: S104 (what `init` writes)
+        ("[2001:db8::7]:9092", "::"),
+        ("fed.example.org:9092", "::"),
+    ],
+)
+def test_the_address_decides_what_is_listened_on(tmp_path, dialled, host):
+    folder, _ = create(tmp_path / "d", address=dialled)
+    assert folder.config().host == host
+    assert not credentials.validity(folder, folder.config().dialled).fault

@@ -30,3 +30,8 @@ def test_a_port_that_is_taken_is_named():
         port = taken.getsockname()[1]
         with pytest.raises(FedpromptError, match=f"127.0.0.1:{port} cannot be listened on"):
             superlink._listen("127.0.0.1", port)
+
+
+def test_an_ipv6_address_is_named_in_brackets():
+    with pytest.raises(FedpromptError, match=r"\[2001:db8::7\]:9092 cannot be listened on"):
+        superlink._listen("2001:db8::7", 9092)
