@@ -4,6 +4,7 @@ Matrices take the form of the prompts (``full`` or ``lowrank``); biases and Laye
 """
 
 import math
+from typing import Literal
 
 import torch
 from jaxtyping import Float
@@ -30,14 +31,26 @@ class LinearMap(nn.Module):
         Of W.
     generator
         Draws W and b.
+    attention
+        Start as ``nn.MultiheadAttention`` does instead: b at zero, and the one matrix of query, key
+        and value by Xavier's uniform bound, sqrt(6 / (inputs + outputs)).
     """
 
     def __init__(
-        self, inputs: int, outputs: int, form: FormMaker, generator: torch.Generator
+        self,
+        inputs: int,
+        outputs: int,
+        form: FormMaker,
+        generator: torch.Generator,
+        *,
+        attention: Literal["", "packed", "output"] = "",
     ) -> None:
         super().__init__()
-        self.weight = form(_uniform((outputs, inputs), inputs, generator))
-        self.bias = nn.Parameter(_uniform((outputs,), inputs, generator))
+        usual = math.sqrt(inputs)
+        divisor = math.sqrt((inputs + outputs) / 6) if attention == "packed" else usual
+        self.weight = form(_uniform((outputs, inputs), divisor, generator))
+        bias = torch.zeros(outputs) if attention else _uniform((outputs,), usual, generator)
+        self.bias = nn.Parameter(bias)
 
     def forward(self, tokens: Inputs, generator: torch.Generator | None = None) -> Outputs:
         """Return the mapped tokens; with a generator as in training."""
@@ -48,9 +61,11 @@ class LinearMap(nn.Module):
 class TransformerMap(nn.Module):
     """y = W LN(z) + b with z = one pre-norm transformer block of LN(x), over a layer's n tokens.
 
-    The block is x + attention(LN(x)), then x + MLP(LN(x)), without a mask and with GELU. All of
-    its matrices are `LinearMap`s: the attention's three in one [3 width, width], its output, both
-    of the MLP (4 times as wide). Parameters are those of `LinearMap`.
+    The block is x + attention(LN(x)), then x + MLP(LN(x)), without a mask; the MLP's activation is
+    QuickGELU, x sigmoid(1.702 x) (MuDPT, arXiv 2306.11400; code). Every matrix is a `LinearMap`:
+    query, key and value in one [3 width, width], the attention's output, both of the MLP (4 times
+    as wide). A width that 64 does not divide gets one head (ours). Parameters are those of
+    `LinearMap`.
     """
 
     def __init__(
@@ -61,8 +76,8 @@ class TransformerMap(nn.Module):
         self.heads = inputs // HEAD_WIDTH if inputs % HEAD_WIDTH == 0 else 1
         self.entrance = nn.LayerNorm(inputs)
         self.attention_norm = nn.LayerNorm(inputs)
-        self.attention = LinearMap(inputs, 3 * inputs, form, generator)
-        self.attended = LinearMap(inputs, inputs, form, generator)
+        self.attention = LinearMap(inputs, 3 * inputs, form, generator, attention="packed")
+        self.attended = LinearMap(inputs, inputs, form, generator, attention="output")
         self.mlp_norm = nn.LayerNorm(inputs)
         self.widen = LinearMap(inputs, wide, form, generator)
         self.narrow = LinearMap(wide, inputs, form, generator)
@@ -73,8 +88,8 @@ class TransformerMap(nn.Module):
         """Return the mapped tokens; with a generator as in training."""
         rows = self.entrance(tokens)
         rows = rows + self._attend(self.attention_norm(rows), generator)
-        widened = F.gelu(self.widen(self.mlp_norm(rows), generator))
-        rows = rows + self.narrow(widened, generator)
+        widened = self.widen(self.mlp_norm(rows), generator)
+        rows = rows + self.narrow(widened * torch.sigmoid(1.702 * widened), generator)
         mapped: Tensor = self.out(self.exit(rows), generator)
         return mapped
 
@@ -87,11 +102,11 @@ class TransformerMap(nn.Module):
         return attended
 
 
-def _uniform(shape: tuple[int, ...], inputs: int, generator: torch.Generator) -> Tensor:
-    """Return values of U(-1/sqrt(inputs), 1/sqrt(inputs)): the start of ``nn.Linear``.
+def _uniform(shape: tuple[int, ...], divisor: float, generator: torch.Generator) -> Tensor:
+    """Return values of U(-1/divisor, 1/divisor): with sqrt(inputs) it is ``nn.Linear``'s start.
 
     Drawn on the CPU; 2 u - 1 is exact and one quotient is rounded, so that every machine draws the
     same bits, with fused arithmetic or without.
     """
     spread: Tensor = 2 * torch.rand(shape, generator=generator) - 1
-    return spread / math.sqrt(inputs)
+    return spread / divisor

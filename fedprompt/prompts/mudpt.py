@@ -11,10 +11,8 @@ blocks. T0 starts at the words, the others at N(0, 0.02); J = 9. Trained and sen
 ``visual.i`` and the maps' tensors.
 
 ``prompt.maps = linear``: each map is y = x W^T + b; 1,227,776 numbers for ViT-B/16, n = 4.
-``prompt.maps = transformer``: LN, one transformer block over the n tokens, LN, linear; 11,079,168
-numbers. That count comes out when E and F are one map and G the other, each block with an MLP of
-four times its width and two LayerNorms of its own (ours: inferred from the count; GELU, heads of 64
-and the start of ``nn.Linear`` everywhere are ours, too).
+``prompt.maps = transformer``: LN, one transformer block over the n tokens, LN, linear (code:
+``LightTransformer``); 11,079,168 numbers. E and F are one map there, G the other.
 
 ``prompt.freeze_maps``: the maps stay as the seed draws them and only prompts travel, 46,080 numbers
 (11,592 at rank 1). They are drawn before anything else, so that ``prompt.seed`` alone decides them

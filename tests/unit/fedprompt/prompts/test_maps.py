@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional as F
 
 from fedprompt.prompts.forms import Full, LowRank, form_maker
 from fedprompt.prompts.maps import LinearMap, TransformerMap
@@ -48,7 +49,7 @@ def transformer(x, own, heads):
         read.append(weights / weights.sum(1, keepdims=True) @ value[:, columns])
     x = x + linear(np.concatenate(read, 1), own, "attended")
     wide = linear(layer_norm(x, own, "mlp_norm"), own, "widen")
-    bent = wide * 0.5 * (1 + np.vectorize(math.erf)(wide / math.sqrt(2)))
+    bent = wide / (1 + np.exp(-1.702 * wide))
     x = x + linear(bent, own, "narrow")
     return linear(layer_norm(x, own, "exit"), own, "out")
 
@@ -80,6 +81,56 @@ def test_a_transformer_map_is_its_equation(form, inputs: int, heads: int) -> Non
     own = numbers(module)
     expected = [transformer(layer, own, heads) for layer in x.numpy()]
     np.testing.assert_allclose(module(x).detach().numpy(), expected, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("width", [128, 64])
+def test_a_transformer_map_is_the_released_light_transformer(width: int) -> None:
+    """Values and gradients, with torch's own attention, whose layout the code relies on."""
+    module = stirred(TransformerMap(width, 12, Full, seeded()))
+    own = dict(module.named_parameters())
+    theirs = nn.MultiheadAttention(width, width // 64, batch_first=True).double()
+    layers = torch.randn(3, 4, width, generator=seeded(1), dtype=torch.float64)
+
+    def norm(x: torch.Tensor, name: str) -> torch.Tensor:
+        return F.layer_norm(x, (width,), own[f"{name}.weight"], own[f"{name}.bias"])
+
+    def through(x: torch.Tensor, name: str) -> torch.Tensor:
+        return F.linear(x, own[f"{name}.weight.matrix"], own[f"{name}.bias"])
+
+    x = norm(layers, "entrance")
+    given = {
+        "in_proj_weight": own["attention.weight.matrix"],
+        "in_proj_bias": own["attention.bias"],
+        "out_proj.weight": own["attended.weight.matrix"],
+        "out_proj.bias": own["attended.bias"],
+    }
+    asked = (norm(x, "attention_norm"),) * 3
+    x = x + torch.func.functional_call(theirs, given, asked, {"need_weights": False})[0]
+    wide = through(norm(x, "mlp_norm"), "widen")
+    x = x + through(wide * torch.sigmoid(1.702 * wide), "narrow")
+    expected = through(norm(x, "exit"), "out")
+    found = module(layers)
+    torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
+    weights = torch.randn(found.shape, generator=seeded(2), dtype=torch.float64)
+    wanted = torch.autograd.grad((expected * weights).sum(), [*own.values()])
+    gradients = torch.autograd.grad((found * weights).sum(), [*own.values()])
+    for one, other in zip(gradients, wanted, strict=True):
+        assert other.norm() > 0
+        torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-12)
+
+
+def test_its_attention_starts_as_torchs_own_does() -> None:
+    module = TransformerMap(256, 12, Full, seeded())
+    theirs = nn.MultiheadAttention(256, 4)
+    for mine, reference in (
+        (module.attention.weight.fold(), theirs.in_proj_weight),
+        (module.attended.weight.fold(), theirs.out_proj.weight),
+    ):
+        assert mine.abs().max().item() == pytest.approx(reference.abs().max().item(), rel=0.01)
+        assert mine.std().item() == pytest.approx(reference.std().item(), rel=0.05)
+    assert not module.attention.bias.any()
+    assert not module.attended.bias.any()
+    assert module.widen.bias.any()
 
 
 def test_it_starts_as_torchs_own_linear_layer_does() -> None:
