@@ -62,7 +62,7 @@ def noised_centres(
     generator = torch.Generator().manual_seed(seed)
     chosen = torch.randperm(len(images), generator=generator)[:most].tolist()
     pixels = read_pixels(images, chosen, clip.preprocessing, max_pixels)
-    tokens = patch_tokens(clip, pixels, layers)
+    tokens = (layer.flatten(0, 1) for layer in patch_tokens(clip, pixels, layers))
     found = [centres(t.numpy(), np.ones(len(t)), length, seed) for t in tokens]
     norms = usual_norms(clip, layers)
     short = [cut(points, LARGEST * norm) for points, norm in zip(found, norms, strict=True)]

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from fedprompt.backbone.clip import FrozenClip
 from fedprompt.types import Pixels
 
-LayerTokens = Float64[Tensor, "tokens vision_width"]
+LayerTokens = Float64[Tensor, "images patches vision_width"]
 _Rows = Float64[Tensor, "batch positions vision_width"]
 _AT_ONCE = 16  # images: attention in float64 takes twice the memory
 
@@ -26,23 +26,22 @@ def patch_tokens(clip: FrozenClip, pixels: Pixels, layers: range) -> Iterator[La
     """Yield the patch tokens of all images that enter each of the blocks ``layers``.
 
     Block 0 gets the patch embedding without positions, as it stands before ``ln_pre``; block i the
-    output of block i - 1 without the class token (SPT, arXiv 2402.02382). Tokens are in the order
-    of the images. Memory holds one layer of all images, and one block of the tower.
+    output of block i - 1 without the class token (SPT, arXiv 2402.02382). Memory holds one layer of
+    all images, and one block of the tower.
     """
     visual = clip.image.visual
     conv = _exact(visual.conv1)
     images = _standardised(clip, pixels)
-    width = clip.image.width
     if 0 in layers:
         patches = [conv(part).flatten(2).transpose(1, 2) for part in images.split(_AT_ONCE)]
-        yield torch.cat(patches).reshape(-1, width)
+        yield torch.cat(patches)
     stem = _exact(_without_blocks(visual))
     rows: list[_Rows] = [stem._embeds(part) for part in images.split(_AT_ONCE)]
     for layer in range(1, layers.stop):
         block = _exact(clip.image.blocks[layer - 1])
         rows = [block(part) for part in rows]
         if layer in layers:
-            yield torch.cat([part[:, 1:] for part in rows]).reshape(-1, width)
+            yield torch.cat([part[:, 1:] for part in rows])
 
 
 def _standardised(clip: FrozenClip, pixels: Pixels) -> Float64[Tensor, "batch 3 size size"]:

@@ -20,7 +20,8 @@ def asked(clip: FrozenClip, *seeds: int, length: int = 4, **changes: object) -> 
 
 def tokens(clip: FrozenClip, layer: int) -> np.ndarray:
     pixels = np.stack([fit_to_input(decode(ppm(s)), clip.preprocessing) for s in SEEDS])
-    return next(patch_tokens(clip, torch.from_numpy(pixels), range(layer, layer + 1))).numpy()
+    found = next(patch_tokens(clip, torch.from_numpy(pixels), range(layer, layer + 1)))
+    return found.numpy().reshape(-1, 48)
 
 
 def test_without_noise_they_are_cut_means_of_the_tokens_next_to_them(

@@ -27,9 +27,8 @@ def test_tokens_are_what_the_tower_makes(clip: FrozenClip, layers: range) -> Non
     found = list(patch_tokens(clip, PIXELS, layers))
     assert len(found) == len(layers)
     for layer, tokens in zip(layers, found, strict=True):
-        expected = by_hand(clip, layer).reshape(-1, 48)
-        assert (tokens.shape, tokens.dtype) == ((19 * 16, 48), torch.float64)
-        torch.testing.assert_close(tokens.float(), expected, rtol=1e-3, atol=1e-4)
+        assert (tokens.shape, tokens.dtype) == ((19, 16, 48), torch.float64)
+        torch.testing.assert_close(tokens.float(), by_hand(clip, layer), rtol=1e-3, atol=1e-4)
 
 
 def test_the_tower_itself_stays_as_it_is(clip: FrozenClip) -> None:
