@@ -48,6 +48,9 @@ class PromptConfig(Section):
     tail_weight: float = Field(0, ge=0)  # lambda of DIP's PP: penalty on late singular values
     # factor on the published weights of kgcoop, prograd and promptsrc; 0 = cross-entropy alone
     regularisation: float = Field(1.0, ge=0)
+    # frozen class vectors that promptsrc holds on to: of the mean over its code's 60 templates, or
+    # of data.template alone
+    teacher: Literal["diverse", "template"] = "diverse"
     density_k: int = Field(1, ge=1)  # k of ID_k and of PP's sum over i > k
     density_squared: bool = False  # ID_k of squared singular values; the paper's form is not sure
     # whose prompt it is: one of all sites; each site's own, nothing is merged; or both, mixed

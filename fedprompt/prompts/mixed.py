@@ -62,6 +62,10 @@ class Mixed(nn.Module):
         """Return the frozen class vectors [classes joint] of the template."""
         return self._prompted.zero_shot
 
+    def diverse_vectors(self, templates: tuple[str, ...]) -> TextFeatures:
+        """Return the frozen class vectors [classes joint] of several templates' mean feature."""
+        return self._prompted.diverse_vectors(templates)
+
     @property
     def _prompted(self) -> PromptedClip:
         """Return the shared prompt, of which objectives ask what heads do not have."""

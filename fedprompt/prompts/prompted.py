@@ -34,7 +34,7 @@ from fedprompt.prompts.method import (
     module_buffers,
 )
 from fedprompt.prompts.objectives import Objective
-from fedprompt.prompts.zero_shot import zero_shot_vectors
+from fedprompt.prompts.zero_shot import diverse_vectors, zero_shot_vectors
 from fedprompt.types import (
     Activations,
     ImageFeatures,
@@ -88,6 +88,7 @@ class PromptedClip(nn.Module):
         self._clip = (clip,)  # in a tuple: its weights are not this module's
         self._texts = None
         self._zero_shot = partial(zero_shot_vectors, clip, classes, template)
+        self._classes = tuple(classes)
         self._fixed: TextFeatures | None = None
         if length := host.text_length:
             self._texts = ClassTexts(clip, classes, template, length, speedups)
@@ -104,6 +105,10 @@ class PromptedClip(nn.Module):
         if self._fixed is None:
             self._fixed = self._zero_shot()
         return self._fixed
+
+    def diverse_vectors(self, templates: tuple[str, ...]) -> TextFeatures:
+        """Return the frozen class vectors [classes joint] of several templates' mean feature."""
+        return diverse_vectors(self.clip, self._classes, templates)
 
     def forward(self, images: Encoded, generator: torch.Generator | None = None) -> Answer:
         """Return logits and features of a batch; with a generator as in training."""

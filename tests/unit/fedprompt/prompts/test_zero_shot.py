@@ -4,8 +4,8 @@ import torch
 from torch.nn import functional as F
 
 from fedprompt.backbone.clip import FrozenClip
-from fedprompt.prompts.zero_shot import zero_shot_vectors
-from tests.conftest import CLASSES
+from fedprompt.prompts.zero_shot import diverse_vectors, zero_shot_vectors
+from tests.conftest import CLASSES, tiny_clip
 
 
 def by_open_clip(clip: FrozenClip, texts: list[str]) -> torch.Tensor:
@@ -34,3 +34,20 @@ def test_several_templates_are_the_mean_of_unit_vectors_made_a_unit_again(clip: 
     found = zero_shot_vectors(clip, CLASSES, *templates).numpy()
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6)
     assert np.abs(found - each[0]).max() > 1e-3
+
+
+@pytest.mark.parametrize("text", [{}, {"no_causal_mask": True, "pool_type": "last"}])
+def test_diverse_templates_count_by_the_length_of_their_feature(text: dict[str, object]) -> None:
+    clip = tiny_clip(**text)
+    templates = ("a photo of a {}.", "{}.", "a rather long text that ends in a {}, as it happens.")
+    with torch.no_grad():
+        each = [
+            clip.model.encode_text(clip.tokenizer([t.replace("{}", c) for c in CLASSES])).double()
+            for t in templates
+        ]
+    mean = sum(each) / 3
+    expected = mean / mean.norm(dim=1, keepdim=True)
+    found = diverse_vectors(clip, CLASSES, templates)
+    torch.testing.assert_close(found.double(), expected, rtol=1e-5, atol=1e-6)
+    of_units = zero_shot_vectors(clip, CLASSES, *templates)
+    assert (found - of_units).abs().max() > 1e-5

@@ -1,8 +1,11 @@
 import pytest
 import torch
+from torch.nn import functional as F
 
 from fedprompt.backbone.clip import FrozenClip
-from tests.unit.fedprompt.prompts.hosts import LABELS, encoded, moved
+from fedprompt.prompts.config import PromptConfig
+from fedprompt.prompts.objectives.promptsrc import TEMPLATES
+from tests.unit.fedprompt.prompts.hosts import LABELS, NAMES, encoded, make, moved
 from tests.unit.fedprompt.prompts.objectives.plain import (
     check,
     cross_entropy,
@@ -12,13 +15,26 @@ from tests.unit.fedprompt.prompts.objectives.plain import (
 )
 
 
+def diverse(clip: FrozenClip) -> torch.Tensor:
+    """Return the mean of the templates' features as they are, made of length one in the end."""
+    total = torch.zeros(len(NAMES), 24)
+    with torch.no_grad():
+        for template in TEMPLATES:
+            texts = clip.tokenizer([template.replace("{}", name) for name in NAMES])
+            total += clip.model.encode_text(texts) / 60
+    return F.normalize(total, dim=-1)
+
+
 @pytest.mark.parametrize("form", ["full", "lowrank"])
 @pytest.mark.parametrize("factor", [1.0, 0.5])
+@pytest.mark.parametrize("teacher", ["diverse", "template"])
 def test_features_and_logits_are_held_to_the_frozen_ones(
-    clip: FrozenClip, form: str, factor: float
+    clip: FrozenClip, form: str, factor: float, teacher: str
 ) -> None:
-    prompt = moved(clip, method="promptsrc", form=form, depth=2, regularisation=factor)
+    settings = {"depth": 2, "regularisation": factor, "teacher": teacher}
+    prompt = moved(clip, method="promptsrc", form=form, **settings)
     (features, vectors), (images, texts) = tuned(clip, prompt), frozen(clip)
+    texts = diverse(clip) if teacher == "diverse" else texts
     logits, known = (
         clip.logit_scale * features @ vectors.T,
         clip.logit_scale * images @ texts.T,
@@ -30,3 +46,19 @@ def test_features_and_logits_are_held_to_the_frozen_ones(
     wanted = torch.autograd.grad(loss + factor * apart, list(prompt.parameters()))
     found = prompt.backward(encoded(clip, prompt), LABELS, None)
     check(prompt, found, loss, wanted)
+
+
+def test_the_published_teacher_is_the_default(clip: FrozenClip) -> None:
+    assert PromptConfig().teacher == "diverse"
+    assert len(TEMPLATES) == len(set(TEMPLATES)) == 60
+    assert all(template.count("{}") == 1 for template in TEMPLATES)
+    assert {"a photo of a {}.", "the toy {}.", "itap of the {}."} < set(TEMPLATES)
+    prompt = make(clip, method="promptsrc")
+    found = prompt.diverse_vectors(TEMPLATES)
+    torch.testing.assert_close(found, diverse(clip), rtol=1e-5, atol=1e-6)
+    assert (found - prompt.zero_shot).abs().max() > 0.01
+
+
+def test_the_templates_are_encoded_once_for_all_sites_of_a_process(clip: FrozenClip) -> None:
+    one, other = (make(clip, method="promptsrc", seed=seed) for seed in (0, 1))
+    assert one.diverse_vectors(TEMPLATES) is other.diverse_vectors(TEMPLATES)
