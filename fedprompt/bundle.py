@@ -67,6 +67,7 @@ class SharedBackbone(_Strict):
     name: Text
     pretrained: Text
     quick_gelu: Literal["auto", "on", "off"]
+    preprocess: str = ""
     sha256: Sha256
 
 

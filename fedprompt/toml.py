@@ -23,6 +23,7 @@ def loads(text: str) -> dict[str, Any]:
     ValueError
         It is no TOML, or nests deeper or dots longer than any settings do.
     """
+    text = text.removeprefix("\ufeff")  # the byte order mark that Windows' editors write
     if _depth(text) > _DEEPEST:
         raise ValueError(f"more than {_DEEPEST} brackets are open at a time")
     if _longest_key(text) > _PARTS:

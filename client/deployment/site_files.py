@@ -84,6 +84,7 @@ def site_toml(bundle: Bundle, data: str) -> str:
         backbone=toml.dumps(bundle.backbone.name),
         pretrained=toml.dumps(bundle.backbone.pretrained),
         quick_gelu=toml.dumps(bundle.backbone.quick_gelu),
+        preprocess=toml.dumps(bundle.backbone.preprocess),
         sha256=bundle.backbone.sha256,
         data=toml.dumps(data),
     )
@@ -158,6 +159,7 @@ server = {server} # must stand in policy.toml, too
 name = {backbone}
 pretrained = {pretrained}
 quick_gelu = {quick_gelu}
+preprocess = {preprocess}
 device = "auto" # cpu | cuda | auto
 
 # This site's images. The class list is classes.json: names must be those, in that order. If your

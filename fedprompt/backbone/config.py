@@ -11,4 +11,7 @@ class BackboneConfig(Section):
     name: str = "embedded"  # embedded | embedded-cnn | open_clip name | hf-hub:ID | local-dir:PATH
     pretrained: str = ""  # open_clip tag or checkpoint file; empty for embedded, hf-hub, local-dir
     quick_gelu: Literal["auto", "on", "off"] = "auto"  # auto follows the pretrained tag
+    # how images are prepared: "" = as the tag says, or as all tags of the model say; else a tag
+    # of the model, or MODEL/TAG of another
+    preprocess: str = ""
     device: str = "auto"  # auto = cuda where there is one, else cpu

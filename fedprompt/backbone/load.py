@@ -14,11 +14,10 @@ from torch import nn
 from fedprompt.backbone.clip import FrozenClip
 from fedprompt.backbone.config import BackboneConfig
 from fedprompt.backbone.embedded import load_embedded
-from fedprompt.data.preprocess import Preprocessing
-from fedprompt.errors import BackboneError, DataError
+from fedprompt.backbone.tags import HUB, LOCAL, activation, preprocessing, stated_preprocessing
+from fedprompt.errors import BackboneError
 
 EMBEDDED = ("embedded", "embedded-cnn")
-_SELF_CONTAINED = ("hf-hub:", "local-dir:")  # these bring their own weights
 _loading = threading.Lock()
 _log = logging.getLogger(__name__)
 
@@ -29,19 +28,26 @@ def load_backbone(config: BackboneConfig) -> FrozenClip:
     Raises
     ------
     BackboneError
-        The name or tag is unknown, the file does not fit, or the hub cannot be reached.
+        The name or tag is unknown, the file does not fit, nothing says how its images are
+        prepared, or the hub cannot be reached.
     """
     if config.name in EMBEDDED:
+        if config.preprocess:
+            raise BackboneError(
+                f"backbone.preprocess = {config.preprocess!r}, but {config.name} has its own; "
+                "leave it empty"
+            )
         model, settings = load_embedded(config.name)
         tokenizer = open_clip.get_tokenizer("ViT-B-32")  # open_clip's own vocabulary
+        prepared = preprocessing(settings)
     else:
         _check_pretrained(config)
         model, tokenizer = _open_clip_model(config)
-        settings = open_clip.get_model_preprocess_cfg(model)
+        prepared = stated_preprocessing(config, open_clip.get_model_preprocess_cfg(model))
     clip = FrozenClip(
         model,
         tokenizer,
-        preprocessing(settings),
+        prepared,
         name=config.name,
         pretrained=config.pretrained,
     )
@@ -59,34 +65,9 @@ def _kept_backbone(config: BackboneConfig) -> FrozenClip:
     return load_backbone(config)
 
 
-def preprocessing(settings: dict[str, Any]) -> Preprocessing:
-    """Return open_clip's preprocessing settings as fedprompt's.
-
-    Raises
-    ------
-    BackboneError
-        The input is not square, or the settings are of a kind that is not known here.
-    """
-    size = settings.get("size", 224)
-    sides = {int(side) for side in (size if isinstance(size, tuple | list) else (size,))}
-    if len(sides) != 1:
-        raise BackboneError(f"input size {size} is not square; choose another backbone")
-    try:
-        return Preprocessing(
-            size=sides.pop(),
-            mean=tuple(settings["mean"]),
-            std=tuple(settings["std"]),
-            interpolation=settings.get("interpolation", "bicubic"),
-            resize_mode=settings.get("resize_mode", "shortest"),
-            fill=int(settings.get("fill_color", 0)),
-        )
-    except DataError as error:
-        raise BackboneError(f"this backbone's preprocessing cannot be used: {error}") from None
-
-
 def _check_pretrained(config: BackboneConfig) -> None:
     """Refuse what open_clip would fill with random weights."""
-    if config.name.startswith(_SELF_CONTAINED):
+    if config.name.startswith((HUB, LOCAL)):
         return
     known = open_clip.list_models()
     if config.name not in known:
@@ -110,12 +91,12 @@ def _check_pretrained(config: BackboneConfig) -> None:
 def _open_clip_model(config: BackboneConfig) -> tuple[nn.Module, Any]:
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # open_clip's gelu warning is answered by _activation
+            warnings.simplefilter("ignore")  # open_clip's gelu warning is answered by activation
             model = open_clip.create_model(
                 config.name,
                 pretrained=config.pretrained or None,
                 require_pretrained=True,
-                **_activation(config),
+                **activation(config),
             )
             return model, open_clip.get_tokenizer(config.name)
     except Exception as error:  # open_clip raises nearly every type, from KeyError to HTTP errors
@@ -125,24 +106,6 @@ def _open_clip_model(config: BackboneConfig) -> tuple[nn.Module, Any]:
             f"{_first_line(error)}. Without internet give a local checkpoint file in "
             "backbone.pretrained, a local-dir: folder, or use backbone.name = embedded"
         ) from error
-
-
-def _activation(config: BackboneConfig) -> dict[str, bool]:
-    """Say whether QuickGELU is switched: OpenAI's weights need it, and the tag says so.
-
-    Without a tag the model's own configuration decides.
-    """
-    if config.quick_gelu != "auto":
-        return {"quick_gelu": config.quick_gelu == "on"}
-    tag = open_clip.get_pretrained_cfg(config.name, config.pretrained)
-    if not tag and "openai" in open_clip.list_pretrained_tags_by_model(config.name):
-        _log.warning(
-            "%s is a file, so nothing says which activation it was trained with: %s takes GELU as "
-            "its own configuration says; for OpenAI's weights set backbone.quick_gelu = on",
-            config.pretrained,
-            config.name,
-        )
-    return {"quick_gelu": True} if tag.get("quick_gelu", False) else {}
 
 
 def _first_line(error: Exception) -> str:

@@ -7,6 +7,7 @@ from pathlib import Path
 from fedprompt import bundle as bundles
 from fedprompt.backbone.config import BackboneConfig
 from fedprompt.backbone.load import shared_backbone
+from fedprompt.backbone.tags import agreed_preprocessing
 from fedprompt.bundle import Bundle, SharedBackbone
 from fedprompt.config import section
 from fedprompt.data.classes import configured_names
@@ -75,6 +76,7 @@ def _shared(folder: DeploymentFolder) -> dict[str, object]:
             name=backbone.name,
             pretrained=backbone.pretrained,
             quick_gelu=backbone.quick_gelu,
+            preprocess=agreed_preprocessing(backbone),
             sha256=clip.fingerprint,
         ),
         "tokenizer": clip.tokenizer_fingerprint,

@@ -25,6 +25,12 @@ def test_it_reads_what_the_standard_library_reads() -> None:
     assert toml.loads(text) == tomllib.loads(text)
 
 
+def test_a_byte_order_mark_is_no_statement() -> None:
+    assert toml.loads('\ufeff[prompt]\nmethod = "dip"\n') == {"prompt": {"method": "dip"}}
+    with pytest.raises(ValueError, match="line 1"):
+        toml.loads('[prompt]\ufeff\nmethod = "dip"\n')
+
+
 @pytest.mark.parametrize(
     ("text", "says"),
     [

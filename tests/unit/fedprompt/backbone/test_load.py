@@ -4,7 +4,6 @@ import os
 import pickle
 import time
 from pathlib import Path
-from types import SimpleNamespace
 
 import open_clip
 import pytest
@@ -17,7 +16,7 @@ from fedprompt.backbone import clip as clip_module
 from fedprompt.backbone import load
 from fedprompt.backbone.clip import FrozenClip
 from fedprompt.backbone.config import BackboneConfig
-from fedprompt.backbone.load import load_backbone, preprocessing
+from fedprompt.backbone.load import load_backbone
 from fedprompt.data.preprocess import OPENAI_MEAN, OPENAI_STD, Preprocessing
 from fedprompt.errors import BackboneError
 
@@ -58,7 +57,8 @@ def checkpoint(folder: Path, kind: str = ".pt") -> Path:
 
 
 def config(pretrained: object = "", **settings: object) -> BackboneConfig:
-    return BackboneConfig(**{"name": NAME, "pretrained": str(pretrained), **settings})
+    known = {"name": NAME, "pretrained": str(pretrained), "preprocess": "ViT-B-32/openai"}
+    return BackboneConfig(**(known | settings))
 
 
 @pytest.mark.parametrize("kind", [".pt", ".safetensors"])
@@ -155,7 +155,7 @@ def write_config(folder: Path, **preprocess: object) -> None:
 def test_a_local_folder_brings_its_own_weights_and_preprocessing(tmp_path: Path) -> None:
     write_config(tmp_path, mean=[0.5] * 3, std=[0.25] * 3, interpolation="bilinear")
     save_file(tiny().state_dict(), tmp_path / "open_clip_model.safetensors")
-    clip = load_backbone(config(name=f"local-dir:{tmp_path}"))
+    clip = load_backbone(config(name=f"local-dir:{tmp_path}", preprocess=""))
     assert torch.equal(clip.encode_image(IMAGES), tiny().encode_image(IMAGES))
     assert clip.preprocessing == Preprocessing(
         size=32, mean=(0.5,) * 3, std=(0.25,) * 3, interpolation="bilinear"
@@ -176,6 +176,85 @@ def test_the_hub_without_internet_is_refused_at_once(monkeypatch: pytest.MonkeyP
     with pytest.raises(BackboneError, match="Without internet give a local checkpoint file"):
         load_backbone(config(name="hf-hub:fedprompt/there-is-no-such-model"))
     assert time.monotonic() - started < 10
+
+
+def test_a_local_folder_that_states_no_preprocessing_is_asked_for_it(tmp_path: Path) -> None:
+    write_config(tmp_path, mean=None)
+    save_file(tiny().state_dict(), tmp_path / "open_clip_model.safetensors")
+    with pytest.raises(BackboneError, match="has no mean under preprocess_cfg"):
+        load_backbone(config(name=f"local-dir:{tmp_path}", preprocess=""))
+    told = config(name=f"local-dir:{tmp_path}", preprocess="MobileCLIP-S1/datacompdr")
+    assert load_backbone(told).preprocessing.mean == (0.0, 0.0, 0.0)
+
+
+def tags(monkeypatch: pytest.MonkeyPatch, **known: dict) -> None:
+    """Let open_clip know tags of the tiny architecture."""
+    full = {name: {"url": "x"} | tag for name, tag in known.items()}
+    monkeypatch.setitem(open_clip.pretrained._PRETRAINED, NAME, full)
+
+
+HALVES = {"mean": (0.5,) * 3, "std": (0.5,) * 3, "interpolation": "bilinear"}
+PLAIN = {"mean": OPENAI_MEAN, "std": OPENAI_STD, "interpolation": "bicubic"}
+
+
+def test_a_file_is_prepared_as_all_tags_of_its_model_say(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tags(monkeypatch, first=HALVES, second=HALVES | {"resize_mode": "shortest"})
+    clip = load_backbone(config(checkpoint(tmp_path), preprocess=""))
+    assert clip.preprocessing == Preprocessing(
+        size=32, mean=(0.5,) * 3, std=(0.5,) * 3, interpolation="bilinear"
+    )
+
+
+@pytest.mark.parametrize(
+    ("known", "says"),
+    [
+        ({}, "open_clip has no tag of it"),
+        ({"a": HALVES, "b": PLAIN}, r"tags differ \(mean 0.5.*: a; mean 0.481.*: b\)"),
+        ({"a": PLAIN, "b": PLAIN | {"resize_mode": "squash"}}, "shortest: a; .* squash: b"),
+    ],
+)
+def test_a_file_that_nothing_says_how_to_prepare_for_is_asked_about(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, known: dict, says: str
+) -> None:
+    tags(monkeypatch, **known)
+    path = checkpoint(tmp_path)
+    with pytest.raises(BackboneError, match=f"{says}.*set backbone.preprocess"):
+        load_backbone(config(path, preprocess=""))
+    if known:
+        prepared = [load_backbone(config(path, preprocess=tag)).preprocessing for tag in known]
+        assert prepared[0] != prepared[1]
+
+
+def test_preprocess_wins_over_the_tag_and_must_be_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tags(monkeypatch, first=HALVES)
+    path = checkpoint(tmp_path)
+    monkeypatch.setattr(open_clip.factory, "download_pretrained", lambda *_, **__: str(path))
+    assert load_backbone(config("first", preprocess="")).preprocessing.mean == (0.5,) * 3
+    told = load_backbone(config("first", preprocess="ViT-B-32/openai"))
+    assert told.preprocessing == Preprocessing(size=32)
+    with pytest.raises(BackboneError, match=r"'opanai' is no tag; .* \(first\)"):
+        load_backbone(config("first", preprocess="opanai"))
+    with pytest.raises(BackboneError, match="embedded has its own"):
+        load_backbone(BackboneConfig(preprocess="openai"))
+
+
+@pytest.mark.parametrize(
+    ("known", "expected"), [((True, True), QuickGELU), ((True, False), nn.GELU)]
+)
+def test_a_file_takes_the_activation_that_all_tags_share(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    known: tuple[bool, bool],
+    expected: type,
+) -> None:
+    tags(monkeypatch, **{f"tag{i}": {"quick_gelu": quick} for i, quick in enumerate(known)})
+    assert activations(load_backbone(config(checkpoint(tmp_path)))) == {expected}
+    assert ("nothing says which activation" in caplog.text) == (expected is nn.GELU)
 
 
 def activations(clip: nn.Module) -> set[type[nn.Module]]:
@@ -231,22 +310,6 @@ def test_the_embedded_model_comes_through_the_same_door(monkeypatch: pytest.Monk
     assert clip.name == "embedded"
     assert clip.preprocessing.mean == (0.5,) * 3
     assert torch.equal(clip.encode_image(IMAGES), tiny().encode_image(IMAGES))
-
-
-STATS = SimpleNamespace(mean=OPENAI_MEAN, std=OPENAI_STD)
-
-
-def test_preprocessing_is_read_as_open_clip_states_it() -> None:
-    given = {**vars(STATS), "size": (64, 64), "resize_mode": "longest", "fill_color": 3}
-    assert preprocessing(given) == Preprocessing(size=64, resize_mode="longest", fill=3)
-    assert preprocessing({**vars(STATS), "size": 48}).size == 48
-
-
-def test_inputs_that_are_not_square_or_not_known_are_refused() -> None:
-    with pytest.raises(BackboneError, match=r"\(32, 64\) is not square"):
-        preprocessing({**vars(STATS), "size": (32, 64)})
-    with pytest.raises(BackboneError, match="interpolation = 'random'"):
-        preprocessing({**vars(STATS), "size": 32, "interpolation": "random"})
 
 
 def test_one_process_loads_a_shared_backbone_once(
