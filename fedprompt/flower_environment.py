@@ -14,7 +14,7 @@ _QUIET = {
     "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",  # else each run reinstalls torch
     "RAY_USAGE_STATS_ENABLED": "0",
 }
-_HERE = ("127.0.0.1", "localhost", "::1")
+HERE = ("127.0.0.1", "localhost", "::1")  # dialled without a proxy, whatever is set
 
 
 def variables(home: Path, given: Mapping[str, str] | None = None) -> dict[str, str]:
@@ -35,5 +35,5 @@ def _no_proxy(known: Mapping[str, str]) -> dict[str, str]:
     """Return the variables, in both spellings, whose hosts are reached without a proxy."""
     hosts = known.get("no_proxy") or known.get("NO_PROXY") or ""  # as urllib prefers them
     if hosts.strip() != "*":  # all of them; it has no meaning in a list
-        hosts = ",".join([*filter(None, [hosts]), *_HERE])
+        hosts = ",".join([*filter(None, [hosts]), *HERE])
     return {"no_proxy": hosts, "NO_PROXY": hosts}

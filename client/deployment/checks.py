@@ -7,9 +7,10 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from typing import Literal
 
-from client.deployment import egress, link, tls
+from client.deployment import egress, link, proxy, tls
 from client.deployment.policy import Policy
 from client.deployment.site_folder import SiteFolder
+from fedprompt import address
 from fedprompt.config import Flat, section
 from fedprompt.data.classes import listed
 from fedprompt.data.config import DataConfig
@@ -81,7 +82,9 @@ def _server(folder: SiteFolder) -> Found:
     if found.expires is None:
         return "note", "plaintext, for tests on this machine only"
     days = (found.expires - datetime.now(UTC)).days
-    detail = f"{folder.node().server}, certificate until {found.expires.date()}"
+    server = folder.node().server
+    way = proxy.described(address.split(server)[0])
+    detail = f"{server}{way and f' {way}'}, certificate until {found.expires.date()}"
     if days < _SOON:
         return "note", f"{detail}: {days} days left; tell the server's people (flower-server renew)"
     return "ok", detail

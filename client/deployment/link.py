@@ -7,9 +7,8 @@ import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from urllib.parse import urlsplit
-from urllib.request import getproxies, proxy_bypass
 
+from client.deployment.proxy import Proxy, proxy_of
 from fedprompt import address
 from fedprompt.errors import LinkError
 
@@ -62,9 +61,13 @@ def greet(server: str, context: ssl.SSLContext | None, patience: float = PATIENC
     LinkError
         Says why: nobody listens, wrong certificate, no TLS, no answer in time.
     """
-    connection = _connection(server, context, patience)
+    host, port = address.split(server)
+    proxy = proxy_of(host) if context else None
+    connection = _connection(host, port, proxy, patience)
     try:
-        connection.connect()
+        _dial(connection, proxy, patience)
+        if context:
+            connection.sock = context.wrap_socket(connection.sock, server_hostname=host)
         expires = _expiry(connection.sock)
         before = time.time()
         connection.request("HEAD", _PATH)
@@ -74,7 +77,13 @@ def greet(server: str, context: ssl.SSLContext | None, patience: float = PATIENC
         return Greeting(expires, None if theirs is None else now - theirs)
     except (OSError, http.client.HTTPException, ValueError) as error:
         clear = "" if context else " (insecure = true, so this site speaks plaintext, not TLS)"
-        raise LinkError(f"{server}: {explain(error, patience)}{clear}") from None
+        way = f" (through {proxy})" if proxy else clear
+        raise LinkError(f"{server}: {explain(error, patience)}{way}") from None
+    except _ProxyError as error:
+        raise LinkError(
+            f"{server}: {proxy}, through which it is dialled, does not lead there: {error}. "
+            f"Correct the variable, or put {host} into no_proxy to dial the server without a proxy"
+        ) from None
     finally:
         connection.close()
 
@@ -99,7 +108,7 @@ def explain(error: Exception, patience: float = PATIENCE) -> str:
     if isinstance(error, TimeoutError):
         return f"no answer within {patience:g} s; a firewall may drop what is sent to it"
     if isinstance(error, ConnectionRefusedError):
-        return "nobody listens there; is the server started, and the port right?"
+        return "nobody listens there; is it started, and the port right?"
     if isinstance(error, socket.gaierror):
         return f"the host's name is not known here ({error.strerror}); ask your network's people"
     if isinstance(error, ConnectionResetError | ssl.SSLEOFError | http.client.HTTPException):
@@ -107,21 +116,28 @@ def explain(error: Exception, patience: float = PATIENCE) -> str:
     return " ".join(str(error).split())[:200] or type(error).__name__
 
 
+class _ProxyError(Exception):
+    """Say why a proxy does not lead to the server."""
+
+
 def _connection(
-    server: str, context: ssl.SSLContext | None, patience: float
+    host: str, port: int, proxy: Proxy | None, patience: float
 ) -> http.client.HTTPConnection:
-    host, port = address.split(server)
-    if context is None:
+    if proxy is None:
         return http.client.HTTPConnection(host, port, timeout=patience)
-    proxy = getproxies().get("https", getproxies().get("all", ""))
-    if not proxy or proxy_bypass(host):
-        return http.client.HTTPSConnection(host, port, timeout=patience, context=context)
-    way = urlsplit(proxy if "://" in proxy else f"http://{proxy}")
-    made = http.client.HTTPSConnection(
-        way.hostname or "", way.port or 8080, timeout=patience, context=context
-    )
-    made.set_tunnel(host, port)
+    made = http.client.HTTPConnection(proxy.host, proxy.port, timeout=patience)
+    made.set_tunnel(f"[{host}]" if ":" in host else host, port, proxy.headers)
     return made
+
+
+def _dial(connection: http.client.HTTPConnection, proxy: Proxy | None, patience: float) -> None:
+    """Connect to the server, or to the proxy and by it to the server."""
+    try:
+        connection.connect()
+    except (OSError, http.client.HTTPException) as error:
+        if proxy is None:
+            raise
+        raise _ProxyError(explain(error, patience)) from None
 
 
 def _expiry(connected: socket.socket | None) -> datetime | None:

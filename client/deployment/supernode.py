@@ -21,7 +21,7 @@ from flwr.supernode import fleet_http_connection
 from flwr.supernode.cli.flower_supernode import flower_supernode
 from flwr.supernode.fleet_http_client import FleetHttpClient
 
-from client.deployment import tls
+from client.deployment import proxy, tls
 from client.deployment.config import NodeConfig
 from client.deployment.contact import REFUSED, Diary
 from client.deployment.site_folder import SiteFolder
@@ -42,7 +42,8 @@ class Watch:
         try:
             response = call_next(context)
         except httpx.TransportError as error:
-            self.diary.trouble(f"{type(error).__name__}: {error}"[:300])
+            way = proxy.described(context.request.url.host)
+            self.diary.trouble(f"{type(error).__name__}: {error}"[:300] + (way and f" ({way})"))
             raise
         # a key that is not enrolled, or whose node seems to be online still, is told at activation
         at_the_door = context.request.url.path.endswith("/activate-node")

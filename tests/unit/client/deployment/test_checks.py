@@ -67,6 +67,24 @@ def test_a_site_that_fits_passes_every_check(folder: SiteFolder) -> None:
     assert "site north (number 3), issued 0 days ago" in found["bundle"].detail
 
 
+@pytest.mark.parametrize(
+    ("server", "way"),
+    [
+        ("fed.example.org:9092", "through"),
+        ("fed.example.com:9092", "directly, without"),
+        ("127.0.0.1:9092", "directly, without"),
+    ],
+)
+def test_the_way_to_the_server_is_told_where_there_is_a_proxy(
+    folder: SiteFolder, monkeypatch: pytest.MonkeyPatch, server: str, way: str
+) -> None:
+    monkeypatch.setenv("https_proxy", "http://me:secret@proxy.example.net:3128")
+    monkeypatch.setenv("no_proxy", "example.com")
+    folder.toml.write_text(folder.toml.read_text().replace("127.0.0.1:9092", server))
+    told = f"{server} {way} the proxy http://proxy.example.net:3128 (https_proxy), certificate"
+    assert look(folder)["server"].detail.startswith(told)
+
+
 @pytest.mark.parametrize("what", ["CLIP", "tokenizer"])
 def test_F12_another_backbone_or_tokenizer_is_refused_with_both_hashes(
     tmp_path: Path, photos: Path, clip: FrozenClip, what: str

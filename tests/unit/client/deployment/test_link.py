@@ -1,20 +1,26 @@
 """F16, F17: real handshakes on loopback, one server a fault."""
 
 import datetime as dt
+import os
 import socket
 import ssl
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import ClassVar
 
+import httpx
 import pytest
 import trustme
 
-from client.deployment import link, tls
+from client.deployment import tls
 from client.deployment.link import Greeting, greet
+from client.deployment.proxy import described, proxy_of
+from fedprompt.address import join
 from fedprompt.errors import ConfigError, LinkError
+from fedprompt.flower_environment import variables
 from server.deployment import certificates
 
 NOW = dt.datetime.now(dt.UTC)
@@ -181,11 +187,148 @@ def test_a_broken_certificate_file_is_named(tmp_path: Path) -> None:
             tls.context(path)
 
 
+class Carrier(BaseHTTPRequestHandler):
+    """Answer CONNECT: carry the bytes to the server, whatever host was asked for."""
+
+    target = ("127.0.0.1", 0)
+    asked: ClassVar[list[tuple[str, str | None]]] = []
+    refusal = 0
+
+    def do_CONNECT(self) -> None:
+        self.asked.append((self.path, self.headers["Proxy-Authorization"]))
+        if self.refusal:
+            self.send_error(self.refusal)
+            return
+        self.send_response(200)
+        self.end_headers()
+        with socket.create_connection(self.target, 30) as far:
+            back = threading.Thread(target=carry, args=(far, self.connection))
+            back.start()
+            carry(self.connection, far)
+            back.join()
+        self.close_connection = True
+
+    def log_message(self, *_: object) -> None: ...
+
+
+def carry(source: socket.socket, target: socket.socket) -> None:
+    with suppress(OSError):
+        while data := source.recv(65536):
+            target.sendall(data)
+        target.shutdown(socket.SHUT_WR)
+
+
+@pytest.fixture
+def carrier(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[Carrier]]:
+    made = type("Made", (Carrier,), {"asked": []})
+    server = Server(("127.0.0.1", 0), made)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    monkeypatch.setenv("https_proxy", f"http://127.0.0.1:{server.server_address[1]}")
+    monkeypatch.delenv("no_proxy", raising=False)
+    yield made
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+@pytest.mark.parametrize("host", ["fed.example.org", "2001:db8::7", "127.0.0.2"])
 def test_the_proxy_of_the_environment_is_used(
+    ca: trustme.CA, trusted: Path, carrier: type[Carrier], host: str
+) -> None:
+    with serving(server_side(ca, host, not_after=NOW + 20 * DAY)) as address:
+        carrier.target = ("127.0.0.1", int(address.rpartition(":")[2]))
+        found = greet(join(host, 9092), tls.context(trusted))
+    assert found.expires == (NOW + 20 * DAY).replace(microsecond=0)
+    assert carrier.asked == [(join(host, 9092), None)]
+
+
+def test_what_the_server_did_wrong_is_told_apart_from_the_proxy(
+    ca: trustme.CA, trusted: Path, carrier: type[Carrier]
+) -> None:
+    with serving(server_side(ca, "other.example.org")) as address:
+        carrier.target = ("127.0.0.1", int(address.rpartition(":")[2]))
+        with pytest.raises(LinkError, match=r"another host name \(through the proxy http://127"):
+            greet("fed.example.org:9092", tls.context(trusted))
+
+
+@pytest.mark.parametrize("refusal", [407, 502])
+def test_a_proxy_that_refuses_is_named_with_its_answer(
+    trusted: Path, carrier: type[Carrier], refusal: int
+) -> None:
+    carrier.refusal = refusal
+    with pytest.raises(LinkError, match=rf"proxy http://.*does not lead there: .* {refusal} "):
+        greet("fed.example.org:9092", tls.context(trusted))
+
+
+def test_name_and_password_go_to_the_proxy_and_into_no_message(
+    trusted: Path, carrier: type[Carrier], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("https_proxy", os.environ["https_proxy"].replace("//", "//me:p%40ss@"))
+    carrier.refusal = 403
+    with pytest.raises(LinkError) as caught:
+        greet("fed.example.org:9092", tls.context(trusted))
+    assert carrier.asked == [("fed.example.org:9092", "Basic bWU6cEBzcw==")]
+    assert "p%40ss" not in str(caught.value)
+
+
+def test_a_dead_proxy_is_named_and_not_the_server(
     trusted: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(link, "proxy_bypass", lambda _: False)
-    monkeypatch.setattr(link, "getproxies", lambda: {"https": "http://proxy.example.org:3128"})
-    made = link._connection("fed.example.org:9092", tls.context(trusted), 1.0)
-    assert (made.host, made.port) == ("proxy.example.org", 3128)
-    assert (made._tunnel_host, made._tunnel_port) == ("fed.example.org", 9092)
+    with serving(None) as dead:
+        pass
+    monkeypatch.delenv("no_proxy", raising=False)
+    for variable in ("https_proxy", "all_proxy"):
+        with monkeypatch.context() as patch:
+            patch.setenv(variable, dead)  # without a scheme, as many write it
+            told = rf"the proxy http://{dead} \({variable}\).*nobody listens there.*into no_proxy"
+            with pytest.raises(LinkError, match=told):
+                greet("fed.example.org:9092", tls.context(trusted))
+
+
+@pytest.mark.parametrize(
+    "url", ["socks5://127.0.0.1:1080", "https://127.0.0.1:1", "http://", "a:b"]
+)
+def test_a_proxy_of_another_kind_is_refused(
+    trusted: Path, monkeypatch: pytest.MonkeyPatch, url: str
+) -> None:
+    monkeypatch.setenv("https_proxy", url)
+    monkeypatch.delenv("no_proxy", raising=False)
+    with pytest.raises(
+        LinkError, match=r"https_proxy names the proxy .* expected http://HOST:PORT"
+    ):
+        greet("fed.example.org:9092", tls.context(trusted))
+
+
+@pytest.mark.parametrize("unset", ["", "127.0.0.1", "*"])
+def test_this_machine_and_what_no_proxy_lists_are_dialled_themselves(
+    ca: trustme.CA, trusted: Path, monkeypatch: pytest.MonkeyPatch, unset: str
+) -> None:
+    monkeypatch.setenv("https_proxy", "http://me:secret@127.0.0.1:9")
+    monkeypatch.setenv("no_proxy", unset)
+    with serving(server_side(ca)) as address:
+        assert greet(address, tls.context(trusted)).expires
+    told = "directly, without the proxy http://127.0.0.1:9 (https_proxy)"
+    assert described("127.0.0.1") == told
+    assert (proxy_of("127.0.0.2") is None) == (unset == "*")
+
+
+@pytest.mark.parametrize(
+    "host", ["fed.example.org", "www.fed.example.org", "example.com", "192.0.2.7", "2001:db8::7",
+             "127.0.0.1", "localhost", "::1"]
+)  # fmt: skip
+@pytest.mark.parametrize(
+    "unset", ["", "*", "example.org", ".fed.example.org", "192.0.2.7,2001:db8::7", "a, example.com"]
+)
+def test_the_way_is_that_of_flowers_client(
+    monkeypatch: pytest.MonkeyPatch, host: str, unset: str
+) -> None:
+    given = {"https_proxy": "http://proxy.example.net:3128", "no_proxy": unset}
+    for name, value in variables(Path("home"), given).items():
+        monkeypatch.setenv(name, value)
+    with httpx.Client() as client:
+        url = httpx.URL(f"https://{join(host, 9092)}/")
+        is_direct = client._transport_for_url(url) is client._transport
+    monkeypatch.setenv("no_proxy", unset)
+    monkeypatch.delenv("NO_PROXY")
+    assert (proxy_of(host) is None) == is_direct

@@ -119,6 +119,21 @@ def test_a_server_that_is_away_is_noted(folder: SiteFolder) -> None:
     assert contact.read(folder.contact).trouble.startswith("ConnectError")
 
 
+def test_a_proxy_that_is_away_is_named(folder: SiteFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    proxy = f"http://127.0.0.1:{surroundings.free_port()}"
+    monkeypatch.setenv("https_proxy", proxy.replace("//", "//me:secret@"))
+    monkeypatch.delenv("no_proxy", raising=False)
+    client = guarded_client(ssl.create_default_context(), Watch(Diary(folder.contact)))
+    with (
+        client.from_server_address("fed.example.org:9092", False, None, []) as made,
+        pytest.raises(httpx.ConnectError),
+    ):
+        made.ActivateNode(ActivateNodeRequest())
+    trouble = contact.read(folder.contact).trouble
+    assert trouble.endswith(f"(through the proxy {proxy} (https_proxy))")
+    assert "secret" not in trouble
+
+
 def test_the_tls_context_is_the_sites_own(folder: SiteFolder) -> None:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     client = guarded_client(context, Watch(Diary(folder.contact)))
