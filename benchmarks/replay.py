@@ -6,6 +6,7 @@ anew, and the SHA-256 of each prompt must be the record's, bit for bit.
 """
 
 from collections.abc import Sequence
+from functools import partial
 
 from flwr.app import Message, RecordDict
 from flwr.supercore.task_identity import TaskIdentity
@@ -75,7 +76,8 @@ class Replay:
         joined = [Joined(n, n, len(self._sites[n].train_labels)) for n in accepted]
         asked = {site.node: self._receipts.ask(site, server_round) for site in joined}
         bounds = Bounds(self._config.clip_factor, self._config.clip_norm)
-        updates, _ = judge(replies, asked, current, self._rule.lift, bounds)
+        moved = partial(self._rule.moved, arrays, dtype=self._config.dtype)
+        updates, _ = judge(replies, asked, current, moved, bounds)
         weighed = weigh(updates, self._config)
         messages = {n: Message(RecordDict(), n, "train") for n in accepted}
         return merge(

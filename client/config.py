@@ -11,7 +11,7 @@ class FitConfig(Section):
     """Settings of the ``[fit]`` section."""
 
     optimiser: Literal["sgd", "adamw"] = "adamw"
-    learning_rate: float = Field(2e-2, gt=0)
+    learning_rate: float = Field(2e-2, ge=0)  # 0 = nothing is learned
     weight_decay: float = Field(0.0, ge=0)
     momentum: float = Field(0.9, ge=0, lt=1)  # sgd only
     schedule: Literal["cosine", "constant"] = "cosine"  # over all rounds of the run

@@ -5,8 +5,7 @@ from collections.abc import Mapping
 import numpy as np
 import numpy.typing as npt
 
-from client.rank import shrink
-from fedprompt.errors import PolicyError
+from fedprompt.factors import given_to
 from fedprompt.prompts.method import Arrays
 
 _HALVINGS = 60  # of the interval of the interpolation: below the spacing of doubles
@@ -16,9 +15,10 @@ _Dense = npt.NDArray[np.float64]
 def shorten(trained: Arrays, start: Arrays, frozen: Arrays, limit: float, dtype: str) -> Arrays:
     """Return ``trained``, or a point on the way to it whose update is no longer than ``limit``.
 
-    The update of a factor pair is A B - A0 B0, L2 over all prompts. Factors are interpolated,
-    A0 + t (A - A0) and B0 + t (B - B0), with the largest t that a bisection finds, and measured as
-    they travel, rounded to ``dtype``; so the norm is at most ``limit``, not only about it.
+    The update of a factor pair is A B - A0 B0, L2 over all prompts, with A0 and B0 of the site's
+    own rank. Factors are interpolated, A0 + t (A - A0) and B0 + t (B - B0), with the largest t that
+    a bisection finds, and measured as they travel, rounded to ``dtype``; so the norm is at most
+    ``limit``, not only about it.
 
     Parameters
     ----------
@@ -32,16 +32,13 @@ def shorten(trained: Arrays, start: Arrays, frozen: Arrays, limit: float, dtype:
         Largest L2 norm; 0 = any.
     dtype
         Of the wire, ``float32`` or ``float16``.
-
-    Raises
-    ------
-    PolicyError
-        Even the start, cut to the site's rank, is further away than ``limit``.
     """
-    origin = dense(start, frozen)
-    if not limit or _distance(_travelled(trained, dtype), origin, frozen) <= limit:
+    if not limit:
         return trained
-    base = _of_same_rank(start, trained)
+    base = given_to(start, trained, dtype)
+    origin = dense(base, frozen)
+    if _distance(_travelled(trained, dtype), origin, frozen) <= limit:
+        return trained
 
     def at(t: float) -> Arrays:
         mixed = {n: base[n] + t * (a.astype(np.float64) - base[n]) for n, a in trained.items()}
@@ -52,10 +49,6 @@ def shorten(trained: Arrays, start: Arrays, frozen: Arrays, limit: float, dtype:
         middle = (low + high) / 2
         fits = _distance(at(middle), origin, frozen) <= limit
         low, high = (middle, high) if fits else (low, middle)
-    if _distance(at(low), origin, frozen) > limit:
-        raise PolicyError(
-            f"max_norm: {limit} is less than what fit.rank cuts off the prompt; raise either"
-        )
     return at(low)
 
 
@@ -82,8 +75,3 @@ def _distance(arrays: Arrays, origin: Mapping[str, _Dense], frozen: Arrays) -> f
 def _travelled(arrays: Mapping[str, npt.NDArray[np.floating]], dtype: str) -> Arrays:
     with np.errstate(over="ignore"):
         return {name: array.astype(dtype).astype(np.float32) for name, array in arrays.items()}
-
-
-def _of_same_rank(start: Arrays, trained: Arrays) -> Arrays:
-    ranks = {a.shape[1] for name, a in trained.items() if name.endswith(".A")}
-    return shrink(start, min(ranks)) if ranks else start

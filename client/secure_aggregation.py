@@ -20,6 +20,7 @@ from flwr.compat.common.recorddict_compat import fitres_to_recorddict
 
 from fedprompt.dense import products
 from fedprompt.errors import ConfigError
+from fedprompt.factors import given_to
 from fedprompt.secure_sum import MODULUS, agreed_clip, flatten, levels, shorten
 from fedprompt.wire import ARRAYS, METRICS, from_array_record
 
@@ -89,7 +90,9 @@ def to_fit_result(sent: RecordDict, reply: RecordDict, clip: float, steps: int) 
     steps
         Of the quantiser, as agreed in the setup stage.
     """
-    before, after = (products(_unpack(content)) for content in (sent, reply))
+    current, trained = (_unpack(content) for content in (sent, reply))
+    before = products(given_to(current, trained, _dtype(sent)))
+    after = products(trained)
     metrics = reply.metric_records[METRICS]
     weight = int(bool(metrics["num-examples"]))
     change = np.subtract(flatten(after), flatten(before))
@@ -123,8 +126,11 @@ def _check_setup(asked: ConfigRecord, clip: float) -> None:
 def _unpack(content: RecordDict) -> dict[str, np.ndarray]:
     record = content.array_records[ARRAYS]
     shapes = {name: tuple(array.shape) for name, array in record.items()}
-    dtype = next(iter(record.values())).dtype
-    return from_array_record(record, shapes, dtype)
+    return from_array_record(record, shapes, _dtype(content))
+
+
+def _dtype(content: RecordDict) -> str:
+    return next(iter(content.array_records[ARRAYS].values())).dtype
 
 
 def _integer(asked: ConfigRecord, key: str) -> int:

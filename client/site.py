@@ -18,7 +18,6 @@ from client.feature_store import FeatureStore
 from client.features import encode, store_key
 from client.fit import Span, fit
 from client.personal import Personal
-from client.rank import shrink
 from fedprompt.backbone.config import BackboneConfig
 from fedprompt.backbone.encoded import EncodedImages
 from fedprompt.backbone.load import shared_backbone
@@ -27,6 +26,7 @@ from fedprompt.data.config import DataConfig
 from fedprompt.data.image_set import ImageSet
 from fedprompt.data.load import Images, own, share
 from fedprompt.errors import ConfigError
+from fedprompt.factors import shrink
 from fedprompt.identity import canonical_json, sha256_bytes
 from fedprompt.identity_card import identity_card
 from fedprompt.prompts.build import Bank, Prompt, bank_of, build_prompt

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from typing import Any
 
 from flwr.app import RecordDict
@@ -76,7 +77,8 @@ def attempt(
     # under privacy one site's norm must not decide what becomes of another's update
     bounds = Bounds(0.0 if f.mechanism else c.clip_factor, c.clip_norm)
     asked = f.asked(sites, server_round)
-    accepted, verdicts = judge(replies, asked, lifted, f.rule.lift, bounds)
+    moved = partial(f.rule.moved, arrays, dtype=c.dtype)
+    accepted, verdicts = judge(replies, asked, lifted, moved, bounds)
     updates = weigh(accepted, c)
     passed = sum(verdict.accepted for verdict in verdicts)
     if shortfall := below_quorum(c, len(sites), passed, len(updates)):

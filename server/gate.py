@@ -34,7 +34,8 @@ def judge(
     current
         The lifted arrays the sites started from.
     lift
-        The aggregation rule's way into the space that is averaged and measured.
+        Takes a reply's arrays to the space that is averaged and measured: ``current``, moved by
+        what the site changed of it.
     bounds
         The limits of an update's norm, measured in that space.
     """

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from fedprompt.dense import Dense
+from fedprompt.factors import given_to
 from fedprompt.wire import Arrays
 
 
@@ -30,6 +31,21 @@ class Rule:
     project: Callable[[Dense, Arrays], Projection]
     merge_error: Callable[[Sequence[Dense], Sequence[float]], float]
     mixed_ranks: bool = False
+
+    def moved(self, current: Arrays, reply: Arrays, dtype: str) -> Dense:
+        """Return ``current``, lifted, moved by what a site changed of what it was given.
+
+        Of equal ranks that is the reply, lifted. A site of smaller rank was given the nearest
+        prompt that it can hold; what that lacks stays as it is.
+        """
+        lifted, given = self.lift(reply), self.lift(given_to(current, reply, dtype))
+        before = self.lift(current)
+        return {
+            name: lifted[name]
+            if np.array_equal(before[name], given[name])
+            else before[name] + (lifted[name] - given[name])
+            for name in before
+        }
 
 
 def identity_lift(arrays: Arrays) -> Dense:

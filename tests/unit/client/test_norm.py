@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from client.norm import dense, shorten
-from fedprompt.errors import PolicyError
+from fedprompt.factors import shrink
 
 LENGTH, WIDTH = 3, 5
 
@@ -76,15 +76,24 @@ def test_several_prompts_share_one_norm() -> None:
     assert [float(found[n][0]) for n in "ab"] == pytest.approx([1.5, 2.0], rel=1e-6)
 
 
-def test_a_site_of_smaller_rank_is_measured_from_what_the_server_sent() -> None:
-    start, trained = pair(3, 3, 1.0), pair(4, 1, 1.0)
-    far = moved(trained, start, {})
-    limit = 0.9 * far
-    found = shorten(trained, start, {}, limit, "float32")
-    assert found["ctx.A"].shape == (LENGTH, 1)
-    assert 0.99 * limit < moved(found, start, {}) <= limit
-    with pytest.raises(PolicyError, match="max_norm"):
-        shorten(trained, start, {}, 1e-3, "float32")
+@given(
+    seed=st.integers(0, 999),
+    rank=st.integers(1, 2),
+    limit=st.floats(1e-3, 10),
+    dtype=st.sampled_from(["float32", "float16"]),
+)
+def test_a_site_of_smaller_rank_is_measured_from_what_it_was_given(
+    seed: int, rank: int, limit: float, dtype: str
+) -> None:
+    """What its rank cannot hold is no change of its own: it counts not at all."""
+    start = {n: a.astype(dtype).astype(np.float32) for n, a in pair(seed, 3, 1.0).items()}
+    given_ = {n: a.astype(dtype).astype(np.float32) for n, a in shrink(start, rank).items()}
+    assert shorten(given_, start, {}, 1e-9, dtype) is given_
+    trained = pair(seed + 1, rank, 1.0)
+    found = shorten(trained, start, {}, limit, dtype)
+    travelled = {n: a.astype(dtype).astype(np.float32) for n, a in found.items()}
+    assert moved(travelled, given_, {}) <= limit
+    assert {name: a.shape for name, a in found.items()} == {n: a.shape for n, a in trained.items()}
 
 
 def test_what_overflows_on_the_wire_is_brought_back() -> None:

@@ -96,6 +96,16 @@ def test_the_change_of_the_product_is_what_is_summed():
     assert (result.num_examples, result.metrics) == (1, {"receipt": 77})  # no count, no loss
 
 
+def test_a_site_of_smaller_rank_adds_only_what_it_changed():
+    """Sent rank 2, diag(3, 2); a site of rank 1 was given diag(3, 0) and made it diag(5, 0)."""
+    before = answer([[3.0, 0.0], [0.0, 2.0]], [[1.0, 0.0], [0.0, 1.0]])
+    for grown in (3.0, 5.0):
+        after = answer([[grown], [0.0]], [[1.0, 0.0]])
+        result = recorddict_to_fitres(to_fit_result(before, after, 100.0, 2**22), keep_input=True)
+        (vector,) = parameters_to_ndarrays(result.parameters)
+        np.testing.assert_allclose(vector, [grown - 3, 0, 0, 0], atol=1e-6)
+
+
 def test_a_long_change_is_cut_and_one_without_images_is_zero():
     before, after = answer([[0.0], [0.0]], [[0.0, 0.0]]), answer([[3.0], [4.0]], [[10.0, 0.0]])
     cut = recorddict_to_fitres(to_fit_result(before, after, 1.0, 2**22), keep_input=True)

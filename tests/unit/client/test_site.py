@@ -10,6 +10,7 @@ from fedprompt.backbone.clip import FrozenClip
 from fedprompt.config import Flat
 from fedprompt.data import load
 from fedprompt.errors import ConfigError, PromptError
+from fedprompt.factors import given_to
 from fedprompt.identity import sha256_arrays
 from fedprompt.prompts.template import Template
 from fedprompt.wire import identity_digest
@@ -119,6 +120,19 @@ def test_a_site_may_train_at_a_smaller_rank(settings: Flat, rank: int) -> None:
     assert {n: a.shape for n, a in arrays.items()} == {"ctx.A": (4, rank), "ctx.B": (rank, 32)}
     assert arrays["ctx.B"].any()
     assert site.evaluate(sent).count == len(site.held_labels)
+
+
+@pytest.mark.parametrize("optimiser", ["adamw", "sgd"])
+@pytest.mark.parametrize("rank", [0, 1, 2])
+def test_a_rate_of_zero_learns_nothing(settings: Flat, rank: int, optimiser: str) -> None:
+    """What comes back is what the site began with, to the byte, also at a smaller rank."""
+    own = {"prompt.rank": 3, "fit.rank": rank, "fit.learning_rate": 0.0, "fit.optimiser": optimiser}
+    site = simulated({**settings, **own}, 0, 2)
+    rng = np.random.default_rng(0)
+    sent = {n: rng.normal(size=a.shape).astype(np.float32) for n, a in start(site).items()}
+    found, _ = site.train(sent, seed=1, server_round=1, rounds=1, mu=0.01)
+    given_ = given_to(sent, found, "float32")
+    assert {n: a.tobytes() for n, a in found.items()} == {n: a.tobytes() for n, a in given_.items()}
 
 
 def test_under_a_shared_basis_only_b_leaves(settings: Flat) -> None:
