@@ -70,6 +70,17 @@ def configured_names(configured: str) -> tuple[str, ...]:
     return names
 
 
+def listed_labels(configured: str) -> frozenset[str]:
+    """Return the labels that ``data.class_names`` has names for, as they are spoken; or nothing.
+
+    Raises
+    ------
+    DataError
+        As `settle`.
+    """
+    return frozenset(map(spoken, _read(configured))) if configured.strip() else frozenset()
+
+
 def spoken(name: str) -> str:
     """Return a class name as it stands in a prompt."""
     return " ".join(name.replace("_", " ").split())

@@ -19,7 +19,8 @@ class DataConfig(Section):
     source: str = "fashion-mnist"
     root: str = ""  # folder that a manifest's paths start at and stay in; "" = the manifest's own
     image_column: str = ""  # of a Hugging Face dataset; "" = its only image column
-    label_column: str = ""  # of a Hugging Face dataset; "" = its only class column
+    # of a Hugging Face dataset, "" = its only class column; of a manifest, "" = label
+    label_column: str = ""
     # class names with commas between, or a .txt (one a line) or .json file (a list, or
     # {"label in the data": "name in the prompt"}); "" = as the data has them
     class_names: str = ""

@@ -1,5 +1,7 @@
 """Read image files below one folder and never outside of it (F33)."""
 
+import os
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +13,27 @@ SUFFIXES = (
     *(".bmp", ".gif", ".jfif", ".jpeg", ".jpg", ".tif", ".tiff", ".webp"),
     *(".pbm", ".pgm", ".png", ".pnm", ".ppm"),
 )
+
+
+def readable(name: str) -> bool:
+    """Say whether a file is an image by its suffix, in any letter case."""
+    return Path(name).suffix.lower() in SUFFIXES
+
+
+def images_below(root: Path) -> int:
+    """Return how many image files lie at any depth below a folder, hidden ones left out."""
+    return sum(
+        readable(name) and not name.startswith(".")
+        for _, _, names in os.walk(root)
+        for name in names
+    )
+
+
+def passed_over(suffixes: Counter[str]) -> str:
+    """Return how many files of which suffixes are passed over, the most frequent first."""
+    counts = ", ".join(f"{n} {suffix or 'without'}" for suffix, n in suffixes.most_common(8))
+    more = f" and {len(suffixes) - 8} kinds more" if len(suffixes) > 8 else ""
+    return f"{suffixes.total()} files are passed over because of their suffix: {counts}{more}"
 
 
 @dataclass(frozen=True, eq=False)

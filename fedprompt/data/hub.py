@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from fedprompt.data.splits import TEST_NAMES, TRAIN_NAMES, VALIDATION_NAMES, Split, Splits
+from fedprompt.data.splits import Split, Splits, named_splits
 from fedprompt.errors import DataError
 
 PREFIX = "hf:"
@@ -109,10 +109,12 @@ def _check_reachable(reference: str) -> None:
 
 def _splits(loaded: Any, image_column: str, label_column: str, origin: str) -> Splits:
     tables: Mapping[str, Any] = loaded if isinstance(loaded, dict) else {"train": loaded}
-    train = next((tables[name] for name in TRAIN_NAMES if name in tables), None)
-    if train is None:
+    named = named_splits(tables, origin)
+    if "train" not in named:
         raise DataError(f"{origin} has the splits {', '.join(tables)}; expected train")
-    test = next((tables[n] for n in (*TEST_NAMES, *VALIDATION_NAMES) if n in tables), None)
+    train, test_name = tables[named["train"]], named.get("test") or named.get("val")
+    test = tables[test_name] if test_name else None
+    unused = [name for name in tables if name not in (named["train"], test_name)]
     image = image_column or _only_column(train, "Image", ("image", "img"), origin)
     label = label_column or _only_column(train, "ClassLabel", ("label", "labels"), origin)
     for name in (image, label):
@@ -123,8 +125,9 @@ def _splits(loaded: Any, image_column: str, label_column: str, origin: str) -> S
     return Splits(
         classes,
         names is not None,
-        _split(train, image, label, classes, f"{origin}/train"),
-        None if test is None else _split(test, image, label, classes, f"{origin}/test"),
+        _split(train, image, label, classes, f"{origin}/{named['train']}"),
+        None if test is None else _split(test, image, label, classes, f"{origin}/{test_name}"),
+        notes=(f"splits that are not used: {', '.join(unused)}",) if unused else (),
     )
 
 

@@ -2,6 +2,7 @@
 
 import functools
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,7 +15,7 @@ from fedprompt.data.check import (
     seen_in,
     separate,
 )
-from fedprompt.data.classes import listed, settle
+from fedprompt.data.classes import MAX_LISTED, listed, settle, spoken
 from fedprompt.data.config import DataConfig
 from fedprompt.data.domain_partition import NAME as DOMAIN
 from fedprompt.data.halves import half_of
@@ -126,8 +127,15 @@ def _held_out(config: DataConfig, mine: Indices) -> Images:
 def inspect(config: DataConfig) -> Loaded:
     """Load and check once a process; what was found is logged then, and kept for reports."""
     splits = read(config)
-    train, test = (half_of(part, config.subsample_classes) for part in _two_sets(splits, config))
-    notes = _check_classes(train, configured=bool(config.class_names.strip()))
+    try:
+        sets = _two_sets(splits, config)
+        train, test = (half_of(part, config.subsample_classes) for part in sets)
+        about = _check_classes(
+            train, splits.passed_over, configured=bool(config.class_names.strip())
+        )
+    except DataError as error:  # how the source was understood may be the reason
+        raise DataError("; ".join([str(error), *splits.notes])) from None
+    notes = [*splits.notes, *about]
     train, test = _take(train, test, config)
     counts = len(train), len(test)
     train, train_digests, bad = _readable(train, config, splits.verified)
@@ -185,15 +193,19 @@ def _two_sets(splits: Splits, config: DataConfig) -> tuple[ImageSet, ImageSet]:
     return train.subset(kept), train.subset(held)
 
 
-def _check_classes(train: ImageSet, *, configured: bool) -> list[str]:
+def _check_classes(
+    train: ImageSet, passed_over: Mapping[str, str], *, configured: bool
+) -> list[str]:
     counts = train.counts()
     if not len(train):
         raise DataError("found no training images; check data.source and its folders")
     empty = [train.classes[i] for i in np.flatnonzero(counts == 0)]
     if empty and not configured:
+        lost = [f"{name!r}: {why}" for name, why in passed_over.items() if spoken(name) in empty]
+        why = f" ({'; '.join(lost[:MAX_LISTED])})" if lost else ""
         raise DataError(
-            f"classes without a training image: {listed(empty)}; remove them, or list the classes "
-            "in data.class_names if this site simply has none"
+            f"classes without a training image: {listed(empty)}{why}; remove them, or list the "
+            "classes in data.class_names if this site simply has none"
         )
     single = [train.classes[i] for i in np.flatnonzero(counts == 1)]
     notes = [f"classes without a training image here: {listed(empty)}"] if empty else []

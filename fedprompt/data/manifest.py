@@ -2,30 +2,34 @@
 
 CSV with the header ``path,label``, and ``split`` and ``domain`` if wanted; JSON lines with the same
 keys (a domain is the camera, hand or hospital an image comes from; every line has one, or none);
-or CoOp's ``split_zhou_*.json``, ``{"train": [[path, number, class name], ...], "val": ..., "test":
-...}``. A path is relative to the manifest's folder, or to ``data.root``; it may not leave that
-folder. An absolute path is taken when it lies inside, so ``data.root = "/"`` allows any (F33).
+or CoOp's ``split_zhou_*.json``, ``{"train": [[path, number, class name], ...], "val":
+..., "test": ...}``. A path is relative to the manifest's folder, or to ``data.root``; it may not
+leave that folder. An absolute path is taken when it lies inside, so ``data.root = "/"`` allows any
+(F33). Names of columns are read in any letter case, and ``file_name`` is ``path``, as in the
+``metadata.jsonl`` of a Hugging Face image folder.
 """
 
 import csv
 import io
 import json
-from collections.abc import Iterator
+import re
+from collections import Counter
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from fedprompt.data.files import Files, inside
-from fedprompt.data.splits import TEST_NAMES, TRAIN_NAMES, VALIDATION_NAMES, Split, Splits
+from fedprompt.data.classes import listed
+from fedprompt.data.files import Files, images_below, inside
+from fedprompt.data.splits import Split, Splits, role_of
 from fedprompt.errors import DataError
 
 SUFFIXES = (".csv", ".jsonl", ".json")
-_SPLIT_OF = (
-    dict.fromkeys(("", *TRAIN_NAMES), "train")
-    | dict.fromkeys(TEST_NAMES, "test")
-    | dict.fromkeys(VALIDATION_NAMES, "val")
-)
+METADATA = ("metadata.csv", "metadata.jsonl")  # in a Hugging Face image folder
+_PATHS = ("path", "file_name")
+_METADATA_LABELS = ("label", "labels", "class", "category")
+_WHOLE = re.compile(r"(-?\d+)(?:\.0+)?")  # a column with a gap turns pandas' 0 into 0.0
 
 
 class _Row(NamedTuple):
@@ -36,8 +40,34 @@ class _Row(NamedTuple):
     domain: str = ""
 
 
-def read_manifest(manifest: Path, root: Path | None = None) -> Splits:
+@dataclass(frozen=True)
+class _Table:
+    """Hold the lines of a file by the names of their columns, in small letters.
+
+    Attributes
+    ----------
+    header
+        Whether the columns are named once, above all lines.
+    lines
+        What a line is called in messages, and its fields.
+    """
+
+    columns: tuple[str, ...]
+    header: bool
+    lines: list[tuple[str, dict[str, object]]]
+
+    def first(self, names: tuple[str, ...]) -> str | None:
+        """Return the first of some names that is a column."""
+        return next((name for name in names if name in self.columns), None)
+
+
+def read_manifest(manifest: Path, root: Path | None = None, label_column: str = "") -> Splits:
     """Return the images that a manifest lists; classes are its sorted labels, or as numbered.
+
+    Parameters
+    ----------
+    label_column
+        The column of the labels; "" = ``label``.
 
     Raises
     ------
@@ -45,61 +75,189 @@ def read_manifest(manifest: Path, root: Path | None = None) -> Splits:
         The manifest cannot be read, a line is broken, or a path leaves its folder.
     """
     base = (root or manifest.parent).resolve()
+    text = _text(manifest)
     try:
-        text = manifest.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise DataError(f"{manifest} could not be read: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise DataError(f"{manifest} is not UTF-8 text: {error}") from error
-    try:
-        numbered = manifest.suffix == ".json"
-        rows, classes = _read_coop(text) if numbered else _read_rows(text, manifest.suffix)
-        return _splits(rows, classes, numbered, base)
+        if manifest.suffix.lower() == ".json":
+            rows, classes = _read_coop(text)
+            return _splits(rows, classes, True, base, [])
+        rows, notes = _rows(_table(text, manifest), (label_column or "label",))
+        _check_split_is_said(rows)
+        return _splits(rows, _classes(rows), False, base, notes)
     except DataError as error:
         raise DataError(f"{manifest}: {error}") from error
 
 
-def _read_rows(text: str, suffix: str) -> tuple[list[_Row], tuple[str, ...]]:
-    rows = list(_csv_rows(text) if suffix == ".csv" else _jsonl_rows(text))
-    return rows, tuple(sorted({row.label for row in rows}))
+def read_metadata(root: Path, label_column: str = "") -> Splits | str:
+    """Return the images that the metadata of a Hugging Face image folder list.
 
+    ``metadata.csv`` or ``metadata.jsonl`` lies in the folder or in each of its splits; its column
+    ``file_name`` starts there. In the folder itself, a path whose first part means a split is of
+    that split, unless there is a column ``split``.
 
-def _csv_rows(text: str) -> Iterator[_Row]:
-    reader = csv.DictReader(io.StringIO(text, newline=""), strict=True, skipinitialspace=True)
+    Returns
+    -------
+    The splits; or why the metadata say nothing of classes; or "", when there are none.
+
+    Raises
+    ------
+    DataError
+        As `read_manifest`.
+    """
+    columns = (label_column,) if label_column else _METADATA_LABELS
+    rows: list[_Row] = []
+    notes: list[str] = []
+    files = _metadata_files(root)
+    for prefix, path in files:
+        try:
+            table = _table(_text(path), path)
+            if not table.first(tuple(map(str.lower, columns))):
+                return (
+                    f"{path} has the columns {listed(table.columns)}, none of them with labels: "
+                    "classes are folders; set data.label_column if one of those holds them"
+                )
+            found, more = _rows(table, columns)
+        except DataError as error:
+            raise DataError(f"{path}: {error}") from error
+        rows += [_placed(row, prefix) for row in found]
+        notes += more
+    if not files:
+        return ""
+    named = ", ".join(str(path) for _, path in files)
+    notes.insert(0, f"labels are read from {named}, not from names of folders")
+    beside = images_below(root) - len({row.path for row in rows})
+    if beside > 0:
+        notes.append(f"{beside} images below {root} are not listed there and not used")
     try:
-        if not {"path", "label"} <= set(reader.fieldnames or ()):
-            raise DataError(
-                f"the header is {reader.fieldnames}; expected path,label[,split][,domain]"
-            )
-        for row in reader:
-            yield _row(f"line {reader.line_num}", row)
+        return _splits(rows, _classes(rows), False, root.resolve(), notes)
+    except DataError as error:
+        raise DataError(f"{named}: {error}") from error
+
+
+def _metadata_files(root: Path) -> list[tuple[str, Path]]:
+    """Return the metadata files of a folder, or of its splits, each with its folder's name."""
+    try:
+        places = ["", *sorted(p.name for p in root.iterdir() if p.is_dir() and role_of(p.name))]
+    except OSError as error:
+        raise DataError(f"{root} could not be read: {error.strerror}; set data.source") from error
+    found = [(place, root / place / name) for place in places for name in METADATA]
+    return [(place, path) for place, path in found if path.is_file()]
+
+
+def _placed(row: _Row, prefix: str) -> _Row:
+    """Return a row with its path from the root, and the split that its folder means."""
+    path = f"{prefix}/{row.path}" if prefix else row.path
+    return row._replace(path=path, split=row.split or _split_above(path))
+
+
+def _split_above(path: str) -> str:
+    """Return the split that the first folder of a path means, if any."""
+    folder, slash, _ = path.partition("/")
+    return (role_of(folder) or "") if slash else ""
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise DataError(f"{path} could not be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path} is not UTF-8 text: {error}") from error
+
+
+def _table(text: str, path: Path) -> _Table:
+    return _csv_table(text) if path.suffix.lower() == ".csv" else _jsonl_table(text)
+
+
+def _csv_table(text: str) -> _Table:
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True, skipinitialspace=True)
+    lines: list[tuple[str, dict[str, object]]] = []
+    try:
+        columns = _columns(next(reader, []), "the header")
+        for fields in filter(None, reader):
+            where = f"line {reader.line_num}"
+            if len(fields) > len(columns):
+                raise DataError(
+                    f"{where} has {len(fields)} fields and the header {len(columns)}; a field with "
+                    "a comma needs quotes"
+                )
+            lines.append((where, dict(zip(columns, fields, strict=False))))
     except csv.Error as error:
         raise DataError(f"line {reader.line_num} is broken: {error}") from error
+    return _Table(columns, True, lines)
 
 
-def _jsonl_rows(text: str) -> Iterator[_Row]:
+def _jsonl_table(text: str) -> _Table:
+    lines: list[tuple[str, dict[str, object]]] = []
     for number, line in enumerate(text.split("\n"), 1):
         if not line.strip():
             continue
         row = _json(line, f"line {number}")
         if not isinstance(row, dict):
             raise DataError(f"line {number} is no object; expected {{'path': ..., 'label': ...}}")
-        yield _row(f"line {number}", row)
+        columns = _columns(list(row), f"line {number}")
+        lines.append((f"line {number}", dict(zip(columns, row.values(), strict=True))))
+    return _Table(tuple(dict.fromkeys(name for _, row in lines for name in row)), False, lines)
 
 
-def _row(where: str, row: dict[str, object]) -> _Row:
-    path, label, split = (row.get(key) for key in ("path", "label", "split"))
+def _columns(names: list[str], where: str) -> tuple[str, ...]:
+    """Return names of columns in small letters, none of them twice."""
+    columns = tuple(name.strip().lower() for name in names)
+    twice = [name for name, times in Counter(columns).items() if name and times > 1]
+    if twice or set(_PATHS) <= set(columns):
+        raise DataError(f"{where} has two columns for {listed(twice or ['path'])}; keep one")
+    return columns
+
+
+def _rows(table: _Table, label_columns: tuple[str, ...]) -> tuple[list[_Row], list[str]]:
+    """Return the rows of a table, and notes on how it was understood."""
+    path = table.first(_PATHS)
+    label = table.first(tuple(map(str.lower, label_columns)))
+    if table.header and not (path and label):
+        raise DataError(
+            f"the header is {list(table.columns)}; expected path,{label_columns[0]}"
+            "[,split][,domain]"
+        )
+    used = (path or _PATHS[0], label or label_columns[0])
+    rows = [_row(where, fields, *used) for where, fields in table.lines]
+    notes = []
+    silent = [row.where for row in rows if not row.split]
+    if 0 < len(silent) < len(rows):
+        notes.append(f"{len(silent)} lines name no split and are for training: {listed(silent)}")
+    unused = [name for name in table.columns if name and name not in (*used, "split", "domain")]
+    if unused:
+        notes.append(f"columns that are not used: {listed(unused)}")
+    whole = [_WHOLE.fullmatch(row.label) for row in rows]
+    if all(whole) and any(match[0] != match[1] for match in whole if match):
+        notes.append("labels such as '0.0' are read as whole numbers, '0'")
+        rows = [r._replace(label=m[1]) for r, m in zip(rows, whole, strict=True) if m]
+    return rows, notes
+
+
+def _row(where: str, fields: dict[str, object], path_column: str, label_column: str) -> _Row:
+    path = fields.get(path_column)
     if not isinstance(path, str) or not path:
         raise DataError(f"{where} has no path")
-    if not isinstance(label, str | int) or isinstance(label, bool) or not str(label).strip():
-        raise DataError(f"{where} has no label")
-    domain = "" if row.get("domain") is None else row["domain"]
+    label = _label(where, fields.get(label_column))
+    domain = "" if fields.get("domain") is None else fields["domain"]
     if not isinstance(domain, str | int) or isinstance(domain, bool):
         raise DataError(f"{where}: the domain is a {type(domain).__name__}; expected a name")
     name = str(domain).strip()
     if not name.isprintable():
         raise DataError(f"{where}: the domain {name!r} has unprintable characters")
-    return _Row(where, path, str(label).strip(), str(split or "").strip().lower(), name)
+    return _Row(where, path, label, str(fields.get("split") or "").strip().lower(), name)
+
+
+def _label(where: str, value: object) -> str:
+    if value is None or value == "" or (isinstance(value, str) and not value.strip()):
+        raise DataError(f"{where} has no label")
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
+    if not isinstance(value, str | int) or isinstance(value, bool):
+        raise DataError(
+            f"{where} has no label of a kind that is known: found {value!r:.80}; expected a name "
+            "or a whole number"
+        )
+    return str(value).strip()
 
 
 def _read_coop(text: str) -> tuple[list[_Row], tuple[str, ...]]:
@@ -120,18 +278,33 @@ def _read_coop(text: str) -> tuple[list[_Row], tuple[str, ...]]:
     return rows, tuple(names[number] for number in sorted(names))
 
 
-def _splits(rows: list[_Row], classes: tuple[str, ...], numbered: bool, base: Path) -> Splits:
+def _classes(rows: list[_Row]) -> tuple[str, ...]:
+    return tuple(sorted({row.label for row in rows}))
+
+
+def _splits(
+    rows: list[_Row], classes: tuple[str, ...], numbered: bool, base: Path, notes: list[str]
+) -> Splits:
     names = _domain_names(rows)
     grouped: dict[str, list[_Row]] = {"train": [], "val": [], "test": []}
     for row in rows:
-        split = _SPLIT_OF.get(row.split)
+        split = role_of(row.split) if row.split else "train"
         if split is None:
             raise DataError(f"{row.where}: split {row.split!r}; expected train, val or test")
         grouped[split].append(row)
     made = {split: _split(members, classes, names, base) for split, members in grouped.items()}
     test = made["test" if grouped["test"] else "val"]
+    if grouped["test"] and grouped["val"]:
+        notes.append(f"{len(grouped['val'])} images of val are not used: there is a test split")
     kept = test if len(test.labels) else None
-    return Splits(classes, numbered, made["train"], kept, domain_names=names)
+    return Splits(
+        classes,
+        numbered,
+        made["train"],
+        kept,
+        domain_names=names,
+        notes=tuple(dict.fromkeys(notes)),
+    )
 
 
 def _split(
@@ -146,9 +319,25 @@ def _split(
 
 def _path(row: _Row, base: Path) -> str:
     try:
-        return inside(base, row.path)
+        path = inside(base, row.path)
     except DataError as error:
         raise DataError(f"{row.where}: {error}") from error
+    if ("\\" in row.path or row.path != row.path.strip()) and not (base / path).exists():
+        what = (
+            "backslashes: write / instead" if "\\" in row.path else "blanks around it: remove them"
+        )
+        raise DataError(f"{row.where}: {row.path!r} is no file of {base} and has {what}")
+    return path
+
+
+def _check_split_is_said(rows: list[_Row]) -> None:
+    """Refuse paths below split folders where no line says a split: all would be for training."""
+    above = {role: row.path for row in rows if not row.split and (role := _split_above(row.path))}
+    if len(above) > 1:
+        raise DataError(
+            f"there is no column split, but paths begin with splits ({listed(list(above.values()))}"
+            "); add the column, with train, val or test on every line"
+        )
 
 
 def _domain_names(rows: list[_Row]) -> tuple[str, ...]:

@@ -145,3 +145,18 @@ def test_a_hub_error_is_a_data_error(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_row_without_an_image_is_unreadable() -> None:
     with pytest.raises(DataError, match=r"set\[0\] holds no image"):
         hub._Rows([{"image": None}], "image", "set").content(0)
+
+
+def test_splits_in_any_case_and_those_that_are_not_used(tmp_path: Path, table: Any) -> None:
+    splits = {
+        "Training": table([0, 1]),
+        "validation": table([1]),
+        "test": table([0]),
+        "extra": table([1]),
+    }
+    datasets.DatasetDict(splits).save_to_disk(tmp_path / "saved")
+    read = read_saved(tmp_path / "saved")
+    assert read.train.labels.tolist() == [0, 1]
+    assert read.test is not None
+    assert read.test.labels.tolist() == [0]
+    assert read.notes == ("splits that are not used: validation, extra",)

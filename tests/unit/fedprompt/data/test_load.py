@@ -112,6 +112,22 @@ def test_F28_an_empty_class(photos: Path) -> None:
     load(config(photos, class_names="cat,owl,yak,zebra"))
 
 
+def test_a_class_whose_files_are_all_passed_over_says_why(photos: Path) -> None:
+    (photos / "train/zebra").mkdir()
+    for number in range(3):
+        (photos / f"train/zebra/{number}.raw").write_bytes(b"")
+    with pytest.raises(DataError, match=r"image: 'zebra' \('zebra': 3 files .*: 3 \.raw\); remove"):
+        load(config(photos))
+
+
+def test_what_was_understood_of_a_source_is_said_with_its_errors(
+    tmp_path: Path, make_folder: MakeFolder
+) -> None:
+    make_folder(tmp_path / "dataset", {"cat": 2, "owl": 2})
+    with pytest.raises(DataError, match=r"found 1 class .*: if those are meant, set data\.source"):
+        load(config(tmp_path))
+
+
 def test_F28_one_class_and_none(tmp_path: Path, make_folder: MakeFolder) -> None:
     make_folder(tmp_path / "one", {"cat": 3})
     with pytest.raises(DataError, match=r"found 1 class .* at least two"):

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from fedprompt.data.manifest import read_manifest
+from fedprompt.data.manifest import read_manifest, read_metadata
 from fedprompt.data.splits import Splits
 from fedprompt.errors import DataError
 
@@ -54,6 +54,91 @@ def test_jsonl_with_splits_and_number_labels(tmp_path: Path) -> None:
     assert splits.train.labels.tolist() == [0, 1]
     assert splits.test is not None
     assert [splits.test.source.name(i) for i in range(len(splits.test.labels))] == ["c.png"]
+
+
+def test_labels_that_pandas_made_numbers_with_a_point(tmp_path: Path) -> None:
+    lines = [{"path": f"{i}.png", "label": float(i % 2)} for i in range(4)]
+    splits = read(tmp_path, "m.jsonl", "\n".join(map(json.dumps, lines)))
+    assert splits.classes == ("0", "1")
+    splits = read(tmp_path, "m.csv", "path,label\na,0.0\nb,12.0\n")
+    assert splits.classes == ("0", "12")
+    assert "are read as whole numbers" in splits.notes[0]
+    versions = read(tmp_path, "m.csv", "path,label\na,1.0\nb,1.5\n")
+    assert (versions.classes, versions.notes) == (("1.0", "1.5"), ())
+
+
+def test_columns_in_any_case_and_those_that_are_not_used(tmp_path: Path) -> None:
+    text = "File_Name, LABEL ,Split,Age\na.png,cat,TRAIN,3\nb.png,owl,Testing,4\n"
+    splits = read(tmp_path, "M.CSV", text)
+    assert splits.classes == ("cat", "owl")
+    assert splits.test is not None
+    assert splits.notes == ("columns that are not used: 'age'",)
+    (tmp_path / "m.csv").write_text("path,label,finding\na,1,yes\n")
+    assert read_manifest(tmp_path / "m.csv", None, "Finding").classes == ("yes",)
+
+
+def test_lines_without_a_split_and_a_val_that_is_not_used_are_noted(tmp_path: Path) -> None:
+    text = "path,label,split\na,x,\nb,y,train\nc,x,val\nd,x,test\n"
+    notes = read(tmp_path, "m.csv", text).notes
+    assert notes[0] == "1 lines name no split and are for training: 'line 2'"
+    assert notes[1] == "1 images of val are not used: there is a test split"
+
+
+@pytest.mark.parametrize(
+    ("path", "says"), [("cat\\1.png", "backslashes"), ("cat/1.png ", "blanks around it")]
+)
+def test_a_path_of_windows_or_with_blanks_is_explained(
+    tmp_path: Path, path: str, says: str
+) -> None:
+    with pytest.raises(DataError, match=rf"line 2: .*is no file .*{says}"):
+        read(tmp_path, "m.csv", f"path,label\n{path},cat\n")
+    (tmp_path / path).parent.mkdir(exist_ok=True)
+    (tmp_path / path).write_bytes(b"")  # a name is a name where such a file exists
+    assert names(read(tmp_path, "m.csv", f"path,label\n{path},cat\n")) == [path]
+
+
+def metadata(folder: Path, *lines: dict[str, object]) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "metadata.jsonl").write_text("\n".join(map(json.dumps, lines)))
+
+
+def test_metadata_of_a_hugging_face_folder(tmp_path: Path) -> None:
+    metadata(
+        tmp_path,
+        {"file_name": "train/a.png", "label": "cat"},
+        {"file_name": "train/b.png", "label": "owl"},
+        {"file_name": "test/c.png", "label": "owl"},
+    )
+    splits = read_metadata(tmp_path)
+    assert isinstance(splits, Splits)
+    assert (splits.classes, names(splits)) == (("cat", "owl"), ["train/a.png", "train/b.png"])
+    assert splits.test is not None
+    assert splits.test.source.name(0) == "test/c.png"
+    assert "not from names of folders" in splits.notes[0]
+    for name in "abcd":
+        (tmp_path / f"{name}.png").write_bytes(b"")
+    splits = read_metadata(tmp_path)
+    assert isinstance(splits, Splits)
+    assert "1 images below" in splits.notes[1]
+
+
+def test_metadata_in_each_split(tmp_path: Path) -> None:
+    metadata(tmp_path / "Train", {"file_name": "a.png", "Finding": 1})
+    (tmp_path / "Test").mkdir()
+    (tmp_path / "Test/metadata.csv").write_text("file_name,finding\nsub/b.png,0\n")
+    splits = read_metadata(tmp_path, "finding")
+    assert isinstance(splits, Splits)
+    assert (splits.classes, names(splits)) == (("0", "1"), ["Train/a.png"])
+    assert splits.test is not None
+    assert splits.test.source.name(0) == "Test/sub/b.png"
+
+
+def test_metadata_without_labels_leave_the_folders(tmp_path: Path) -> None:
+    assert read_metadata(tmp_path) == ""
+    metadata(tmp_path, {"file_name": "cat/a.png", "text": "a cat"})
+    found = read_metadata(tmp_path)
+    assert isinstance(found, str)
+    assert "'file_name', 'text', none of them with labels" in found
 
 
 def test_val_stands_in_for_test(tmp_path: Path) -> None:
@@ -143,6 +228,13 @@ def test_a_root_given_by_the_user_allows_absolute_paths(tmp_path: Path, encode: 
         ("m.json", '{"train": [], "test": 3}', r"test\[0\] is not"),
         ("m.json", '{"train": [["a", 0, "x"], ["b", 0, "y"]]}', "class 0 is both 'x' and 'y'"),
         ("m.csv", b"path,label\n\xff,b\n", "is not UTF-8"),
+        ("m.csv", "path,label\na, b.png,cat\n", "line 2 has 3 fields and the header 2; .* quotes"),
+        ("m.csv", "path,label,Label\na,b,c\n", "two columns for 'label'"),
+        ("m.csv", "path,file_name,label\na,b,c\n", "two columns for 'path'"),
+        ("m.csv", "path,label\ntrain/a,x\ntest/b,y\n", "no column split, but paths begin with"),
+        ("m.jsonl", '{"path": "a", "label": 0.5}', "line 1 has no label of a kind .* found 0.5"),
+        ("m.jsonl", '{"path": "a", "label": NaN}', "line 1 has no label of a kind .* found nan"),
+        ("m.jsonl", '{"path": "a", "label": null}', "line 1 has no label$"),
     ],
 )
 def test_broken_manifests_are_named(

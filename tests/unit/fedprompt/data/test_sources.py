@@ -53,3 +53,29 @@ def test_nowhere_and_nothing(tmp_path: Path) -> None:
     (tmp_path / "data.zip").write_bytes(b"")
     with pytest.raises(DataError, match="is no manifest; expected fashion-mnist"):
         read(DataConfig(source=str(tmp_path / "data.zip")))
+
+
+def test_suffixes_of_manifests_in_any_case(tmp_path: Path) -> None:
+    (tmp_path / "UP.CSV").write_text("path,label\na.png,yak\nb.png,owl\n")
+    assert read(DataConfig(source=str(tmp_path / "UP.CSV"))).classes == ("owl", "yak")
+
+
+def test_a_folder_with_metadata(tmp_path: Path, make_folder: MakeFolder) -> None:
+    make_folder(tmp_path, {"one": 1, "two": 1})
+    (tmp_path / "metadata.csv").write_text("file_name,text\none/0.png,a yak\ntwo/0.png,an owl\n")
+    splits = read(DataConfig(source=str(tmp_path)))
+    assert splits.classes == ("one", "two")
+    assert "set data.label_column if" in splits.notes[0]
+    splits = read(DataConfig(source=str(tmp_path), label_column="text"))
+    assert splits.classes == ("a yak", "an owl")
+    assert splits.train.source.name(1) == "two/0.png"
+
+
+def test_classes_that_are_called_as_splits_are_listed(
+    tmp_path: Path, make_folder: MakeFolder
+) -> None:
+    make_folder(tmp_path, {"train": 1, "plane": 1})
+    with pytest.raises(DataError, match="beside the splits 'train'"):
+        read(DataConfig(source=str(tmp_path)))
+    config = DataConfig(source=str(tmp_path), class_names="plane,train")
+    assert read(config).classes == ("plane", "train")
