@@ -16,6 +16,7 @@ from server.config import ServerConfig
 from server.exchange import Answer, Traffic, exchange
 from server.federation import Federation, tell
 from server.gate import judge
+from server.limits import weighted_mean
 from server.norms import Bounds
 from server.outliers import Measure, measure
 from server.replies import read_train
@@ -44,8 +45,7 @@ class Attempt:
     def loss(self) -> float | None:
         """Return the mean training loss of the sites that tell it, weighted as their updates."""
         told = [(update.weight, update.loss) for update in self.updates if update.loss is not None]
-        total = sum(weight for weight, _ in told)
-        return sum(weight * loss for weight, loss in told) / total if told else None
+        return weighted_mean(told) if told else None
 
 
 def attempt(

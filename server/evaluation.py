@@ -9,7 +9,8 @@ from flwr.app import RecordDict
 from fedprompt.wire import ARRAYS, CONFIG, Arrays, to_array_record
 from server.exchange import exchange
 from server.federation import Federation, tell
-from server.gate import check_sender, is_count, is_finite
+from server.gate import check_sender, is_count, loss_fault
+from server.limits import is_loss, weighted_mean
 from server.replies import read_evaluate
 from server.training import Instruction
 from server.verdict import Asked, Reason, Reply, Verdict, refuse
@@ -91,13 +92,12 @@ def summarise(scores: Mapping[int, Score], enrolled: Mapping[int, int]) -> dict[
     false count cannot take the average over.
     """
     weights = {site: min(score.examples, enrolled[site]) for site, score in scores.items()}
-    total = sum(weights.values())
-    if not total:
+    if not any(weights.values()):
         return {"sites": {}}
     return {
-        "accuracy": sum(weights[s] * scores[s].accuracy for s in scores) / total,
+        "accuracy": weighted_mean((weights[s], scores[s].accuracy) for s in scores),
         "worst_client_acc": min(score.accuracy for score in scores.values()),
-        "nll": sum(weights[s] * scores[s].loss for s in scores) / total,
+        "nll": weighted_mean((weights[s], scores[s].loss) for s in scores),
         "sites": {
             str(site): {"accuracy": s.accuracy, "nll": s.loss, "examples": s.examples}
             for site, s in scores.items()
@@ -112,6 +112,6 @@ def _believe(site: int, reply: Reply, correct: object) -> tuple[Verdict | None, 
         return refuse(site, reply.node, Reason.BAD_COUNT, detail), None
     if count == 0:
         return None, None  # nothing held out: the site has no say, and no fault
-    if not is_finite(loss):
-        return refuse(site, reply.node, Reason.NOT_FINITE, f"the loss is {loss!r}"), None
+    if not is_loss(loss):
+        return refuse(site, reply.node, *loss_fault(loss)), None
     return None, Score(count, correct, float(loss))

@@ -4,13 +4,14 @@ The gate is pure: it takes plain replies and returns what may be merged plus one
 A refused reply is dropped and named; it never ends the round (F01-F06, F10-F14, F18).
 """
 
-import math
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TypeGuard
 
 from fedprompt.wire import Arrays
 from server.copies import drop_copies
+from server.limits import LARGEST_LOSS, is_loss, largest_number, update_limit
 from server.norms import Bounds, clip
 from server.rules import Dense
 from server.verdict import Accepted, Asked, Reason, Reply, Verdict, refuse
@@ -39,7 +40,7 @@ def judge(
     bounds
         The limits of an update's norm, measured in that space.
     """
-    candidates, verdicts = _admit(replies, asked, lift)
+    candidates, verdicts = _admit(replies, asked, lift, update_limit(current))
     own, copies = drop_copies(candidates, current)
     updates, clipped = clip(own, current, bounds)
     changed = {verdict.node: verdict for verdict in copies + clipped}
@@ -77,7 +78,15 @@ def is_count(value: object) -> TypeGuard[int]:
 
 def is_finite(value: object) -> TypeGuard[float]:
     """Tell whether a value is a finite number."""
-    return isinstance(value, int | float) and math.isfinite(value)
+    return isinstance(value, int | float) and abs(value) <= sys.float_info.max
+
+
+def loss_fault(loss: object) -> tuple[Reason, str]:
+    """Return why a value is no mean loss (`server.limits.is_loss`)."""
+    if is_finite(loss):
+        detail = f"the loss is {loss:.3g}, expected 0 to {LARGEST_LOSS:,.0f} nats"
+        return Reason.OUT_OF_RANGE, detail
+    return Reason.NOT_FINITE, f"the loss is {loss!r}"
 
 
 def _sender_verdict(reply: Reply, asked: Asked | None) -> Verdict | None:
@@ -94,13 +103,16 @@ def _sender_verdict(reply: Reply, asked: Asked | None) -> Verdict | None:
 
 
 def _admit(
-    replies: Sequence[Reply], asked: Mapping[int, Asked], lift: Callable[[Arrays], Dense]
+    replies: Sequence[Reply],
+    asked: Mapping[int, Asked],
+    lift: Callable[[Arrays], Dense],
+    limit: float,
 ) -> tuple[list[Accepted], list[Verdict]]:
     """Return the updates whose sender, count and values can be believed, and all verdicts."""
     passed, verdicts = check_sender(replies, asked)
     accepted = []
     for reply in passed:
-        verdict, update = _believe(reply, asked[reply.node], lift)
+        verdict, update = _believe(reply, asked[reply.node], lift, limit)
         verdicts.append(verdict)
         if update:
             accepted.append(update)
@@ -108,7 +120,7 @@ def _admit(
 
 
 def _believe(
-    reply: Reply, asked: Asked, lift: Callable[[Arrays], Dense]
+    reply: Reply, asked: Asked, lift: Callable[[Arrays], Dense], limit: float
 ) -> tuple[Verdict, Accepted | None]:
     """Return the verdict on a reply's count, loss and arrays, and its update if it has weight."""
     site, node, count = asked.site, reply.node, reply.count
@@ -120,10 +132,14 @@ def _believe(
         return Verdict(site, node, True, (Reason.ABSTAINED,)), None
     if reply.arrays is None:
         return refuse(site, node, Reason.MISSING_ARRAY, "the reply brings no arrays"), None
-    if reply.loss is not None and not is_finite(reply.loss):
-        return refuse(site, node, Reason.NOT_FINITE, f"the loss is {reply.loss!r}"), None
+    if reply.loss is not None and not is_loss(reply.loss):
+        return refuse(site, node, *loss_fault(reply.loss)), None
+    lifted = lift(reply.arrays)
+    if not (largest := largest_number(lifted)) <= limit:
+        detail = f"the update's largest number is {largest:.3g}, expected {limit:,.0f} at most"
+        return refuse(site, node, Reason.NORM, detail), None
     loss = None if reply.loss is None else float(reply.loss)
-    update = Accepted(site, node, lift(reply.arrays), weight, loss)
+    update = Accepted(site, node, lifted, weight, loss)
     if count > weight:
         detail = f"num-examples {count} cut to the enrolled {weight}"
         return Verdict(site, node, True, (Reason.CAPPED,), detail), update

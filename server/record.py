@@ -4,6 +4,7 @@ Beside it, ``settings.json`` says what the run was asked for.
 """
 
 import json
+import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -38,11 +39,20 @@ def append(path: Path, line: Line) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("ab") as file:
-            file.write(canonical_json(line) + b"\n")
+            file.write(canonical_json(_tellable(line)) + b"\n")
             file.flush()
             os.fsync(file.fileno())
     except OSError as error:
         raise StorageError(f"{path} could not be extended: {error.strerror}") from error
+
+
+def _tellable(value: object) -> object:
+    """Return a value that JSON can hold: a number that is not finite is none, and ends no run."""
+    if isinstance(value, Mapping):
+        return {key: _tellable(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [_tellable(entry) for entry in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def read(path: Path) -> list[dict[str, Any]]:

@@ -8,9 +8,11 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 
+from fedprompt.errors import PromptError
 from fedprompt.wire import ARRAYS, CONFIG, Arrays
 from server import strategies
 from server.chosen_grid import ChosenGrid
+from server.limits import largest_number, merged_limit
 from server.replies import to_numpy_record, to_strategy
 from server.rules import Dense, Projection, Rule
 from server.verdict import Accepted
@@ -108,14 +110,33 @@ def _step(
     averaged, _ = strategy.aggregate_train(server_round, replies)
     if averaged is None:
         return Projection(arrays, 0.0)
-    dense = {name: array.numpy().astype(np.float64) for name, array in averaged.items()}
+    limit = merged_limit(rule.lift(arrays))  # an optimiser may go beyond what it averages
+    dense = {
+        name: np.clip(array.numpy().astype(np.float64), -limit, limit)
+        for name, array in averaged.items()
+    }
     projection = rule.project(dense, arrays)
     return Projection(as_travelled(projection.arrays, dtype), projection.truncation_error)
 
 
 def as_travelled(arrays: Arrays, dtype: str) -> Arrays:
-    """Return the arrays as a site will read them: rounded to the dtype of the wire."""
-    return {name: array.astype(dtype).astype(np.float32) for name, array in arrays.items()}
+    """Return the arrays as a site will read them: rounded to the dtype of the wire.
+
+    Raises
+    ------
+    PromptError
+        A number is not finite there; nothing of it may be committed.
+    """
+    with np.errstate(over="ignore"):  # told below, by name
+        travelled = {n: a.astype(dtype).astype(np.float32) for n, a in arrays.items()}
+    for name, array in travelled.items():
+        if not np.isfinite(array).all():
+            raise PromptError(
+                f"{name} of the server's prompt is not finite in {dtype}: its largest number is "
+                f"{largest_number({name: arrays[name]}):.3g}, {dtype} holds "
+                f"{np.finfo(dtype).max:.3g}; set server.dtype = float32, or less noise"
+            )
+    return travelled
 
 
 def _settings(message: Message) -> ConfigRecord:

@@ -20,6 +20,7 @@ class Reason(StrEnum):
     WRONG_SIZE = "wrong-size"  # F03
     OVERSIZED = "oversized"  # F04
     NORM = "norm"  # F05
+    OUT_OF_RANGE = "out-of-range"  # F01: a finite loss that no images can give
     BAD_COUNT = "bad-count"  # F06
     STALE = "stale"  # F11: bound to an earlier round
     DUPLICATE = "duplicate"  # F11

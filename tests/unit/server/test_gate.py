@@ -140,6 +140,24 @@ def test_who_changes_nothing_is_named_and_merged():
         assert not verdicts[site].strike
 
 
+def test_the_largest_number_that_is_believed_follows_what_was_sent():
+    far = {"ctx": np.full((2, 3), 1e5)}
+    replies = [reply(0, scale=70_000.0)]
+    updates, verdicts = judge(replies, asked(1), CURRENT, LIFT, OPEN)
+    assert (updates, verdicts[0].reasons) == ([], (Reason.NORM,))
+    assert "7e+04, expected 64,000 at most" in verdicts[0].detail
+    updates, _ = judge(replies, asked(1), far, LIFT, OPEN)
+    assert len(updates) == 1
+
+
+@pytest.mark.parametrize("loss", [1.7e308, 2**62, -1])
+def test_a_finite_loss_that_no_images_can_give_is_refused(loss):
+    updates, verdicts = run([reply(0, loss=loss)])
+    assert updates == []
+    assert verdicts[0].reasons == (Reason.OUT_OF_RANGE,)
+    assert verdicts[0].strike
+
+
 @pytest.mark.parametrize("loss", [math.nan, math.inf, "0.1"])
 def test_a_loss_that_is_no_number_is_refused(loss):
     _, verdicts = run([reply(0, loss=loss)])
@@ -216,3 +234,4 @@ def test_is_count_and_is_finite():
     assert not is_count(True)
     assert is_finite(-1.5)
     assert not is_finite(math.inf)
+    assert not is_finite(10**400)

@@ -16,6 +16,15 @@ def test_lines_come_back(tmp_path):
     assert [line["round"] for line in record.read(path)] == [0, 1, 2]
 
 
+def test_a_number_that_json_refuses_ends_no_run(tmp_path):
+    path = tmp_path / "rounds.jsonl"
+    told = {"loss": float("nan"), "sites": {"0": {"nll": float("inf"), "accuracy": 1.0}}}
+    record.append(path, {"round": 0, "all": [1.0, float("-inf")], **told})
+    (line,) = record.read(path)
+    sites = {"0": {"nll": None, "accuracy": 1.0}}
+    assert line == {"round": 0, "loss": None, "sites": sites, "all": [1.0, None]}
+
+
 def test_no_file_is_an_empty_record(tmp_path):
     assert record.read(tmp_path / "none") == []
 

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from flwr.app import Message, RecordDict
 
+from fedprompt.errors import PromptError
 from fedprompt.wire import from_array_record, to_array_record
 from server.config import ServerConfig
 from server.local_grid import LocalGrid
@@ -102,6 +103,12 @@ def test_every_strategy_returns_float32_factors(grid, name):
     assert {n: a.shape for n, a in merged.arrays.items()} == {
         n: a.shape for n, a in start().items()
     }
+
+
+@pytest.mark.parametrize(("dtype", "value"), [("float16", 1e5), ("float32", np.nan)])
+def test_what_the_wire_cannot_hold_is_not_committed(dtype, value):
+    with pytest.raises(PromptError, match=f"x of the server's prompt is not finite in {dtype}"):
+        as_travelled({"x": np.array([value], np.float32)}, dtype)
 
 
 def test_as_travelled_rounds_to_the_wire():
