@@ -21,6 +21,7 @@ from typer.models import ArgumentInfo
 from fedprompt import logs
 from fedprompt.errors import FedpromptError
 from fedprompt.options import shown
+from fedprompt.text import one_line
 
 # verb -> (where it lives, what it does); strings, because the library imports no application
 COMMANDS = {
@@ -43,6 +44,7 @@ COMMANDS = {
 # what an evaluation protocol of the client runs a federation with
 FEDERATION = "server.simulate:federate"
 
+_MESSAGE = 5000  # characters of the last line
 _INTERRUPTED, _TERMINATED = 130, 143  # as a shell reports SIGINT and SIGTERM
 
 
@@ -87,7 +89,7 @@ class LazyGroup(click.Group):
             with installed():
                 return super().invoke(ctx)
         except FedpromptError as error:
-            message = " ".join(str(error).split())
+            message = one_line(str(error), _MESSAGE)
             _tell(message, error.exit_code, as_json=as_json and not shown(ctx))
             typer.echo(f"{self.program}: {message}", err=True)
             ctx.exit(error.exit_code)
@@ -164,7 +166,8 @@ def group(verbose: bool) -> None:
     handler = logging.StreamHandler()
     handler.name = logs.MARK  # a verb that has a log of its own replaces it
     level = logging.DEBUG if verbose else logging.WARNING
-    logging.basicConfig(level=level, format="%(name)s: %(message)s", handlers=[handler])
+    handler.setFormatter(logs.CommandFormatter())
+    logging.basicConfig(level=level, handlers=[handler])
 
 
 def main() -> None:

@@ -4,7 +4,6 @@ One JSON object a line: ``time`` (UTC, ISO 8601), ``level``, ``logger``, ``messa
 there is a traceback, and the values given as ``extra`` such as ``event``, ``round``, ``site``.
 """
 
-import json
 import logging
 import logging.handlers
 import math
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from fedprompt.errors import StorageError
+from fedprompt.text import json_text, printable
 
 OURS = ("fedprompt", "server", "client", "export", "flwr")  # told from `level` on
 PIPE = "FEDPROMPT_LOG_PIPE"  # set by a process that gathers its descendants' lines
@@ -86,7 +86,7 @@ class JsonFormatter(logging.Formatter):
         told |= {key: value for key, value in extras(record).items() if key not in told}
         if record.exc_info:
             told["error"] = self.formatException(record.exc_info)
-        return json.dumps(told, ensure_ascii=False, default=str)
+        return json_text(told)
 
 
 class PlainFormatter(logging.Formatter):
@@ -94,11 +94,22 @@ class PlainFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the line, and the traceback indented below it."""
-        line = f"{_time(record)} {record.levelname.lower():7} {record.name}: {record.getMessage()}"
-        lines = [line]
+        lines = [f"{self.head(record)}: {record.getMessage()}"]
         if record.exc_info:
             lines += [f"    {part}" for part in self.formatException(record.exc_info).splitlines()]
-        return "\n".join(_printable(part) for part in lines)
+        return "\n".join(printable(part) for part in lines)
+
+    def head(self, record: logging.LogRecord) -> str:
+        """Return what a line begins with."""
+        return f"{_time(record)} {record.levelname.lower():7} {record.name}"
+
+
+class CommandFormatter(PlainFormatter):
+    """Write a log record as a command's own remark: no time, no level."""
+
+    def head(self, record: logging.LogRecord) -> str:
+        """Return what a line begins with."""
+        return record.name
 
 
 def extras(record: logging.LogRecord) -> dict[str, Any]:
@@ -140,7 +151,3 @@ def _time(record: logging.LogRecord) -> str:
 def _finite(value: object) -> object:
     """Return a number that JSON has no word for as text."""
     return str(value) if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _printable(text: str) -> str:
-    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)

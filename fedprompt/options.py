@@ -1,12 +1,13 @@
 """The options that every command takes, and how results are printed."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
 import click
 import typer
+
+from fedprompt.text import json_text, printable
 
 ConfigOption = Annotated[
     Path | None, typer.Option("--config", help="TOML file with one table per section.")
@@ -23,7 +24,8 @@ _SHOWN = "fedprompt.shown"
 
 def show(result: Mapping[str, Any], lines: str, *, as_json: bool) -> None:
     """Print a result: one JSON object for a program, or lines for a person."""
-    typer.echo(json.dumps(result, ensure_ascii=False) if as_json else lines)
+    told = json_text(result) if as_json else "\n".join(map(printable, lines.split("\n")))
+    typer.echo(told)
     if context := click.get_current_context(silent=True):
         context.meta[_SHOWN] = True
 

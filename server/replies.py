@@ -6,6 +6,7 @@ from flwr.app import Array, ArrayRecord, Message, MetricRecord, RecordDict
 from flwr.common.constant import ErrorCode
 
 from fedprompt.identity import canonical_json, sha256_bytes
+from fedprompt.text import one_line
 from fedprompt.wire import ARRAYS, DECLINED, METRICS, Arrays, Shapes, WireError, from_array_record
 from server.exchange import Answer
 from server.rules import Dense
@@ -83,7 +84,7 @@ def expected_shapes(record: ArrayRecord, current: Arrays, mixed_ranks: bool) -> 
 
 def error_line(message: Message) -> str:
     """Return what went wrong at a site in one line of bearable length."""
-    return " ".join(f"{message.error.reason}".split())[:_SHOWN]
+    return one_line(f"{message.error.reason}", _SHOWN)
 
 
 def to_numpy_record(arrays: Dense) -> ArrayRecord:

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 
+from fedprompt.text import one_line
 from fedprompt.wire import Arrays
 from server.rules import Dense
 
@@ -85,7 +86,10 @@ class Verdict:
     node: int
     accepted: bool
     reasons: tuple[Reason, ...] = ()
-    detail: str = ""
+    detail: str = ""  # one printable line, whatever of it is a site's own text
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "detail", one_line(self.detail))
 
     @property
     def strike(self) -> bool:

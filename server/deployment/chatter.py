@@ -9,6 +9,7 @@ import json
 import logging
 import logging.handlers
 import os
+import re
 import subprocess
 import threading
 from collections.abc import Iterator
@@ -17,11 +18,13 @@ from pathlib import Path
 from typing import IO, Any
 
 from fedprompt.errors import StorageError
+from fedprompt.text import printable
 
 _BYTES, _BACKUPS = 10_000_000, 3
 _LINE = 100_000  # characters of one line; the rest of a longer one is read as another
 _PATIENCE = 5.0  # seconds to log what is still in the pipe
 _END = "end\n"
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")  # Flower writes its levels in colour
 _LEVELS = logging.getLevelNamesMapping()
 _RESERVED = vars(logging.makeLogRecord({})).keys() | {"message", "time", "level", "logger", "error"}
 
@@ -51,7 +54,8 @@ class Chatter:
                 if told is not None and not self._is_flowers(told):
                     logging.getLogger(told.name).handle(told)
                 elif text.strip():
-                    self._flower.handle(logging.makeLogRecord({"msg": text.rstrip()}))
+                    line = printable(_COLOUR.sub("", text.rstrip()))
+                    self._flower.handle(logging.makeLogRecord({"msg": line}))
         self._flower.close()
 
     def _is_flowers(self, told: logging.LogRecord) -> bool:

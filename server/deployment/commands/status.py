@@ -8,11 +8,13 @@ from rich.console import Console
 from rich.table import Table
 
 from fedprompt.options import JsonOption, show
+from fedprompt.text import one_line
 from server.deployment import status as statuses
 from server.deployment.commands.folder import FolderArgument
 from server.deployment.folder import DeploymentFolder
 
 _WIDTH = 140  # columns; a longer verdict is folded
+_ERROR = 5000  # characters; an error may name many sites
 
 
 def status(folder: FolderArgument = Path(), json: JsonOption = False) -> None:
@@ -35,7 +37,7 @@ def _head(told: Mapping[str, Any]) -> str:
     server = "runs" if told["running"] else "does not run"
     parts = [f"server {server} at {told['address']}; run: {told['run']}"]
     if told["error"]:
-        parts.append(f"error: {' '.join(told['error'].split())}")
+        parts.append(f"error: {one_line(told['error'], _ERROR)}")
     reached = "no round yet" if told["round"] is None else f"round {told['round']}"
     accuracy = "" if told["accuracy"] is None else f", accuracy {told['accuracy']:.1%}"
     parts.append(f"{reached} of {told['rounds']}{accuracy}")
