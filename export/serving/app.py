@@ -3,9 +3,9 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Annotated, Any
+from typing import Annotated
 
-from fastapi import FastAPI, Query, Request, Response
+from fastapi import Depends, FastAPI, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
@@ -13,7 +13,7 @@ from starlette.exceptions import HTTPException
 from export.serving import metrics
 from export.serving.body import File, read_files
 from export.serving.problem import Problem
-from export.serving.service import Service
+from export.serving.service import Answer, Service
 from export.serving.watch import PREDICT, Watch
 from fedprompt import __version__
 
@@ -39,7 +39,12 @@ def make_app(service: Service) -> FastAPI:
         service.close()
 
     app = FastAPI(
-        title="fedprompt", version=__version__, docs_url=None, redoc_url=None, lifespan=lifespan
+        title="fedprompt",
+        version=__version__,
+        docs_url=None,
+        redoc_url=None,
+        lifespan=lifespan,
+        dependencies=[Depends(_refuse_unknown)],
     )
     app.add_middleware(Watch, metrics=service.metrics)
     _add_routes(app, service)
@@ -50,9 +55,8 @@ def make_app(service: Service) -> FastAPI:
 def _add_routes(app: FastAPI, service: Service) -> None:
     @app.post(PREDICT, openapi_extra=_BODY)
     async def predict(request: Request, top_k: Annotated[int, Query(ge=1)] = 5) -> JSONResponse:
-        """Name the most probable classes of each image that is sent."""
-        predictions = await _within(service, request, top_k)
-        return JSONResponse({"results": predictions})
+        """Name the most probable classes of each image that is sent, and say which are none."""
+        return JSONResponse((await _within(service, request, top_k)).to_dict())
 
     @app.get("/health")
     async def health() -> JSONResponse:
@@ -70,23 +74,23 @@ def _add_routes(app: FastAPI, service: Service) -> None:
     async def page() -> Response:
         """Return the figures for Prometheus."""
         service.metrics.ready.set(service.ready)
+        service.metrics.arriving.set(len(service.arrivals))
         return Response(service.metrics.page(), media_type=metrics.CONTENT_TYPE)
 
 
-async def _within(service: Service, request: Request, top_k: int) -> list[dict[str, Any]]:
-    """Answer within the limits; a request's place is free again when its work has ended."""
+async def _within(service: Service, request: Request, top_k: int) -> Answer:
+    """Answer within the limits; a request has a place from its body's arrival to its work's end."""
     limits, loop = service.limits, asyncio.get_running_loop()
     end = loop.time() + limits.seconds
-    service.enter()
     try:
-        async with asyncio.timeout_at(end):
-            files = await read_files(request, limits)
-    except BaseException as error:
-        service.leave()
-        if isinstance(error, TimeoutError):
-            message = f"the body did not arrive within {limits.seconds:g} seconds"
-            raise Problem(408, "body_too_slow", message) from None
-        raise
+        async with service.arrivals.until(end) as count:
+            files = await read_files(request, limits, count)
+    except TimeoutError:
+        message = (
+            f"the body did not arrive within {limits.seconds:g} seconds, or others needed its room"
+        )
+        raise Problem(408, "body_too_slow", message) from None
+    service.enter()
     work = asyncio.ensure_future(_answer(service, files, top_k))
     await asyncio.wait({work}, timeout=max(0.0, end - loop.time()))
     if not work.done():  # a thread cannot be stopped: the place stays taken until it is through
@@ -95,11 +99,24 @@ async def _within(service: Service, request: Request, top_k: int) -> list[dict[s
     return work.result()
 
 
-async def _answer(service: Service, files: list[File], top_k: int) -> list[dict[str, Any]]:
+async def _answer(service: Service, files: list[File], top_k: int) -> Answer:
     try:
-        return [found.to_dict() for found in await service.predict(files, top_k)]
+        return await service.predict(files, top_k)
     finally:
         service.leave()
+
+
+def _refuse_unknown(request: Request) -> None:
+    """Refuse a query that says something its path does not take, or says it twice."""
+    given = [name for name, _ in request.query_params.multi_items()]
+    known = [field.alias for field in request.scope["route"].dependant.query_params]
+    for name in given:
+        if name not in known:
+            raise Problem(
+                422, "query", f"found {name[:100]!r}; expected {' or '.join(known) or 'no query'}"
+            )
+        if given.count(name) > 1:
+            raise Problem(422, "query", f"{name} is given {given.count(name)} times; give it once")
 
 
 def _add_errors(app: FastAPI) -> None:

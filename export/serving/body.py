@@ -3,7 +3,9 @@
 Everything stays in memory: no image is written to a temporary file.
 """
 
-from collections.abc import AsyncGenerator
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from starlette.datastructures import UploadFile
@@ -25,8 +27,55 @@ class File:
     content: bytes
 
 
-async def read_files(request: Request, limits: Limits) -> list[File]:
+class Arrivals:
+    """Keep the time and the memory of bodies that are on their way.
+
+    Parameters
+    ----------
+    most
+        Bytes of all of them together; past it the one that began first is given up.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._sizes: dict[asyncio.Timeout, int] = {}  # the oldest first
+
+    def __len__(self) -> int:
+        return len(self._sizes)
+
+    @asynccontextmanager
+    async def until(self, end: float) -> AsyncIterator[Callable[[int], None]]:
+        """Give a body until ``end`` on the loop's clock; yield what counts its bytes.
+
+        Raises
+        ------
+        TimeoutError
+            It was not there in time, or had to make room.
+        """
+        async with asyncio.timeout_at(end) as deadline:
+            self._sizes[deadline] = 0
+
+            def count(size: int) -> None:
+                if deadline in self._sizes:
+                    self._sizes[deadline] += size
+                while sum(self._sizes.values()) > self._most:
+                    oldest = next(iter(self._sizes))
+                    del self._sizes[oldest]
+                    oldest.reschedule(0.0)
+
+            try:
+                yield count
+            finally:
+                self._sizes.pop(deadline, None)
+
+
+async def read_files(request: Request, limits: Limits, count: Callable[[int], None]) -> list[File]:
     """Return the images of a request's body, at least one.
+
+    Parameters
+    ----------
+    count
+        Told the size of each piece of the body.
 
     Raises
     ------
@@ -42,7 +91,8 @@ async def read_files(request: Request, limits: Limits) -> list[File]:
             f"found content type {kind[:100]!r}; expected {_FORM}, {_RAW} or an image type such as "
             "image/jpeg",
         )
-    if (coding := request.headers.get("content-encoding", "identity")) != "identity":
+    coding = ", ".join(request.headers.getlist("content-encoding"))
+    if {name.strip().lower() for name in coding.split(",")} - {"identity", ""}:
         raise Problem(
             415, "content_type", f"found content encoding {coding[:100]!r}; expected none"
         )
@@ -50,22 +100,25 @@ async def read_files(request: Request, limits: Limits) -> list[File]:
     if declared.isdecimal() and int(declared) > limits.max_bytes:
         raise _too_large(limits)
     if kind == _FORM:
-        files = await _form(request, limits)
+        files = await _form(request, limits, count)
     else:
-        parts = [chunk async for chunk in _limited(request, limits)]
+        parts = [chunk async for chunk in _limited(request, limits, count)]
         files = [File("image 0", b"".join(parts))]
-    if not files or not all(file.content for file in files):
-        raise Problem(400, "no_image", "found no image, or an empty one; send one file or more")
+    if not any(file.content for file in files):
+        raise Problem(400, "no_image", "found no image, or empty ones; send one file or more")
     return files
 
 
-async def _limited(request: Request, limits: Limits) -> AsyncGenerator[bytes, None]:
+async def _limited(
+    request: Request, limits: Limits, count: Callable[[int], None]
+) -> AsyncGenerator[bytes, None]:
     seen = 0
     try:
         async for chunk in request.stream():
             seen += len(chunk)
             if seen > limits.max_bytes:
                 raise _too_large(limits)
+            count(len(chunk))
             yield chunk
     except ClientDisconnect:
         message = f"the connection ended after {seen:,} bytes of the body"
@@ -76,8 +129,8 @@ class _InMemory(MultiPartParser):
     spool_max_size = 1 << 40  # the body has a limit of its own
 
 
-async def _form(request: Request, limits: Limits) -> list[File]:
-    stream = _limited(request, limits)
+async def _form(request: Request, limits: Limits, count: Callable[[int], None]) -> list[File]:
+    stream = _limited(request, limits, count)
     parser = _InMemory(request.headers, stream, max_files=limits.max_images, max_fields=0)
     try:
         form = await parser.parse()

@@ -1,7 +1,7 @@
 """What one caller may ask of the service."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 from fedprompt.data.decode import MAX_PIXELS, PILLOW_MAX_PIXELS
 from fedprompt.errors import ConfigError
@@ -20,9 +20,15 @@ class Limits:
     max_images
         Of one request.
     seconds
-        From a request's first byte to its answer.
+        From a request's head to its answer; its body has to arrive within them.
+    head_seconds
+        For the head of a request, and for a caller to take an answer.
+    connections
+        At the same time; one more takes the place of one that is idle.
     requests
-        Read, waiting or computed at the same time; one more is turned away.
+        Whose body has arrived, waiting or computed at the same time; one more is turned away. As
+        many bodies of the largest size may be on their way, others in more and smaller ones; then
+        the one that has been on its way longest is given up.
     batch
         Images computed at a time, of several requests if they wait.
     """
@@ -31,12 +37,14 @@ class Limits:
     max_pixels: int = MAX_PIXELS
     max_images: int = 16
     seconds: float = 30.0
+    head_seconds: float = 10.0
+    connections: int = 512
     requests: int = 32
     batch: int = 16
 
     def __post_init__(self) -> None:
-        for name in ("max_bytes", "max_pixels", "max_images", "seconds", "requests", "batch"):
-            if not 0 < (value := getattr(self, name)) < math.inf:
+        for name, value in asdict(self).items():
+            if not 0 < value < math.inf:
                 raise ConfigError(f"{name} = {value}; expected more than 0, and finite")
         if self.max_pixels > PILLOW_MAX_PIXELS:
             raise ConfigError(

@@ -33,7 +33,12 @@ class Metrics:
         )
         self.in_flight = Gauge(
             "fedprompt_serve_requests_in_flight",
-            "Requests read, waiting or computed now.",
+            "Requests waiting or computed now.",
+            registry=self.registry,
+        )
+        self.arriving = Gauge(
+            "fedprompt_serve_bodies_arriving",
+            "Requests whose body is on its way now.",
             registry=self.registry,
         )
         self.batches = Histogram(

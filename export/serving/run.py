@@ -12,6 +12,7 @@ from types import FrameType
 import uvicorn
 
 from export.serving.app import make_app
+from export.serving.connections import timed
 from export.serving.service import Service
 from fedprompt import address
 from fedprompt.errors import FedpromptError
@@ -27,10 +28,22 @@ def run(service: Service, host: str, port: int) -> None:
     FedpromptError
         The address cannot be listened on.
     """
-    config = uvicorn.Config(
+    server = uvicorn.Server(configured(service))
+    with listening(host, port) as doors, _signals_end(server):
+        url = f"http://{address.join(host, port)}"
+        _log.info("serving on %s", url, extra={"event": "serving", "port": port})
+        if not address.is_loopback(host):
+            _log.warning("others can reach this address: it asks for no password and has no TLS")
+        server.run(sockets=doors)
+        _log.info("stopped", extra={"event": "stopped"})
+
+
+def configured(service: Service) -> uvicorn.Config:
+    """Return how uvicorn serves it."""
+    return uvicorn.Config(
         make_app(service),
         loop="asyncio",
-        http="h11",  # the same with and without uvicorn's own extras
+        http=timed(service.limits),  # on h11, with and without uvicorn's own extras
         ws="none",
         lifespan="on",
         log_config=None,
@@ -39,14 +52,6 @@ def run(service: Service, host: str, port: int) -> None:
         proxy_headers=False,
         timeout_graceful_shutdown=math.ceil(service.limits.seconds) + 1,
     )
-    server = uvicorn.Server(config)
-    with listening(host, port) as doors, _signals_end(server):
-        url = f"http://{address.join(host, port)}"
-        _log.info("serving on %s", url, extra={"event": "serving", "port": port})
-        if not address.is_loopback(host):
-            _log.warning("others can reach this address: it asks for no password and has no TLS")
-        server.run(sockets=doors)
-        _log.info("stopped", extra={"event": "stopped"})
 
 
 @contextmanager

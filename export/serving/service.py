@@ -3,6 +3,7 @@
 import asyncio
 import os
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,7 +12,7 @@ import numpy.typing as npt
 from export.runtime.classifier import Classifier
 from export.runtime.prediction import Prediction, rank
 from export.serving.batcher import Batcher
-from export.serving.body import File
+from export.serving.body import Arrivals, File
 from export.serving.limits import Limits
 from export.serving.metrics import Metrics
 from export.serving.problem import Problem
@@ -25,6 +26,34 @@ if TYPE_CHECKING:
 _MOST_DECODERS = 4  # each holds the pixels of one image, up to max_pixels
 
 
+@dataclass(frozen=True)
+class Unreadable:
+    """Say which file is no image that can be read, and why."""
+
+    image: str
+    message: str
+    code = "unreadable_image"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON values."""
+        return {"image": self.image, "code": self.code, "message": self.message}
+
+
+@dataclass(frozen=True)
+class Answer:
+    """Hold the predictions of a request's images, and which of them could not be read."""
+
+    predictions: list[Prediction]
+    errors: list[Unreadable]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON values."""
+        return {
+            "results": [prediction.to_dict() for prediction in self.predictions],
+            "errors": [error.to_dict() for error in self.errors],
+        }
+
+
 class Service:
     """Hold a classifier, the threads that decode, and the one that computes."""
 
@@ -34,6 +63,7 @@ class Service:
         self._decoders = ThreadPoolExecutor(
             min(_MOST_DECODERS, os.cpu_count() or 1), thread_name_prefix="decoder"
         )
+        self.arrivals = Arrivals(limits.requests * limits.max_bytes)
         self._in_flight = 0
         self._failed = False
 
@@ -62,13 +92,13 @@ class Service:
         self._in_flight -= 1
         self.metrics.in_flight.set(self._in_flight)
 
-    async def predict(self, files: list[File], top_k: int) -> list[Prediction]:
-        """Return one prediction a file, in order.
+    async def predict(self, files: list[File], top_k: int) -> Answer:
+        """Return one prediction a file that can be read, in order, and what ails the others.
 
         Raises
         ------
         Problem
-            422 a file is no image that can be read, 500 the graph failed.
+            422 no file is an image that can be read, 500 the graph failed.
         """
         loop = asyncio.get_running_loop()
         jobs = [loop.run_in_executor(self._decoders, self._pixels, file) for file in files]
@@ -76,13 +106,21 @@ class Service:
         for result in decoded:
             if isinstance(result, BaseException):
                 raise result
-        images = np.stack([pixels for pixels in decoded if isinstance(pixels, np.ndarray)])
+        errors = [found for found in decoded if isinstance(found, Unreadable)]
+        if len(errors) == len(files):
+            listed = "; ".join(f"{error.image}: {error.message}" for error in errors)
+            raise Problem(422, Unreadable.code, listed)
+        readable = [
+            (f, d) for f, d in zip(files, decoded, strict=True) if isinstance(d, np.ndarray)
+        ]
+        images = np.stack([pixels for _, pixels in readable])
         try:
             logits = await asyncio.wrap_future(self._batcher.submit(images))
         except GraphError as error:
             raise Problem(500, "computation_failed", str(error)) from error
-        rows = zip(files, logits, strict=True)
-        return [rank(file.name, row, self.classifier.classes, top_k) for file, row in rows]
+        rows = zip(readable, logits, strict=True)
+        found = [rank(file.name, row, self.classifier.classes, top_k) for (file, _), row in rows]
+        return Answer(found, errors)
 
     def describe(self) -> dict[str, Any]:
         """Return what is served, in plain JSON values."""
@@ -99,12 +137,12 @@ class Service:
         self._batcher.close()
         self._decoders.shutdown(wait=False, cancel_futures=True)
 
-    def _pixels(self, file: File) -> npt.NDArray[np.uint8]:
+    def _pixels(self, file: File) -> "npt.NDArray[np.uint8] | Unreadable":
         try:
             image = decode(file.content, max_pixels=self.limits.max_pixels)
             return fit_to_input(image, self.classifier.metadata.preprocessing)
         except DataError as error:
-            raise Problem(422, "unreadable_image", f"{file.name}: {error}") from None
+            return Unreadable(file.name, str(error))
 
     def _compute(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
         self.metrics.batches.observe(len(images))

@@ -82,6 +82,13 @@ def code(response: httpx.Response) -> str:
 
 
 @pytest.fixture
+def single(classifier: Classifier) -> Iterator[Door]:
+    service = Service(classifier, Limits(requests=1))
+    yield Door(service)
+    service.close()
+
+
+@pytest.fixture
 def hasty(classifier: Classifier) -> Iterator[Door]:
     service = Service(classifier, Limits(seconds=0.05, requests=1))
     yield Door(service)

@@ -15,6 +15,24 @@ def test_a_wrong_top_k_is_422(door: Door, png: bytes, query: str) -> None:
     assert "top_k" in response.json()["error"]["message"]
 
 
+@pytest.mark.parametrize(
+    ("path", "told"),
+    [
+        ("/predict?topk=2", "found 'topk'; expected top_k"),
+        ("/predict?top_k=2&Top_k=2", "found 'Top_k'; expected top_k"),
+        ("/predict?top_k=2&top_k=3", "top_k is given 2 times"),
+        ("/predict?verbose", "found 'verbose'; expected top_k"),
+        ("/health?full=1", "found 'full'; expected no query"),
+        ("/metrics?name=x", "found 'name'; expected no query"),
+    ],
+)
+def test_a_query_that_is_not_known_is_422(door: Door, png: bytes, path: str, told: str) -> None:
+    method = "POST" if path.startswith("/predict") else "GET"
+    response = door.ask(method, path, content=png, headers={"content-type": "image/png"})
+    assert (response.status_code, code(response)) == (422, "query")
+    assert told in response.json()["error"]["message"]
+
+
 def test_more_classes_than_there_are_is_all_of_them(door: Door, png: bytes) -> None:
     response = door.post(png, path="/predict?top_k=99")
     assert len(response.json()["results"][0]["predictions"]) == 5
@@ -91,17 +109,23 @@ def test_one_request_too_many_is_503_and_the_others_are_answered(
 
 
 def test_a_slow_answer_is_504_and_keeps_its_place_until_it_is_through(
-    hasty: Door, png: bytes, monkeypatch: pytest.MonkeyPatch
+    single: Door, png: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    held = Held(hasty, monkeypatch)
+    held = Held(single, monkeypatch)
     headers = {"content-type": "image/png"}
 
+    async def out_of_time(tasks: set[Any], timeout: float) -> tuple[set[Any], set[Any]]:
+        await asyncio.to_thread(held.entered.wait, 30)
+        return set(), tasks
+
     async def scene() -> list[httpx.Response]:
-        async with hasty.client() as client:
-            slow = await client.post("/predict", content=png, headers=headers)
+        async with single.client() as client:
+            with monkeypatch.context() as patch:
+                patch.setattr(asyncio, "wait", out_of_time)
+                slow = await client.post("/predict", content=png, headers=headers)
             turned_away = await client.post("/predict", content=png, headers=headers)
             held.release.set()
-            while hasty.service._in_flight:
+            while single.service._in_flight:
                 await asyncio.sleep(0.01)
             return [slow, turned_away]
 

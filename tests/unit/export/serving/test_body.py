@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from export.serving.body import Arrivals
 from export.serving.limits import Limits
 
 from .conftest import Door, code
@@ -23,10 +24,17 @@ def test_other_types_are_415(door: Door, png: bytes, kind: str) -> None:
     assert (response.status_code, code(response)) == (415, "content_type")
 
 
-def test_a_compressed_body_is_415(door: Door, png: bytes) -> None:
-    headers = {"content-type": "image/png", "content-encoding": "gzip"}
+@pytest.mark.parametrize("coding", ["gzip", "GZIP", "identity, br", "x"])
+def test_a_compressed_body_is_415(door: Door, png: bytes, coding: str) -> None:
+    headers = {"content-type": "image/png", "content-encoding": coding}
     response = door.ask("POST", "/predict", content=png, headers=headers)
     assert (response.status_code, code(response)) == (415, "content_type")
+
+
+@pytest.mark.parametrize("coding", ["identity", "Identity", "IDENTITY , identity", ""])
+def test_a_body_that_says_it_is_not_compressed_is_read(door: Door, png: bytes, coding: str) -> None:
+    headers = {"content-type": "Image/PNG", "content-encoding": coding}
+    assert door.ask("POST", "/predict", content=png, headers=headers).status_code == 200
 
 
 def test_a_declared_size_past_the_limit_is_413_before_a_byte_is_read(door: Door) -> None:
@@ -114,6 +122,66 @@ def test_a_body_that_trickles_is_408_and_its_place_is_free(hasty: Door, png: byt
     response = hasty.post(trickle())
     assert (response.status_code, code(response)) == (408, "body_too_slow")
     assert hasty.service._in_flight == 0
+
+
+def test_bodies_on_their_way_take_no_place(door: Door, png: bytes) -> None:
+    """`door` has two places: ten bodies that do not come leave both to others."""
+
+    async def scene() -> list[int]:
+        come = asyncio.Event()
+
+        async def late() -> AsyncIterator[bytes]:
+            yield png[:10]
+            await come.wait()
+            yield png[10:]
+
+        headers = {"content-type": "image/png"}
+        async with door.client() as client:
+            slow = [
+                asyncio.create_task(client.post("/predict", content=late(), headers=headers))
+                for _ in range(10)
+            ]
+            while len(door.service.arrivals) < len(slow):
+                await asyncio.sleep(0)
+            honest = await client.post("/predict", content=png, headers=headers)
+            come.set()
+            return [honest.status_code, *{r.status_code for r in await asyncio.gather(*slow)}]
+
+    honest, *late = asyncio.run(scene())
+    assert honest == 200
+    assert set(late) <= {200, 503}  # all at once they do not fit
+    assert len(door.service.arrivals) == 0
+    assert door.service._in_flight == 0
+
+
+def test_bodies_that_take_too_much_memory_together_make_room_the_oldest_first() -> None:
+    async def scene() -> list[str]:
+        arrivals, told, begun = Arrivals(100), [], asyncio.Event()
+        forever = asyncio.get_running_loop().time() + 3600
+
+        async def body(name: str, size: int, *, waits: bool) -> None:
+            try:
+                async with arrivals.until(forever) as count:
+                    count(size)
+                    begun.set()
+                    if waits:
+                        await asyncio.Event().wait()
+                told.append(f"{name} came")
+            except TimeoutError:
+                told.append(f"{name} gave way")
+
+        waiting = [asyncio.create_task(body(name, 45, waits=True)) for name in ("first", "second")]
+        await begun.wait()
+        await asyncio.sleep(0)
+        await body("small", 10, waits=False)
+        await body("third", 50, waits=False)
+        await waiting[0]
+        waiting[1].cancel()
+        await asyncio.gather(waiting[1], return_exceptions=True)
+        assert len(arrivals) == 0
+        return told
+
+    assert asyncio.run(scene()) == ["small came", "third came", "first gave way"]
 
 
 def test_a_form_leaves_no_file_on_the_disk(door: Door, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,12 +1,12 @@
+from dataclasses import fields
+
 import pytest
 
 from export.serving.limits import Limits
 from fedprompt.errors import ConfigError
 
 
-@pytest.mark.parametrize(
-    "name", ["max_bytes", "max_pixels", "max_images", "seconds", "requests", "batch"]
-)
+@pytest.mark.parametrize("name", [field.name for field in fields(Limits)])
 @pytest.mark.parametrize("value", [0, -1, float("nan"), float("inf")])
 def test_every_limit_is_above_zero(name: str, value: float) -> None:
     with pytest.raises(ConfigError, match=rf"{name} = {value}; expected more than 0"):

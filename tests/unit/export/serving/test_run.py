@@ -88,7 +88,7 @@ def test_sigterm_lets_what_is_in_work_end_and_takes_no_more(serving: Serving) ->
     )
     with socket.create_connection(("127.0.0.1", serving.port), 30) as caller:
         caller.sendall(head.encode() + image[:20])
-        while metric(serving.port, "fedprompt_serve_requests_in_flight") < 1:
+        while metric(serving.port, "fedprompt_serve_bodies_arriving") < 1:
             pass
         serving.process.send_signal(signal.SIGTERM)
         while not refused(serving.port):

@@ -74,11 +74,36 @@ def test_what_cannot_be_read_is_422(door: Door, content: bytes, told: str) -> No
     assert told in response.json()["error"]["message"]
 
 
-def test_a_truncated_image_among_good_ones_is_named(door: Door, photos: list[bytes]) -> None:
-    files = [("a", ("good.png", photos[0])), ("b", ("cut.png", photos[1][:200]))]
+def test_good_images_are_answered_and_bad_ones_among_them_are_named(
+    door: Door, classifier: Classifier, photos: list[bytes]
+) -> None:
+    files = [("a", ("cut.png", photos[1][:200])), ("b", ("good.png", photos[0]))]
     response = door.ask("POST", "/predict", files=files)
-    assert response.status_code == 422
-    assert response.json()["error"]["message"].startswith("cut.png: ")
+    assert response.status_code == 200
+    [found] = response.json()["results"]
+    [expected] = classifier.predict([photos[0]])
+    assert found["image"] == "good.png"
+    assert [p["class"] for p in found["predictions"]] == list(expected.classes)
+    [error] = response.json()["errors"]
+    assert (error["image"], error["code"]) == ("cut.png", "unreadable_image")
+    assert "could not be decoded" in error["message"]
+    assert door.ask("POST", "/predict", files=files[1:2]).json()["errors"] == []
+
+
+def test_an_empty_file_among_good_ones_is_one_of_the_bad(door: Door, png: bytes) -> None:
+    files = [("a", ("empty.png", b"")), ("b", ("good.png", png))]
+    response = door.ask("POST", "/predict", files=files)
+    assert response.status_code == 200
+    assert [error["image"] for error in response.json()["errors"]] == ["empty.png"]
+
+
+def test_without_one_good_image_all_are_named(door: Door, photos: list[bytes]) -> None:
+    files = [("a", ("cut.png", photos[0][:200])), ("b", ("text.png", b"text"))]
+    response = door.ask("POST", "/predict", files=files)
+    assert (response.status_code, code(response)) == (422, "unreadable_image")
+    message = response.json()["error"]["message"]
+    assert message.startswith("cut.png: ")
+    assert "; text.png: " in message
 
 
 def test_a_graph_that_fails_is_500_and_not_ready_until_it_answers(
