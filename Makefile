@@ -1,4 +1,6 @@
-# Two commands: `make demo` shows the whole job, `make test` checks it.
+# Two commands: `make demo` shows the whole job, `make test` checks it. `make test-all` adds the tests
+# that take long (real deployments, kills, the browser, every command of the docs as a process) and
+# checks the shapes and types of every call.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -11,7 +13,7 @@ export FLWR_DISABLE_UPDATE_CHECK := 1
 export FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION := 1
 export RAY_USAGE_STATS_ENABLED := 0
 
-.PHONY: env demo test lint format bench results clean
+.PHONY: env demo test test-all lint format bench results clean
 
 env: $(VENV)/.ready
 
@@ -39,7 +41,10 @@ lint: env
 	$(BIN)/lint-imports
 
 test: lint
-	$(BIN)/python -m pytest --numprocesses 3 --dist loadfile
+	$(BIN)/python -m pytest --numprocesses 3 --dist worksteal -m "not slow"
+
+test-all: lint
+	FEDPROMPT_CHECK_SHAPES=1 $(BIN)/python -m pytest --numprocesses 3 --dist worksteal
 
 format: env
 	$(BIN)/ruff format .

@@ -1,5 +1,6 @@
-"""Fixtures shared by all tests; shapes stated in jaxtyping are checked by beartype as they run.
+"""Fixtures shared by all tests.
 
+FEDPROMPT_CHECK_SHAPES=1 lets beartype check every call's types and jaxtyping shapes.
 hypothesis takes the same inputs in every run, so that a change fails for what it changed;
 HYPOTHESIS_PROFILE=random looks for new ones.
 """
@@ -9,9 +10,10 @@ import os
 os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
 os.environ.setdefault("FLWR_DISABLE_UPDATE_CHECK", "1")
 
-from jaxtyping import install_import_hook
+if os.environ.get("FEDPROMPT_CHECK_SHAPES") == "1":
+    from jaxtyping import install_import_hook
 
-install_import_hook(["fedprompt.backbone", "fedprompt.prompts", "client"], "beartype.beartype")
+    install_import_hook(["fedprompt.backbone", "fedprompt.prompts", "client"], "beartype.beartype")
 
 import open_clip
 import pytest

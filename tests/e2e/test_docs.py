@@ -1,7 +1,8 @@
-"""Run every command of the docs, in order, as a reader would."""
+"""Run every command of the docs, in order: as a reader would, and faster in one process."""
 
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from PIL import Image
 
 from client.deployment.policy import Policy
 from fedprompt.config import load
+from tests.doors import passed
 
 ROOT = Path(__file__).parents[2]
 BLOCK = re.compile(r"```(sh|python|toml)\n(.*?)```", re.S)
@@ -100,27 +102,66 @@ def commands(block: str) -> list[str]:
     return [line for line in lines if line and not line.startswith(("make", "#"))]
 
 
+def needs_processes(block: str) -> bool:
+    """Tell whether a shell block starts something that stays, or uses what stays."""
+    return any(c.startswith("flower-") or c.endswith("&") for c in commands(block))
+
+
+def blocks_of(page: str, folder: Path) -> list[tuple[str, str]]:
+    """Return a page's blocks as (kind, text), and draw the photos if they are read."""
+    blocks: list[tuple[str, str]] = BLOCK.findall((ROOT / page).read_text())
+    if any(kind != "toml" and "photos" in text for kind, text in blocks):
+        photos(folder / "photos")
+    return blocks
+
+
+def write_settings(folder: Path, text: str) -> None:
+    """Write a TOML block whose first line is a file's name."""
+    if name := re.match(r"# (\S+\.toml)\n", text):
+        (folder / name[1]).write_text(text)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("page", PAGES)
 def test_every_command_of_the_page_works(page: str, tmp_path: Path) -> None:
-    blocks = BLOCK.findall((ROOT / page).read_text())
-    if any(kind != "toml" and "photos" in text for kind, text in blocks):
-        photos(tmp_path / "photos")
     shell = Shell(tmp_path)
     try:
-        for kind, text in blocks:
-            if kind == "toml" and (name := re.match(r"# (\S+\.toml)\n", text)):
-                (tmp_path / name[1]).write_text(text)
+        for kind, text in blocks_of(page, tmp_path):
+            if kind == "toml":
+                write_settings(tmp_path, text)
             elif kind == "python":
                 (tmp_path / "block.py").write_text(text)
                 shell.run(f"{sys.executable} block.py")
-            elif kind == "sh":
+            else:
                 for command in commands(text):
                     shell.run(command)
         left = [command for command, process in shell.background if process.poll() is None]
         assert not left, f"the page leaves behind what it started: {left}"
     finally:
         shell.end()
+
+
+@pytest.mark.filterwarnings("default")  # a reader sees the warnings of other libraries, and goes on
+@pytest.mark.parametrize("page", PAGES)
+def test_the_commands_of_the_page_work_in_this_process(
+    page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Run all but the blocks that start processes, without a new Python for each command."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("FEDPROMPT_CACHE", str(tmp_path / "cache"))
+    shell = Shell(tmp_path)
+    for kind, text in blocks_of(page, tmp_path):
+        if kind == "toml":
+            write_settings(tmp_path, text)
+        elif kind == "python":
+            exec(compile(text, page, "exec"), {"__name__": "__main__"})  # noqa: S102 (our docs')
+        elif not needs_processes(text):
+            for command in commands(text):
+                program, *arguments = shlex.split(command)
+                if program == "fedprompt":
+                    passed(*arguments)
+                else:
+                    shell.run(command)
 
 
 def test_the_settings_page_is_current() -> None:

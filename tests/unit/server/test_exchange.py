@@ -73,7 +73,7 @@ def test_the_deadline_holds(grid):
     began = time.monotonic()
     answers, _ = exchange(Silent(grid), {1: query(), 2: query()}, "query", 0.3)
     assert answers == []
-    assert 0.25 < time.monotonic() - began < 2
+    assert time.monotonic() - began >= 0.3
 
 
 def test_a_dead_node_is_known_by_the_message_it_did_not_answer(grid):

@@ -1,6 +1,5 @@
 """Who joins, who is refused, who is asked."""
 
-import time
 from types import SimpleNamespace
 
 import pytest
@@ -108,24 +107,20 @@ def test_nodes_that_left_are_forgotten():
 
 
 def test_waiting_is_not_for_ever():
-    began = time.monotonic()
     with (
         LocalGrid(client(), 2, {}) as grid,
         pytest.raises(QuorumError, match="2 of 3 sites joined in time"),
     ):
-        Roster(IDENTITY).wait(grid, 3, 0.8)
-    assert time.monotonic() - began < 4
+        Roster(IDENTITY).wait(grid, 3, 5.0)
 
 
 def test_waiting_ends_when_everyone_was_refused():
-    began = time.monotonic()
     other = client(identity=IDENTITY | {"version": "9"})
     with (
         LocalGrid(other, 2, {}) as grid,
         pytest.raises(QuorumError, match=r"version is 9, the server has 0\.1\.0"),
     ):
-        Roster(IDENTITY).wait(grid, 2, 60)
-    assert time.monotonic() - began < 5
+        Roster(IDENTITY).wait(grid, 2, float("inf"))
 
 
 def test_equal_seeds_ask_equal_sites_whatever_the_node_ids():
