@@ -1,20 +1,19 @@
-"""Read an ONNX file without letting it reach for anything else (F26). No onnx package needed.
+"""Open an ONNX file without letting it reach for anything, hang or allocate (F26). No onnx package.
 
-What an ONNX file can do to its reader, and what stands against it here:
+What an ONNX file can do to its reader, and what stands against it:
 
+* **Endless work, or memory without bound**: `export.safe_graph` walks the graph before ONNX Runtime
+  sees it, and again for each new size of a batch.
 * **External data** (a tensor stored in another file, by traversal, absolute path, symlink or hard
-  link). The file is read once and ONNX Runtime gets the bytes, never a path. Bytes alone are not
-  enough: ONNX Runtime 1.32 then looks in the *working directory*, and reads a plain file or a hard
-  link there. So `harden` pins the folder for external data to a device, below which no
-  file can exist, and the entry's key is refused when it is seen in the bytes at all.
-* **A compiled engine** (operator ``EPContext``, which TensorRT would load from a file and run): its
-  name may not occur in the bytes.
-* **A custom operator**: needs a library that the application registers; nothing is registered here,
-  so ONNX Runtime refuses the domain.
+  link): the structure may hold none (`export.onnx_file`). The file is read once and ONNX Runtime
+  gets the bytes, never a path. Bytes alone are not enough: ONNX Runtime 1.32 then looks in the
+  *working directory*, and reads a plain file or a hard link there. So `harden` pins the folder for
+  external data to a device, below which no file can exist.
+* **A compiled engine** (operator ``EPContext``, which TensorRT would load from a file and run), **a
+  custom operator, a function, a graph inside an operator**: none is on the list of
+  `export.operators`.
 * **A device or pipe as the file, or one too large**: refused before reading. A symlink to the model
   itself is followed: it is the caller's own path, and what is checked are the bytes that are run.
-
-Where the onnx package is installed, `export.structure` also checks every node and tensor.
 """
 
 import os
@@ -27,20 +26,14 @@ from fedprompt.errors import GraphError
 MAX_BYTES = (1 << 31) - 1  # protobuf's own limit
 _NO_FOLDER = os.devnull  # a device: no path below it can exist
 
-# StringStringEntryProto {key: "location"}, and an operator name: both stand literally in the file
-_FORBIDDEN = {
-    b"\x0a\x08location": "keeps tensor data in another file",
-    b"EPContext": "holds an execution provider's compiled engine",
-}
-
 
 def read_model(path: Path, *, max_bytes: int = MAX_BYTES) -> bytes:
-    """Return the bytes of an ONNX file.
+    """Return the bytes of an ONNX file, which `export.safe_graph` checks before they are run.
 
     Raises
     ------
     GraphError
-        The file is missing, no regular file, empty, too large, or refers to something outside.
+        The file is missing, no regular file, empty or too large.
     """
     try:  # without O_NONBLOCK a pipe would wait for its writer
         descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
@@ -61,21 +54,7 @@ def read_model(path: Path, *, max_bytes: int = MAX_BYTES) -> bytes:
         raise GraphError(f"{path} could not be read: {error.strerror}") from None
     finally:
         os.close(descriptor)
-    check_bytes(data, str(path))
     return data
-
-
-def check_bytes(data: bytes, where: str) -> None:
-    """Refuse what a classifier never contains.
-
-    Raises
-    ------
-    GraphError
-        Says what was found.
-    """
-    for text, deed in _FORBIDDEN.items():
-        if text in data:
-            raise GraphError(f"{where} {deed}; a classifier is one self-contained file: refused")
 
 
 def harden(options: Any) -> None:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fedprompt.errors import ParityError
+from fedprompt.errors import GraphError, ParityError
 from fedprompt.options import JsonOption, show
 
 if TYPE_CHECKING:
@@ -96,14 +96,14 @@ def _measure(model: Path, provider: str | None) -> "tuple[str, Classifier, Parit
 
 
 def _check_structure(model: Path) -> str:
-    """Check every operator and tensor where the onnx package is installed."""
-    try:
-        from export.structure import parse_model
-    except ImportError:
-        return "not checked: the onnx package is not installed"
+    """Check every operator and tensor."""
+    from export.safe_graph import SafeGraph
     from export.safety import read_model
 
-    return f"{len(parse_model(read_model(model), str(model)).graph.node)} operators, all allowed"
+    try:
+        return f"{SafeGraph(read_model(model)).nodes} operators, all allowed"
+    except GraphError as error:
+        raise GraphError(f"{model}: {error}") from None
 
 
 def _lines(report: dict[str, Any], parity: str) -> str:

@@ -89,6 +89,7 @@ class _Buffers:
     ) -> None:
         runtime = providers.onnx_runtime()
         value = runtime.OrtValue.ortvalue_from_shape_and_type
+        session.require({"images": shape, **others})
         self._session = session
         self._locked = _page_locked(shape) if device == "cuda" else None
         self._host = np.zeros(shape, np.uint8) if self._locked is None else _view(self._locked)

@@ -63,8 +63,9 @@ class Classifier:
                 cuda_graphs=cuda_graphs,
             )
         except GraphError as error:
-            named = "the graph" if isinstance(path, bytes) else path
-            raise GraphError(f"{named}: {error}") from None
+            if isinstance(path, bytes):
+                raise
+            raise GraphError(f"{path}: {error}") from None
         self.providers: tuple[str, ...] = tuple(session.get_providers())
         self._graphs = SIZES if cuda_graphs else ()
         self._runner = runner(session, cuda_graphs=cuda_graphs)
@@ -162,6 +163,8 @@ class Classifier:
             )
         try:
             return self._runner(images, feeds)
+        except GraphError:
+            raise
         except Exception as error:  # ONNX Runtime raises a dozen unrelated types
             raise GraphError(f"ONNX Runtime failed: {' '.join(str(error).split())[:300]}") from None
 

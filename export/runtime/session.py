@@ -1,15 +1,49 @@
-"""Open an ONNX Runtime session on the bytes of a checked file."""
+"""Open an ONNX Runtime session on the bytes of a file that is safe to open."""
 
 import logging
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from export.metadata import GraphMetadata
 from export.runtime import providers
+from export.safe_graph import SafeGraph
 from export.safety import harden
 from fedprompt.errors import GraphError, ProviderError
 
 log = logging.getLogger("fedprompt.session")
-Session = Any  # onnxruntime.InferenceSession, imported only when it is there
+
+
+class Session:
+    """Run a graph on inputs whose tensors are known to be of a bearable size.
+
+    Parameters
+    ----------
+    graph
+        What is known of the graph.
+    session
+        An onnxruntime.InferenceSession on it; the package is imported only when it is there.
+    """
+
+    def __init__(self, graph: SafeGraph, session: Any) -> None:
+        self._graph, self._session = graph, session
+        self.get_inputs, self.get_outputs = session.get_inputs, session.get_outputs
+        self.get_overridable_initializers = session.get_overridable_initializers
+        self.get_modelmeta, self.get_providers = session.get_modelmeta, session.get_providers
+        self.io_binding = session.io_binding
+        self.run_with_iobinding = session.run_with_iobinding
+        self.require = graph.require
+
+    def run(self, outputs: Sequence[str] | None, feeds: Mapping[str, Any]) -> list[Any]:
+        """Return what the graph makes of arrays, by input name.
+
+        Raises
+        ------
+        GraphError
+            It would take too much: see `SafeGraph.require`.
+        """
+        self.require({name: array.shape for name, array in feeds.items()})
+        found: list[Any] = self._session.run(outputs, feeds)
+        return found
 
 
 def read_metadata(session: Session) -> GraphMetadata:
@@ -117,12 +151,25 @@ def _tell_fallback(first: str, running: str) -> None:
 def start(
     data: bytes, chosen: list[str], threads: int = 0, *, cuda_graphs: bool = False
 ) -> Session:
-    """Return a session, or say what ONNX Runtime has against the file.
+    """Return a session, or say what speaks against the file.
 
     Raises
     ------
     GraphError
-        The file is damaged, or needs an operator or a file that is not there.
+        The file is damaged or unsafe, or ONNX Runtime refuses it.
+    """
+    return Session(SafeGraph(data), start_trusted(data, chosen, threads, cuda_graphs=cuda_graphs))
+
+
+def start_trusted(
+    data: bytes, chosen: list[str], threads: int = 0, *, cuda_graphs: bool = False
+) -> Any:
+    """Return ONNX Runtime's own session on a graph that was made in this process.
+
+    Raises
+    ------
+    GraphError
+        ONNX Runtime refuses it.
     """
     runtime = providers.onnx_runtime()
     if any(p in chosen for p in providers.NVIDIA) and hasattr(runtime, "preload_dlls"):

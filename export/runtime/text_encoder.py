@@ -103,6 +103,8 @@ class TextEncoder:
         feeds = {"tokens": ids[:, :length]} | ({} if context is None else {"context": context})
         try:
             vectors: Vectors = self._session.run(["class_vectors"], feeds)[0]
+        except GraphError:
+            raise
         except Exception as error:  # ONNX Runtime raises a dozen unrelated types
             raise GraphError(f"ONNX Runtime failed: {' '.join(str(error).split())[:300]}") from None
         return vectors

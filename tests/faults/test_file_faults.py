@@ -32,6 +32,7 @@ from server.checkpoint import decode, load_latest
 from server.local_grid import LocalGrid
 from server.rounds import Rounds
 from tests.doors import passed, refused
+from tests.hostile_graphs import hostile_graph
 from tests.pictures import image_folder
 from tests.sites import client, config, start, task
 
@@ -464,9 +465,25 @@ def test_F26_a_custom_operator_is_refused(saved, tmp_path, domain):
     path.write_bytes(model.SerializeToString())
     refused(11, "verify", path, says="")
     image_folder(tmp_path / "photos", CLASSES, 1)
-    refused(11, "predict", path, tmp_path / "photos" / "red" / "0.png", says="refuses")
+    refused(11, "predict", path, tmp_path / "photos" / "red" / "0.png", says="not opened because")
     with pytest.raises(GraphError):
         Classifier(path)
+
+
+@pytest.mark.parametrize("name", ["loop", "zeros"])
+@pytest.mark.parametrize(
+    ("verb", "more"),
+    [
+        ("verify", ()),
+        ("predict", ("x.png",)),
+        ("bench", ()),
+        ("serve", ("--address", "127.0.0.1:18499")),
+    ],
+)
+def test_F26_a_bomb_is_refused_by_every_verb(saved, tmp_path, verb, more, name):
+    path = tmp_path / "classifier.onnx"
+    path.write_bytes(hostile_graph(name, onnx.load_model(saved / "classifier.onnx")))
+    refused(11, verb, path, *more, says="give a file that")
 
 
 def test_F26_the_file_itself_passes(saved, tmp_path):

@@ -45,6 +45,9 @@ class Watched:
     def get_outputs(self) -> Any:
         return self.session.get_outputs()
 
+    def require(self, shapes: Any) -> None:
+        self.session.require(shapes)
+
     def io_binding(self) -> Any:
         return self.session.io_binding()
 
@@ -102,7 +105,7 @@ def given() -> Any:
     helper, kinds = onnx.helper, onnx.TensorProto
     nodes = [
         helper.make_node("Cast", ["images"], ["f"], to=kinds.FLOAT),
-        helper.make_node("Flatten", ["f"], ["rows"]),
+        helper.make_node("Reshape", ["f", "flat"], ["rows"]),
         helper.make_node("Transpose", ["class_vectors"], ["columns"]),
         helper.make_node("MatMul", ["rows", "columns"], ["logits"]),
     ]
@@ -111,7 +114,8 @@ def given() -> Any:
         helper.make_tensor_value_info("class_vectors", kinds.FLOAT, ["classes", 12]),
     ]
     output = helper.make_tensor_value_info("logits", kinds.FLOAT, ["batch", "classes"])
-    graph = helper.make_graph(nodes, "given", inputs, [output])
+    flat = helper.make_tensor("flat", kinds.INT64, [2], [-1, 12])
+    graph = helper.make_graph(nodes, "given", inputs, [output], [flat])
     opsets = [helper.make_opsetid("", 20)]
     model = helper.make_model(graph, opset_imports=opsets, ir_version=10)
     return start(model.SerializeToString(), [CPU], threads=1)
