@@ -20,6 +20,7 @@ from typer.models import ArgumentInfo
 
 from fedprompt import logs
 from fedprompt.errors import FedpromptError
+from fedprompt.home import at_home
 from fedprompt.options import shown
 from fedprompt.text import one_line
 
@@ -132,6 +133,7 @@ def command(name: str, function: Callable[..., None]) -> click.Command:
     app.command(name)(function)
     made: click.Command = typer.main.get_command(app)
     _explain_arguments(made, function)
+    _take_home(made)
     return made
 
 
@@ -142,6 +144,18 @@ def _explain_arguments(made: click.Command, function: Callable[..., None]) -> No
         for note in getattr(hints.get(parameter.name or ""), "__metadata__", ()):
             if isinstance(parameter, TyperArgument) and isinstance(note, ArgumentInfo):
                 parameter.help = note.help
+
+
+def _take_home(made: click.Command) -> None:
+    """Let every path begin with ``~``: a shell leaves it alone in ``--output=~/runs``."""
+    for parameter in made.params:
+        if isinstance(parameter.type, click.Path):
+            taken = partial(_convert_path, parameter.type.convert)
+            setattr(parameter.type, "convert", taken)  # noqa: B010 (mypy: it is a method)
+
+
+def _convert_path(convert: Callable[..., Any], value: Any, *context: Any) -> Any:
+    return convert(at_home(value) if isinstance(value, str) else value, *context)
 
 
 HELP = {"help_option_names": ["-h", "--help"]}

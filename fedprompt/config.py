@@ -9,12 +9,13 @@ import importlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import Annotated, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 
 from fedprompt import toml
 from fedprompt.errors import ConfigError
+from fedprompt.home import at_home
 
 Scalar = str | int | float | bool
 _OF_A_RUN = ("backbone.", "data.", "fit.")  # what scoring and exporting its prompt need
@@ -31,6 +32,10 @@ SECTIONS = {
     "server": "server.config:ServerConfig",
     "privacy": "server.privacy.config:PrivacyConfig",
 }
+
+
+# the type of every setting that is, or may be, a path: a shell expands no ~ behind --set key=
+Place = Annotated[str, AfterValidator(at_home)]
 
 
 class Section(BaseModel):

@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from fedprompt.config import Section
+from fedprompt.config import Place, Section
 
 
 class ServerConfig(Section):
@@ -18,14 +18,14 @@ class ServerConfig(Section):
     rule: Literal["product", "shared-basis", "factors"] = "product"
     dtype: Literal["float32", "float16"] = "float32"  # of the arrays on the wire, both ways
     seed: int = Field(0, ge=0, lt=2**32)  # of sampling and, through the messages, of local training
-    output: str = "runs/latest"  # folder of checkpoints, rounds.jsonl and the artefact
+    output: Place = "runs/latest"  # folder of checkpoints, rounds.jsonl and the artefact
     resume: bool = False  # continue from the last committed round in `output`
     overwrite: bool = False  # start afresh in an `output` that holds an earlier run
     trackers: str = ""  # tensorboard, mlflow, or both with a comma between; "" = none
 
     # who takes part
     fraction: float = Field(1.0, gt=0, le=1)  # share of the joined sites asked each round
-    sites: str = ""  # list of enrolled nodes, written by flower-server; "" = any node may join
+    sites: Place = ""  # list of enrolled nodes, written by flower-server; "" = any node may join
     min_sites: int = Field(0, ge=0)  # sites that must join before round one; 0 = data.clients
     quorum: float = Field(0.5, gt=0, le=1)  # share of the asked sites whose replies must pass
     retries: int = Field(2, ge=0)  # further tries of a round below quorum

@@ -61,7 +61,8 @@ def simulate(
     Example: fedprompt simulate --set data.clients=10 --set server.rounds=10 --output runs/demo
     """
     settings = defaults() | load(config, override or ())
-    settings["server.output"] = str((output or Path(str(settings["server.output"]))).resolve())
+    chosen = output or Path(section(settings, "server", ServerConfig).output)
+    settings["server.output"] = str(chosen.resolve())
     settings["server.resume"] = resume or bool(settings["server.resume"])
     settings |= queued(settings)
     server = section(settings, "server", ServerConfig)

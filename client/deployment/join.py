@@ -23,6 +23,7 @@ from fedprompt.config import section
 from fedprompt.data.config import DataConfig
 from fedprompt.data.load import own
 from fedprompt.errors import ConfigError
+from fedprompt.home import at_home
 from fedprompt.storage import write_atomic
 
 _AT_ONCE = 256  # images between two looks at the progress
@@ -105,7 +106,7 @@ def encode(folder: SiteFolder) -> int:
 
 def _source(data: str) -> str:
     """Return a path as it is seen from anywhere; another source as it is."""
-    path = Path(data).expanduser()
+    path = Path(at_home(data))
     return str(path.resolve()) if path.exists() else data
 
 

@@ -2,14 +2,18 @@
 
 from typing import Literal
 
-from fedprompt.config import Section
+from fedprompt.config import Place, Section
 
 
 class BackboneConfig(Section):
     """Name a CLIP as open_clip does."""
 
-    name: str = "embedded"  # embedded | embedded-cnn | open_clip name | hf-hub:ID | local-dir:PATH
-    pretrained: str = ""  # open_clip tag or checkpoint file; empty for embedded, hf-hub, local-dir
+    name: Place = (
+        "embedded"  # embedded | embedded-cnn | open_clip name | hf-hub:ID | local-dir:PATH
+    )
+    pretrained: Place = (
+        ""  # open_clip tag or checkpoint file; empty for embedded, hf-hub, local-dir
+    )
     quick_gelu: Literal["auto", "on", "off"] = "auto"  # auto follows the pretrained tag
     # how images are prepared: "" = as the tag says, or as all tags of the model say; else a tag
     # of the model, or MODEL/TAG of another

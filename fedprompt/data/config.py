@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field, field_validator
 
-from fedprompt.config import Section
+from fedprompt.config import Place, Section
 from fedprompt.data.decode import MAX_PIXELS, PILLOW_MAX_PIXELS
 from fedprompt.data.halves import Half
 from fedprompt.data.partition import NAMES as PARTITIONERS
@@ -16,14 +16,14 @@ class DataConfig(Section):
     # "fashion-mnist"; "emoji" (four domains); a folder of images; a .csv, .jsonl or
     # split_zhou_*.json manifest; a folder written by datasets' save_to_disk; or
     # "hf:owner/name[:configuration]" on the hub
-    source: str = "fashion-mnist"
-    root: str = ""  # folder that a manifest's paths start at and stay in; "" = the manifest's own
+    source: Place = "fashion-mnist"
+    root: Place = ""  # folder that a manifest's paths start at and stay in; "" = the manifest's own
     image_column: str = ""  # of a Hugging Face dataset; "" = its only image column
     # of a Hugging Face dataset, "" = its only class column; of a manifest, "" = label
     label_column: str = ""
     # class names with commas between, or a .txt (one a line) or .json file (a list, or
     # {"label in the data": "name in the prompt"}); "" = as the data has them
-    class_names: str = ""
+    class_names: Place = ""
     # classes that take part: base = the first half of the list, new = the second (CoCoOp's)
     subsample_classes: Half = "all"
     template: str = "a photo of a {}."  # "{}" is replaced by a class name

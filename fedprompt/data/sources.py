@@ -32,13 +32,13 @@ def read(config: DataConfig) -> Splits:
         return read_emoji()
     if config.source.startswith(hub.PREFIX):
         return hub.read_hub(config.source, *columns)
-    path = Path(config.source).expanduser()
+    path = Path(config.source)
     if path.is_dir():
         return (
             hub.read_saved(path, *columns) if hub.is_saved_dataset(path) else _folder(path, config)
         )
     if path.is_file() and path.suffix.lower() in MANIFESTS:
-        root = Path(config.root).expanduser() if config.root else None
+        root = Path(config.root) if config.root else None
         return read_manifest(path, root, config.label_column)
     found = "is no manifest" if path.exists() else "does not exist"
     raise DataError(

@@ -4,7 +4,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from fedprompt.config import Section
+from fedprompt.config import Place, Section
 
 
 class PromptConfig(Section):
@@ -31,7 +31,7 @@ class PromptConfig(Section):
     # how visual prompts are picked from the tower's own patch tokens (spt)
     start: Literal["kmeans", "random", "mean", "max"] = "kmeans"
     # data source of the images that spt starts from, which everyone may see; a site sets its own
-    public: str = ""
+    public: Place = ""
     start_images: int = Field(64, ge=1, le=4096)  # images that spt starts from, at most
     # spt starts from noised k-means centres of the sites' own tokens: standard deviation of the
     # noise over the usual norm of a token in its layer; 0 = no site is asked

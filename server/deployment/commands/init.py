@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from fedprompt import trust
+from fedprompt.home import at_home
 from fedprompt.options import ConfigOption, JsonOption, SetOption, show
 from server.deployment import certificates, credentials, setup
 from server.deployment.folder import DeploymentFolder
@@ -31,7 +32,9 @@ def init(
     Example: flower-server init hospitals --address fed.example.org:9092 --classes healthy,ill
     """
     made = DeploymentFolder(folder)
-    names = setup.create(made, address, classes, setup.run_of(config, override or ()), days)
+    names = setup.create(
+        made, address, at_home(classes), setup.run_of(config, override or ()), days
+    )
     fingerprint = trust.fingerprint(credentials.read(made.ca_certificate))
     told = {
         "folder": str(folder),

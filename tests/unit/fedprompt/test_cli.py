@@ -2,8 +2,11 @@ import json
 import re
 import subprocess
 import sys
+from pathlib import Path
+from typing import Annotated
 
 import pytest
+import typer
 from click.testing import CliRunner, Result
 
 from fedprompt import cli, errors, options
@@ -140,3 +143,20 @@ def test_main_leaves_with_the_code_whatever_still_works(thread: str) -> None:
     )
     assert done.returncode == 2
     assert "No such command" in done.stderr
+
+
+@pytest.mark.parametrize("written", [("--place=~/x",), ("--place", "~/x")])
+def test_a_path_that_no_shell_has_expanded_begins_at_home(verb, monkeypatch, written) -> None:
+    def function(
+        there: Path,
+        place: Annotated[Path | None, typer.Option()] = None,
+        many: Annotated[list[Path] | None, typer.Option()] = None,
+        text: Annotated[str, typer.Option()] = "",
+    ) -> None:
+        found = [there, place, *(many or []), text]
+        typer.echo(" ".join(map(str, found)))
+
+    verb(function)
+    monkeypatch.setenv("HOME", "/home/ann")
+    done = invoke("verb", "~", *written, "--many=~/y", "--many=z/~", "--text=~/t")
+    assert done.output == "/home/ann /home/ann/x /home/ann/y z/~ ~/t\n"

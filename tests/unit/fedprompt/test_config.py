@@ -1,3 +1,4 @@
+import importlib
 import json
 import tomllib
 from pathlib import Path
@@ -5,9 +6,11 @@ from pathlib import Path
 import pytest
 
 from client.config import FitConfig
-from fedprompt.config import SECTIONS, check, defaults, load, of_run, section
+from client.deployment.config import NodeConfig
+from fedprompt.config import SECTIONS, Section, check, defaults, load, of_run, section
 from fedprompt.errors import ConfigError
 from fedprompt.prompts.config import PromptConfig
+from server.deployment.config import DeploymentConfig
 
 ROOT = Path(__file__).parents[3]
 
@@ -109,6 +112,51 @@ def test_check_validates_every_section() -> None:
     for name in SECTIONS:
         with pytest.raises(ConfigError, match=f"{name}.zzz is not a setting"):
             check({f"{name}.zzz": 1})
+
+
+def owner(reference: str) -> type[Section]:
+    module, _, name = reference.partition(":")
+    found: type[Section] = getattr(importlib.import_module(module), name)
+    return found
+
+
+TEXTS = {  # settings of free text that are never a path; one that may be is of type `Place`
+    "backbone.device", "backbone.preprocess", "data.image_column", "data.label_column",
+    "data.partitioner", "data.template", "prompt.domain", "prompt.domains", "prompt.init",
+    "server.trackers", "deployment.address", "deployment.host", "node.name", "node.server",
+}  # fmt: skip
+MODELS = {name: owner(reference) for name, reference in SECTIONS.items()}
+MODELS |= {"deployment": DeploymentConfig, "node": NodeConfig}
+FREE = {
+    f"{name}.{key}": field
+    for name, model in MODELS.items()
+    for key, field in model.model_fields.items()
+    if field.annotation is str
+}
+
+
+@pytest.mark.parametrize("key", FREE)
+def test_every_setting_that_may_be_a_path_takes_the_home_folder(
+    key: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A new setting of free text is of type `Place`, or is named above."""
+    monkeypatch.setenv("HOME", "/home/ann")
+    name, _, short = key.partition(".")
+    if key in TEXTS:
+        return
+    for given, expected in {
+        "~/x": "/home/ann/x", "~": "/home/ann", "local-dir:~/x": "local-dir:/home/ann/x",
+        "a/~/x": "a/~/x", "cat,dog": "cat,dog", "~no-such-user-here/x": "~no-such-user-here/x",
+        "hf:~/x": "hf:~/x", "": "",
+    }.items():  # fmt: skip
+        found = section({key: given}, name, MODELS[name])
+        assert getattr(found, short) == expected
+
+
+def test_every_setting_of_free_text_is_looked_at() -> None:
+    assert set(FREE) > TEXTS
+    assert {"data.source", "data.root", "data.class_names", "backbone.name", "server.output",
+            "backbone.pretrained", "prompt.public", "server.sites"} == set(FREE) - TEXTS  # fmt: skip
 
 
 def test_a_section_is_frozen_and_takes_only_its_own_keys() -> None:
