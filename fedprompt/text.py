@@ -6,13 +6,14 @@ its verdict (`server.verdict`), a log record's in its formatter, and whatever a 
 """
 
 import json
+import unicodedata
 
 MOST = 500  # characters of one text from outside
 
 
 def printable(text: str) -> str:
-    """Return a text with every character that is not printable written as Python escapes it."""
-    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
+    """Return a text in which what is neither printable nor a blank is written as Python does it."""
+    return "".join(char if _is_harmless(char) else repr(char)[1:-1] for char in text)
 
 
 def one_line(text: str, most: int = MOST) -> str:
@@ -29,4 +30,9 @@ def one_line(text: str, most: int = MOST) -> str:
 def json_text(value: object) -> str:
     """Return a value as JSON on one printable line; what JSON cannot hold is written as text."""
     text = json.dumps(value, ensure_ascii=False, default=str)
-    return "".join(char if char.isprintable() else json.dumps(char)[1:-1] for char in text)
+    return "".join(char if _is_harmless(char) else json.dumps(char)[1:-1] for char in text)
+
+
+def _is_harmless(char: str) -> bool:
+    """Tell whether a character is printable, or a blank such as the one that breaks no line."""
+    return char.isprintable() or unicodedata.category(char) == "Zs"

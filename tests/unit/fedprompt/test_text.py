@@ -1,6 +1,7 @@
 """Text from outside, made safe to show."""
 
 import json
+import unicodedata
 
 import pytest
 from hypothesis import given
@@ -9,6 +10,15 @@ from hypothesis import strategies as st
 from fedprompt.text import MOST, json_text, one_line, printable
 
 ATTACK = "\x1b]0;PWNED\x07\x1b[2J\x1b[31mroot\x1b[0m \u202e evil\r\nadmin: ok\u2028\x9b1m\u200b"
+
+
+def test_blanks_that_break_no_line_stay():
+    assert printable("65.8\u00a0%\u202f1\u3000") == "65.8\u00a0%\u202f1\u3000"
+    assert json_text("65.8\u00a0%") == '"65.8\u00a0%"'
+
+
+def clean(text):
+    return all(char.isprintable() or unicodedata.category(char) == "Zs" for char in text)
 
 
 def test_nothing_in_it_steers_a_terminal():
@@ -40,7 +50,7 @@ def test_a_long_text_is_cut(text):
 
 @given(st.text())
 def test_json_is_printable_and_means_the_same(text):
-    assert json_text({text: text}).isprintable()
+    assert clean(json_text({text: text}))
     assert json.loads(json_text({"": text}))[""].encode("utf-8", "surrogatepass") == text.encode(
         "utf-8", "surrogatepass"
     )
