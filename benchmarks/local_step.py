@@ -25,7 +25,8 @@ from fedprompt.backbone import frozen_linear
 from fedprompt.backbone.class_encoder import PLAIN, ClassEncoder, Speedups, class_encoder
 from fedprompt.backbone.clip import FrozenClip
 from fedprompt.data.preprocess import Preprocessing
-from fedprompt.prompts.class_texts import placeholder_texts
+from fedprompt.prompts.class_texts import placed_tokens
+from fedprompt.prompts.words import Layout
 
 BATCH, LENGTH = 32, 16
 # the class names of CIFAR-100: one hundred real ones, the longest prompt is 22 tokens
@@ -65,7 +66,7 @@ class Bench:
         model = open_clip.create_model("ViT-B-32").eval()
         tokenizer = open_clip.get_tokenizer("ViT-B-32")
         self.clip = FrozenClip(model, tokenizer, Preprocessing())
-        self.tokens = self.clip.tokenize(placeholder_texts(names(classes), "{}.", LENGTH))
+        self.tokens, _ = placed_tokens(self.clip, names(classes), "{}.", Layout(LENGTH))
         self.images = torch.randn(BATCH, 3, 224, 224)
         self.labels = torch.randint(classes, (BATCH,))
         self.context = nn.Parameter(0.02 * torch.randn(1, LENGTH, self.clip.text.width))

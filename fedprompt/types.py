@@ -8,6 +8,7 @@ TextTokens = Float[Tensor, "layers length width"]  # one matrix for each prompte
 VisualTokens = Float[Tensor, "layers length vision_width"]  # the same of the image tower
 Activations = Float[Tensor, "batch tokens vision_width"]  # entering a block of the image tower
 Tokens = Int[Tensor, "classes length"]  # token ids, one row a class
+Places = Int[Tensor, "classes positions"]  # row of a context at each token's place, -1 = none
 TextFeatures = Float[Tensor, "classes joint"]
 DomainWeights = Float[Tensor, "batch domains"]  # of an image, of sum one
 DomainVectors = Float[Tensor, "domains classes joint"]  # class vectors, one set a domain

@@ -170,14 +170,14 @@ def summarise(folder: Path) -> dict[str, Any]:
 def starts_at_template(folder: Path) -> bool:
     """Tell whether a run's prompt starts at its template's words: then round 0 is zero-shot CLIP.
 
-    Random or other starting words, and prompts of the image tower, give an untrained prompt that
-    classifies otherwise.
+    Random or other starting words, a name at another place, and prompts of the image tower give an
+    untrained prompt that classifies otherwise.
     """
     settings = record.read_settings(folder)
     prompt = section(settings, "prompt", PromptConfig)
     template = section(settings, "data", DataConfig).template
     words = prompt.init in ("", template.partition("{}")[0].strip())
-    return words and prompt.method in _AT_WORDS
+    return words and prompt.name_position == "end" and prompt.method in _AT_WORDS
 
 
 def tell(result: dict[str, Any], rounds: int) -> str:

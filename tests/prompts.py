@@ -1,5 +1,6 @@
 """Artefacts of prompts that were moved off their start, and the same prompt for other classes."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -32,6 +33,12 @@ def tuned(
         {k: (a + rng.normal(scale=0.3, size=a.shape)).astype(np.float32) for k, a in arrays}
     )
     return to_artefact(clip, prompt, classes, template, round=1, seed=0)
+
+
+def placeholder_texts(names: Sequence[str], template: str, length: int) -> list[str]:
+    """Return "X X ... NAME REST" for each class: each X is one token, to be replaced."""
+    rest = template.partition("{}")[2]
+    return ["X " * length + name + rest for name in names]
 
 
 def serving(artefact: Artefact, *classes: str) -> Artefact:

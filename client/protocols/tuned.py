@@ -15,7 +15,7 @@ from fedprompt.data.config import DataConfig
 from fedprompt.data.image_set import ImageSet
 from fedprompt.errors import PromptError
 from fedprompt.prompts.artefacts import from_artefact
-from fedprompt.prompts.build import METHODS, Prompt, build_prompt
+from fedprompt.prompts.build import Prompt, build_prompt, is_tied
 from fedprompt.prompts.config import PromptConfig
 
 
@@ -52,12 +52,13 @@ class Tuned:
     def for_classes(self, classes: Sequence[str]) -> Prompt | None:
         """Return the method for a list of classes, with what was trained.
 
-        None when what was trained belongs to other classes, as a linear probe's rows do.
+        None when what was trained belongs to other classes, as a linear probe's rows and
+        class-specific vectors do.
         """
         if self.artefact is None:
             template = section(self.settings, "data", DataConfig).template
             return build_prompt(self._config, self.clip, classes, template)
-        if tuple(classes) != self.classes and METHODS[self._config.method].tied:
+        if tuple(classes) != self.classes and is_tied(self._config):
             return None
         metadata = {**self.artefact.metadata, "classes": list(classes)}
         return from_artefact(replace(self.artefact, metadata=metadata), self.clip)

@@ -76,7 +76,8 @@ def of_model(metadata: GraphMetadata, artefact: Mapping[str, Any]) -> str:
         "tokenizer, SHA-256": text(metadata.tokenizer_sha256),
         "prompt, SHA-256": text(metadata.artefact_sha256),
     }
-    keys = ("method", "host", "form", "rank", "tokens", "template")
+    layout = ("tokens", "frozen_words", "name_position", "class_specific")
+    keys = ("method", "host", "form", "rank", *layout, "template")
     rows |= {key: text(artefact[key]) for key in keys if key in artefact}
     return f"## Model\n\n{table(('', ''), rows.items())}"
 

@@ -5,6 +5,9 @@ and of what entered block i where the prompt is deep. The prompt is a constant t
 well: nobody has to give it, and whoever swaps the prompt gives another of the same shape. Attention
 is causal, so tokens behind the longest text may be left out: ``tokens`` has any length.
 
+A prompt that does not stand in front of the name as a whole has a third input, ``places`` [classes
+length]: i where row i of the prompt stands, n where a word does.
+
 Standard operators only: a class is encoded once, not at every image.
 """
 
@@ -20,25 +23,33 @@ from export.vit.operators import write_norm
 from export.vit.portable import Portable
 from export.vit.tower import Array, Block
 
-TOKENS, CONTEXT, VECTORS = "tokens", "context", "class_vectors"
+TOKENS, CONTEXT, PLACES, VECTORS = "tokens", "context", "places", "class_vectors"
 _CLASSES, _LENGTH = "classes", "length"
 _UNSEEN = -1e30  # a score that softmax takes to zero, finite in every runtime
 _REST = 1 << 30  # behind any text
 
 
-def text_encoder(text: Text, context: TextTokens | None) -> onnx.ModelProto:
-    """Return the graph from ``tokens`` [classes length] to ``class_vectors`` [classes joint]."""
+def text_encoder(
+    text: Text, context: TextTokens | None, *, leading: bool = True
+) -> onnx.ModelProto:
+    """Return the graph from ``tokens`` [classes length] to ``class_vectors`` [classes joint].
+
+    ``leading`` is False for a prompt, of one layer, that does not stand in front of all names.
+    """
     graph = Graph()
     inputs: dict[str, tuple[int, Shape]] = {TOKENS: (TensorProto.INT64, (_CLASSES, _LENGTH))}
     if context is not None:
         inputs[CONTEXT] = (TensorProto.FLOAT, context.shape)
         graph.constant(CONTEXT, context)
+        if not leading:
+            inputs[PLACES] = (TensorProto.INT64, (_CLASSES, _LENGTH))
     length = graph.add(
         "Shape", [TOKENS], (1,), name="length", dtype=TensorProto.INT64, start=1, end=2
     )
-    rows, mask = _write_rows(graph, text, length), _write_mask(graph, text, length)
+    placed = None if context is None or leading else context.shape
+    rows, mask = _write_rows(graph, text, length, placed), _write_mask(graph, text, length)
     for index, block in enumerate(text.blocks):
-        if context is not None and index < len(context):
+        if context is not None and leading and index < len(context):
             rows = _write_prompt(graph, rows, index, context.shape)
         rows = _write_block(graph, rows, mask, text, block, f"block_{index}")
     _write_read_out(graph, rows, text)
@@ -47,10 +58,12 @@ def text_encoder(text: Text, context: TextTokens | None) -> onnx.ModelProto:
     return model
 
 
-def _write_rows(graph: Graph, text: Text, length: str) -> str:
-    """Append token embeddings with their positions."""
+def _write_rows(graph: Graph, text: Text, length: str, placed: tuple[int, ...] | None) -> str:
+    """Append token embeddings, with a prompt's rows where ``places`` says, and their positions."""
     shape = (_CLASSES, _LENGTH, text.width)
     rows = _write_embedding(graph, text, shape)
+    if placed:
+        rows = _write_placed(graph, rows, placed, shape)
     positions = graph.constant("positions", text.positions)
     used = graph.add(
         "Slice",
@@ -78,6 +91,19 @@ def _write_embedding(graph: Graph, text: Text, shape: Shape) -> str:
     )  # fmt: skip
     embedding = graph.constant("embedding", table)
     return graph.add("Gather", [embedding, place], shape, name="embedded", axis=0)
+
+
+def _write_placed(graph: Graph, rows: str, placed: tuple[int, ...], shape: Shape) -> str:
+    """Append rows * kept + prompt, each looked up by ``places``: both sums are exact."""
+    _, count, width = placed
+    prompt = graph.add("Squeeze", [CONTEXT, graph.integers(0)], (count, width), name="placed/own")
+    none = graph.constant("placed/none", np.zeros((1, width), np.float32))
+    prompt = graph.add("Concat", [prompt, none], (count + 1, width), name="placed/rows", axis=0)
+    prompt = graph.add("Gather", [prompt, PLACES], shape, name="placed/prompt", axis=0)
+    one = graph.constant("placed/one", np.eye(1, count + 1, count, dtype=np.float32).T)
+    kept = graph.add("Gather", [one, PLACES], (_CLASSES, _LENGTH, 1), name="placed/kept", axis=0)
+    words = graph.add("Mul", [rows, kept], shape, name="placed/words")
+    return graph.add("Add", [words, prompt], shape, name="placed")
 
 
 def _write_mask(graph: Graph, text: Text, length: str) -> str:

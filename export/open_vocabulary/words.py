@@ -9,7 +9,6 @@ from fedprompt.errors import GraphError
 from fedprompt.prompts.build import Prompt
 from fedprompt.prompts.prompted import PromptedClip
 from fedprompt.prompts.template import Template
-from fedprompt.prompts.words import spoken_template
 
 
 @dataclass(frozen=True, eq=False)
@@ -21,21 +20,36 @@ class Words:
     templates
         Texts with ``{}`` for the name; of several the mean of their vectors counts.
     context
-        Tokens in place of the X in front of the name; None = words alone.
+        Tokens in place of the X beside the name; None = words alone.
+    leading
+        All of them stand in front of the name.
     """
 
     templates: tuple[str, ...]
     context: TextTokens | None = None
+    leading: bool = True
 
 
 def words_of(prompt: Prompt, template: str) -> Words:
-    """Return the words of a prompt tuned with a template."""
+    """Return the words of a prompt tuned with a template.
+
+    Raises
+    ------
+    GraphError
+        Each class has a text prompt of its own, so that a new one would have none.
+    """
     if isinstance(prompt, Template):
         return Words(prompt.templates)
     context = prompt.text_prompt() if isinstance(prompt, PromptedClip) else None
-    if context is None:
+    layout = prompt.layout if isinstance(prompt, PromptedClip) else None
+    if context is None or layout is None:
         return Words((template,))
-    return Words((spoken_template(template, context.shape[1]),), as_array(context))
+    if layout.class_specific:
+        raise _closed(
+            "prompt.class_specific = true", "each class it was tuned for has vectors of its own"
+        )
+    leading = layout.leading == layout.length
+    return Words((layout.spoken(template),), as_array(context), leading)
 
 
 def require_open(constants: Constants, method: str) -> None:
@@ -52,10 +66,14 @@ def require_open(constants: Constants, method: str) -> None:
     elif constants.mixture is not None:
         reason = "each image mixes the class vectors of several domains, not of one text prompt"
     if reason:
-        raise GraphError(
-            f"prompt.method = {method} has no open vocabulary: {reason}; export without "
-            "--open-vocabulary, or tune a text prompt such as dip"
-        )
+        raise _closed(f"prompt.method = {method}", reason)
+
+
+def _closed(setting: str, reason: str) -> GraphError:
+    return GraphError(
+        f"{setting} has no open vocabulary: {reason}; export without --open-vocabulary, or tune a "
+        "text prompt of all classes such as dip"
+    )
 
 
 def fixed_by(constants: Constants, words: Words, method: str) -> str:

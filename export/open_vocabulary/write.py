@@ -110,7 +110,7 @@ def write_bundle(
 def _write_text(folder: Path, clip: FrozenClip, words: Words, state: State) -> float:
     """Write tokenizer and text encoder, and return how far they lie from torch."""
     tokenizer = tokenizer_file(clip)
-    model = text_encoder(read_text(clip), words.context)
+    model = text_encoder(read_text(clip), words.context, leading=words.leading)
     check_model(model, TEXT_ENCODER)
     graph = model.SerializeToString()
     found = TextEncoder(tokenizer, graph).vectors(state.classes, state.templates, None)

@@ -14,7 +14,7 @@ from export.runtime.text_encoder import TextEncoder
 from fedprompt.artefact import Artefact
 from fedprompt.dense import products
 from fedprompt.errors import ArtefactError
-from fedprompt.prompts.words import spoken_template
+from fedprompt.prompts.words import Layout
 
 
 def swap(folder: Path, artefact: Artefact) -> int:
@@ -41,7 +41,9 @@ def swap(folder: Path, artefact: Artefact) -> int:
             f"the artefact's prompt has shape {list(context.shape)}, the bundle takes "
             f"{list(expected or ())}, [layers length width]; export the artefact to a new bundle"
         )
-    templates = (spoken_template(artefact.metadata["template"], context.shape[1]),)
+    layout = Layout.described(artefact.metadata)
+    _check_layout(layout, context.shape[1], placed=encoder.is_placed)
+    templates = (layout.spoken(artefact.metadata["template"]),)
     classes = bundle.state(bundle.manifest.current).classes
     vectors = encoder.vectors(classes, templates, context)
     return bundle.commit(State(classes, vectors, templates, context, artefact.sha256))
@@ -64,6 +66,21 @@ def _check(bundle: Bundle, artefact: Artefact) -> None:
                 f"the artefact's {what} is {str(found)[:200]}, the bundle's {str(expected)[:200]}; "
                 "give an artefact of the same, or export this one to a new bundle"
             )
+
+
+def _check_layout(layout: Layout, length: int, *, placed: bool) -> None:
+    """Refuse a prompt that stands where the bundle's text encoder puts none."""
+    if layout.class_specific or layout.length != length:
+        raise ArtefactError(
+            f"the artefact says tokens {layout.length} and class_specific {layout.class_specific}, "
+            f"its prompt has {length} rows; a bundle takes one prompt of all classes"
+        )
+    if (layout.leading != layout.length) != placed:
+        stands = "beside the name" if placed else "in front of the name"
+        raise ArtefactError(
+            f"the artefact has name_position {layout.name_position}, the bundle's prompt stands "
+            f"{stands}; export the artefact to a new bundle"
+        )
 
 
 def _context(artefact: Artefact) -> Vectors:

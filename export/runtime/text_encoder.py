@@ -63,7 +63,7 @@ class TextEncoder:
         """
         for name in names:
             self._check(name, templates)
-        found = [self._unit([class_text(t, name) for name in names], context) for t in templates]
+        found = [self._unit(names, template, context) for template in templates]
         if len(found) == 1:
             return found[0]
         mean = np.mean(found, axis=0)
@@ -74,6 +74,11 @@ class TextEncoder:
         """Return the shape of the prompt that the graph takes; None = it takes none."""
         given = {node.name: node.shape for node in self._session.get_overridable_initializers()}
         return tuple(given["context"]) if "context" in given else None
+
+    @property
+    def is_placed(self) -> bool:
+        """Say whether the graph's prompt stands elsewhere than in front of the name."""
+        return any(node.name == "places" for node in self._session.get_inputs())
 
     def _check(self, name: str, templates: Sequence[str]) -> None:
         """Refuse what open_clip would read as nothing, cut in silence, or end early."""
@@ -92,15 +97,17 @@ class TextEncoder:
                 f"reads {most}: shorten it"
             )
 
-    def _unit(self, texts: Sequence[str], context: Vectors | None) -> Vectors:
-        ids = self._tokenizer(texts)
-        parts = [ids[begin : begin + _AT_ONCE] for begin in range(0, len(ids), _AT_ONCE)]
-        return np.concatenate([self._run(part, context) for part in parts])
+    def _unit(self, names: Sequence[str], template: str, context: Vectors | None) -> Vectors:
+        parts = [names[begin : begin + _AT_ONCE] for begin in range(0, len(names), _AT_ONCE)]
+        return np.concatenate([self._run(part, template, context) for part in parts])
 
-    def _run(self, ids: npt.NDArray[np.int64], context: Vectors | None) -> Vectors:
+    def _run(self, names: Sequence[str], template: str, context: Vectors | None) -> Vectors:
         """Run the graph up to the longest end: what stands behind is never read."""
+        ids = self._tokenizer([class_text(template, name) for name in names])
         length = int((ids == self._tokenizer.end).argmax(1).max()) + 1
         feeds = {"tokens": ids[:, :length]} | ({} if context is None else {"context": context})
+        if self.is_placed:
+            feeds["places"] = self._places(names, template)[:, :length]
         try:
             vectors: Vectors = self._session.run(["class_vectors"], feeds)[0]
         except GraphError:
@@ -108,3 +115,18 @@ class TextEncoder:
         except Exception as error:  # ONNX Runtime raises a dozen unrelated types
             raise GraphError(f"ONNX Runtime failed: {' '.join(str(error).split())[:300]}") from None
         return vectors
+
+    def _places(self, names: Sequence[str], template: str) -> npt.NDArray[np.int64]:
+        """Return which row of the prompt stands where [names context_length]; n = a word does.
+
+        Of the template's n times X some stand in front of the name, the others right behind it.
+        """
+        [_, count, _] = self.context_shape() or (0, 0, 0)
+        head = template.partition("{}")[0]
+        leading = min(count, len(head.split()))
+        found = np.full((len(names), self._tokenizer.context_length), count, np.int64)
+        found[:, 1 : 1 + leading] = np.arange(leading)
+        for row, name in zip(found, names, strict=True):
+            begin = 1 + len(self._tokenizer.encode(class_text(head + "{}", name)))
+            row[begin : begin + count - leading] = np.arange(leading, count)
+        return found

@@ -2,20 +2,37 @@
 
 from dataclasses import dataclass
 
-from fedprompt.types import TextTokens, VisualTokens
+import torch
+
+from fedprompt.types import Places, TextTokens, Tokens, VisualTokens
+
+NO_PLACE = -1  # of a word that stays
+
+
+def leading_places(tokens: Tokens, length: int, start: int = 1) -> Places:
+    """Return places for a context of ``length`` in front of every class, from ``start`` on."""
+    places = torch.full_like(tokens, NO_PLACE)
+    places[:, start : start + length] = torch.arange(length, device=tokens.device)
+    return places
 
 
 @dataclass(frozen=True, kw_only=True)
 class TextPrompts:
-    """Replace the first words of every class; block i > 0 overwrites them (IVLP, MaPLe).
+    """Replace some words of every class; block i > 0 overwrites them (IVLP, MaPLe).
 
-    ``tokens`` is [layers length width]. The first matrix takes the place of the embeddings of the
-    first ``length`` words, which must be placeholders (CoOp, arXiv 2109.01134), and gets their
-    positions; the others take the place of what entered their block.
+    Attributes
+    ----------
+    tokens
+        [layers length width]. The first matrix takes the place of the embeddings of the words,
+        which must be placeholders (CoOp, arXiv 2109.01134), and gets their positions; the others
+        take the place of what entered their block.
+    places
+        Which row of the matrix stands at each position of each class, -1 where a word stays. None =
+        row i at position 1 + i, behind the start token.
     """
 
     tokens: TextTokens
-    start: int = 1  # position of the first word: 0 in towers without a start token (SigLIP)
+    places: Places | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

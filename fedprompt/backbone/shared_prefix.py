@@ -2,11 +2,12 @@
 
 Start token and context are the same for every class and attention is causal, so they are computed
 once and every suffix attends to them (design.md, speed-up 3). No per-class copy of the prefix is
-ever made. Exact: the tests compare features and gradients with the plain tower.
+ever made. Context that stands behind a name, or is one class's own, is a node of the tree like any
+word. Exact: the tests compare features and gradients with the plain tower.
 """
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from open_clip.transformer import ResidualAttentionBlock
 from torch import Tensor
 from torch.nn import functional as F
@@ -14,7 +15,7 @@ from torch.utils.checkpoint import checkpoint
 
 from fedprompt.backbone.suffixes import Pairs, Suffixes, suffix_tree
 from fedprompt.backbone.text_tower import TextTower
-from fedprompt.types import TextFeatures, TextTokens, Tokens
+from fedprompt.types import Context, Places, TextFeatures, TextTokens, Tokens
 
 Heads = Float[Tensor, "rows heads head_width"]
 AllHeads = Float[Tensor, "all_rows heads head_width"]  # prefix and nodes
@@ -28,9 +29,10 @@ class SharedPrefix:
     tower
         A causal tower read at its end-of-text token (see ``fits``).
     tokens
-        Token ids, one row a class, placeholders at positions 1..length.
-    length
-        Number of context tokens.
+        Token ids, one row a class.
+    places
+        Which row of the context stands at each position of each class, -1 = a word. Deep contexts,
+        of more layers than one, stand at positions 1..length of all classes.
     share
         Merge suffixes that begin alike (speed-up 4).
     chunk
@@ -39,15 +41,23 @@ class SharedPrefix:
     """
 
     def __init__(
-        self, tower: TextTower, tokens: Tokens, length: int, *, share: bool = True, chunk: int = 256
+        self,
+        tower: TextTower,
+        tokens: Tokens,
+        places: Places,
+        *,
+        share: bool = True,
+        chunk: int = 256,
     ) -> None:
-        self.tower, self.length, self.blocks = tower, length, tower.frozen_blocks()
+        self.tower, self.blocks = tower, tower.frozen_blocks()
+        self.length = _common_length(places)  # of the context in front of all classes
         self.start = tower.embedding[tokens[:1, 0]]  # such towers open with a start token
         end = tower.end(tokens)
         size = chunk or len(tokens)
+        ids = torch.where(places < 0, tokens, -1 - places)  # below zero: a row of the context
         self.trees = [
-            suffix_tree(rows, 1 + length, ends, share=share)
-            for rows, ends in zip(tokens.split(size), end.split(size), strict=True)
+            suffix_tree(rows, 1 + self.length, ends, share=share)
+            for rows, ends in zip(ids.split(size), end.split(size), strict=True)
         ]
 
     @staticmethod
@@ -67,8 +77,8 @@ class SharedPrefix:
     def _encode(self, tree: Suffixes, context: TextTokens) -> TextFeatures:
         """Run [prefix; nodes] through the blocks; of the last one only the leaves are read."""
         tower, prefix = self.tower, 1 + self.length
-        shared = torch.cat([self.start, context[0]]) + tower.positions[:prefix]
-        own = tower.embedding[tree.ids] + tower.positions[prefix + tree.depth]
+        shared = torch.cat([self.start, context[0, : self.length]]) + tower.positions[:prefix]
+        own = _embedded(tree.ids, tower, context[0]) + tower.positions[prefix + tree.depth]
         rows = torch.cat([shared, own])
         *blocks, last = self.blocks
         for index, block in enumerate(blocks):
@@ -94,6 +104,24 @@ class SharedPrefix:
         if not 0 < index < len(context):
             return rows
         return torch.cat([rows[:1], context[index], rows[1 + self.length :]])
+
+
+def _common_length(places: Places) -> int:
+    """Return how many rows of the context stand, in order, in front of every class."""
+    expected = torch.arange(places.shape[1] - 1, device=places.device)
+    leads = (places[:, 1:] == expected).all(0)
+    return int(leads.int().cumprod(0).sum())
+
+
+def _embedded(
+    ids: Int[Tensor, " nodes"], tower: TextTower, context: Context
+) -> Float[Tensor, "nodes width"]:
+    """Return what each node is: a word's embedding, or a row of the context."""
+    rows: Tensor = tower.embedding[ids.clamp(min=0)]
+    own = (ids < 0).nonzero().squeeze(1)
+    if not len(own):
+        return rows
+    return rows.index_put((own,), context[-1 - ids[own]])
 
 
 def _attend_causally(query: Heads, key: Heads, value: Heads) -> Heads:

@@ -30,7 +30,7 @@ class Pairs:
 class Suffixes:
     """Hold the tree of a list of classes, nodes in order of first appearance."""
 
-    ids: Int[Tensor, " nodes"]  # token id
+    ids: Int[Tensor, " nodes"]  # token id; -1 - i for row i of the context
     depth: Int[Tensor, " nodes"]  # 0 right behind the context
     pairs: Pairs  # queries are all nodes
     leaves: Int[Tensor, " leaves"]  # the distinct nodes where a class is read

@@ -55,7 +55,7 @@ class TextTower:
         rows = self.embedding[tokens].to(self.owner.transformer.get_cast_dtype())
         if prompts is not None:
             length = prompts.tokens.shape[1]
-            if prompts.start + length + 1 > tokens.shape[1]:
+            if prompts.places is None and length + 2 > tokens.shape[1]:
                 raise PromptError(
                     f"a prompt of {length} tokens leaves no room for a class name in "
                     f"{tokens.shape[1]} positions; use fewer tokens"
@@ -137,5 +137,8 @@ def _replace(
 ) -> Float[Tensor, "classes positions width"]:
     """Put one prompt matrix in place of what stands at its positions."""
     matrix = prompts.tokens[index].to(rows.dtype)
-    start, end = prompts.start, prompts.start + len(matrix)
-    return torch.cat([rows[:, :start], matrix.expand(len(rows), -1, -1), rows[:, end:]], 1)
+    if prompts.places is None:
+        end = 1 + len(matrix)
+        return torch.cat([rows[:, :1], matrix.expand(len(rows), -1, -1), rows[:, end:]], 1)
+    places = prompts.places[:, : rows.shape[1]].unsqueeze(-1)
+    return torch.where(places < 0, rows, matrix[places.squeeze(-1).clamp(min=0)])

@@ -15,6 +15,7 @@ from fedprompt.errors import ArtefactError, ConfigError
 from fedprompt.prompts.build import Prompt, build_prompt
 from fedprompt.prompts.config import PromptConfig
 from fedprompt.prompts.starts import RANDOM
+from fedprompt.prompts.words import Layout
 
 
 def to_artefact(
@@ -76,15 +77,17 @@ def from_artefact(artefact: Artefact, clip: FrozenClip, speedups: Speedups | Non
 def _prompt_config(metadata: Mapping[str, Any]) -> PromptConfig:
     """Return the settings that build a prompt of the artefact's kind.
 
-    Starts do not matter: tensors overwrite them. So a text prompt is drawn, which needs no words.
+    Starts do not matter: tensors overwrite them. So a text prompt is drawn, which needs no words,
+    unless some of its words stay: then placeholders stand for what is overwritten.
     What the seed draws and no tensor overwrites (frozen maps) comes with the seed, ``prompt_seed``.
     """
     kept = {key: metadata[key] for key in PromptConfig.model_fields if key in metadata}
     values = {f"prompt.{key}": value for key, value in kept.items() if key != "seed"}
+    tokens, words = max(1, metadata["tokens"]), Layout.described(metadata).frozen_words
     values |= {
-        "prompt.tokens": max(1, metadata["tokens"]),
+        "prompt.tokens": tokens,
         "prompt.rank": max(1, metadata["rank"]),
-        "prompt.init": RANDOM,
+        "prompt.init": " ".join(["X"] * tokens + [words]) if words else RANDOM,
         "prompt.seed": metadata.get("prompt_seed", 0),
     }
     try:

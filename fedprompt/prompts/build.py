@@ -47,6 +47,7 @@ class Recipe:
     bank: Bank = "clean"  # what is trained on; scored are clean images always
     source: str = ""  # the paper's id, for `fedprompt methods`; a test wants one for each
     tied: bool = False  # what is trained is of use for its own classes only, as a probe is
+    placed: bool = False  # takes prompt.name_position and prompt.class_specific
     averaged: bool = False  # a run ends in an average of its prompts (fedprompt.prompts.averaging)
 
 
@@ -62,18 +63,18 @@ class HeadRecipe:
 
 
 METHODS: dict[str, Recipe | HeadRecipe] = {
-    "dip": Recipe(Coop, form="lowrank", source="arXiv 2312.10813"),
-    "coop": Recipe(Coop, source="arXiv 2109.01134"),
+    "dip": Recipe(Coop, form="lowrank", source="arXiv 2312.10813", placed=True),
+    "coop": Recipe(Coop, source="arXiv 2109.01134", placed=True),
     "vpt": Recipe(Vpt, source="arXiv 2203.12119"),
     "ivlp": Recipe(Ivlp, source="arXiv 2210.03117"),  # MaPLe's baseline
     "maple": Recipe(Maple, source="arXiv 2210.03117"),
     "mudpt": Recipe(Mudpt, source="arXiv 2306.11400"),
     "sdpt": Recipe(Sdpt, source="arXiv 2407.11414"),
-    "kgcoop": Recipe(Coop, objective="kgcoop", source="arXiv 2303.13283"),
-    "prograd": Recipe(Coop, objective="prograd", source="arXiv 2205.14865"),
+    "kgcoop": Recipe(Coop, objective="kgcoop", source="arXiv 2303.13283", placed=True),
+    "prograd": Recipe(Coop, objective="prograd", source="arXiv 2205.14865", placed=True),
     "promptsrc": Recipe(Ivlp, objective="promptsrc", averaged=True, source="arXiv 2307.06948"),
     "spt": Recipe(spt, source="arXiv 2402.02382"),
-    "advpt": Recipe(advpt, bank="adversarial", source="arXiv 2311.11261"),
+    "advpt": Recipe(advpt, bank="adversarial", source="arXiv 2311.11261", placed=True),
     "adapt": Recipe(
         DomainPrompts, prompted=Adapt, objective="alignment", source="arXiv 2310.03103"
     ),
@@ -126,6 +127,7 @@ def build_prompt(
         templates = (template,) if config.method == ZERO_SHOT else ENSEMBLE_TEMPLATES
         return Template(clip, classes, *templates).to(clip.device)
     recipe = METHODS[config.method]
+    _check_placed(config, recipe)
     generator = torch.Generator().manual_seed(config.seed)
     form = form_maker(
         config.form or recipe.form, config.rank, config.dropout, generator, freeze_a=shared_basis
@@ -136,6 +138,7 @@ def build_prompt(
         template=template,
         form=form,
         generator=generator,
+        classes=len(classes),
         any_start=any_start,
     )
     if isinstance(recipe, HeadRecipe):
@@ -152,6 +155,24 @@ def _check_objective(config: PromptConfig) -> None:
             f"prompt.objective = {config.objective} is about features that prompts change; "
             f"{config.method} has a head behind them, and is trained by cross-entropy: leave it out"
         )
+
+
+def _check_placed(config: PromptConfig, recipe: Recipe | HeadRecipe) -> None:
+    if config.name_position == "end" and not config.class_specific:
+        return
+    if not (isinstance(recipe, Recipe) and recipe.placed):
+        able = [name for name, r in METHODS.items() if isinstance(r, Recipe) and r.placed]
+        raise PromptError(
+            f"prompt.name_position = {config.name_position} and prompt.class_specific = "
+            f"{str(config.class_specific).lower()} are for {', '.join(able)}; prompt.method = "
+            f"{config.method} takes end and false"
+        )
+
+
+def is_tied(config: PromptConfig) -> bool:
+    """Say whether what is trained is of use for its own classes only."""
+    recipe = METHODS.get(config.method)
+    return recipe is not None and (recipe.tied or config.class_specific)
 
 
 def bank_of(method: str) -> Bank:

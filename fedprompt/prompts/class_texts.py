@@ -1,15 +1,17 @@
-"""Class texts that begin with placeholders, and their encoder under a changing prompt."""
+"""Class texts with placeholders, and their encoder under a changing prompt."""
 
 from collections.abc import Sequence
 from dataclasses import replace
 
+import torch
 from torch.nn import functional as F
 
 from fedprompt.backbone.class_encoder import PLAIN, Speedups, class_encoder
 from fedprompt.backbone.clip import FrozenClip
+from fedprompt.backbone.prompts import leading_places
 from fedprompt.errors import BackboneError, DataError, PromptError
-from fedprompt.prompts.words import class_text, spoken_template
-from fedprompt.types import TextFeatures, TextTokens, Tokens
+from fedprompt.prompts.words import Layout, class_text
+from fedprompt.types import Places, TextFeatures, TextTokens, Tokens
 
 
 class ClassTexts:
@@ -23,8 +25,9 @@ class ClassTexts:
         Ordered class names.
     template
         Text with ``{}``; what stands behind it follows the class name.
-    length
-        Number of prompt tokens in front of the name.
+    layout
+        Where the prompt stands. Of a class-specific one the rows of class c are those from c length
+        to (c + 1) length - 1.
     speedups
         Of the text tower; all by default.
     """
@@ -34,14 +37,13 @@ class ClassTexts:
         clip: FrozenClip,
         classes: Sequence[str],
         template: str,
-        length: int,
+        layout: Layout,
         speedups: Speedups | None = None,
     ) -> None:
-        self._clip, self._length, self._count = clip, length, len(classes)
-        self._tokens = class_tokens(clip, classes, spoken_template(template, length))
-        _check_placeholders(clip, self._tokens, length)
+        self._clip, self._count = clip, len(classes)
+        self._tokens, self._places = placed_tokens(clip, classes, template, layout)
         self._speedups = speedups or Speedups()
-        self._encode = class_encoder(clip, self._tokens, length, self._speedups)
+        self._encode = class_encoder(clip, self._tokens, self._places, self._speedups)
 
     def vectors(self, prompts: TextTokens) -> TextFeatures:
         """Return unit class vectors [classes joint]."""
@@ -49,7 +51,7 @@ class ClassTexts:
 
     def plain_vectors(self, prompts: TextTokens) -> TextFeatures:
         """Return unit class vectors [classes joint] from the plain tower, for export."""
-        encode = class_encoder(self._clip, self._tokens, self._length, PLAIN)
+        encode = class_encoder(self._clip, self._tokens, self._places, PLAIN)
         return F.normalize(encode(prompts), dim=-1)
 
     def halve_chunk(self) -> bool:
@@ -61,7 +63,7 @@ class ClassTexts:
         if at_once < 2:
             return False
         self._speedups = replace(self._speedups, chunk=at_once // 2)
-        self._encode = class_encoder(self._clip, self._tokens, self._length, self._speedups)
+        self._encode = class_encoder(self._clip, self._tokens, self._places, self._speedups)
         return True
 
 
@@ -91,16 +93,46 @@ def class_tokens(clip: FrozenClip, classes: Sequence[str], template: str) -> Tok
     )
 
 
-def placeholder_texts(classes: Sequence[str], template: str, length: int) -> list[str]:
-    """Return "X X ... NAME REST" for each class: each X is one token, to be replaced."""
-    spoken = spoken_template(template, length)
-    return [class_text(spoken, name) for name in classes]
+def placed_tokens(
+    clip: FrozenClip, classes: Sequence[str], template: str, layout: Layout
+) -> tuple[Tokens, Places]:
+    """Return each class's token ids, and which row of the prompt stands at which of them.
+
+    Raises
+    ------
+    PromptError
+        The template leaves no room for a name.
+    DataError
+        A class name is too long for the text tower.
+    BackboneError
+        The tokenizer does not take each placeholder for one token.
+    """
+    spoken = layout.spoken(template)
+    tokens = class_tokens(clip, classes, spoken)
+    places = leading_places(tokens, layout.leading, clip.first_word)
+    if behind := layout.length - layout.leading:
+        head = spoken.partition("{}")[0] + "{}"
+        rows = torch.arange(layout.leading, layout.length, device=tokens.device)
+        for index, begin in enumerate(_common(tokens, class_tokens(clip, classes, head))):
+            places[index, begin : begin + behind] = rows[: places.shape[1] - begin]
+    _check_placeholders(clip, tokens, places, layout.length)
+    if layout.class_specific:
+        first = layout.length * torch.arange(len(tokens), device=tokens.device).unsqueeze(1)
+        places = torch.where(places < 0, places, places + first)
+    return tokens, places
 
 
-def _check_placeholders(clip: FrozenClip, tokens: Tokens, length: int) -> None:
+def _common(tokens: Tokens, others: Tokens) -> list[int]:
+    """Return how many tokens each pair of texts begins with in common."""
+    common: list[int] = (tokens == others).int().cumprod(1).sum(1).tolist()
+    return common
+
+
+def _check_placeholders(clip: FrozenClip, tokens: Tokens, places: Places, length: int) -> None:
     """Refuse a tokenizer that does not take each placeholder for one token."""
-    found = tokens[:, clip.first_word : clip.first_word + length]
-    if found.shape[1] != length or bool((found != found[0, 0]).any()):
+    placeholder = clip.tokenize(["X"])[0, clip.first_word]
+    found = tokens[places >= 0]
+    if len(found) != length * len(tokens) or bool((found != placeholder).any()):
         raise BackboneError(
             f"the tokenizer of {clip.name or 'this backbone'} does not read {length} times 'X' as "
             f"{length} equal tokens, so a context cannot take their place: choose another backbone"

@@ -46,14 +46,15 @@ class Cocoop(nn.Module):
         self.scale = clip.logit_scale
         joint = zero_shot_vectors(clip, classes[:1], template).shape[1]
         hidden, width = max(1, joint // REDUCTION), clip.text.width
-        start = text_start(material)
+        words = text_start(material)
+        start, self.layout = words.matrix, words.layout
         self.ctx = material.form(start)
         self.narrow = material.form(linear_start(hidden, joint, material))
         self.narrow_bias = nn.Parameter(start.new_zeros(hidden))
         self.widen = material.form(start.new_zeros(width, hidden))
         self.widen_bias = nn.Parameter(start.new_zeros(width))
-        self._length, self._classes = len(start), len(classes)
-        self._texts = ClassTexts(clip, classes, template, self._length)
+        self._classes = len(classes)
+        self._texts = ClassTexts(clip, classes, template, self.layout)
 
     def forward(self, features: ImageFeatures, generator: torch.Generator | None = None) -> Logits:
         """Return scale * cos(image, the image's own class vectors)."""
@@ -88,7 +89,7 @@ class Cocoop(nn.Module):
 
     def describe(self) -> dict[str, Any]:
         """Return the length."""
-        return {"host": "cocoop", "tokens": self._length}
+        return {"host": "cocoop"} | self.layout.describe()
 
     def _row(self, image: ImageFeatures, context: Context) -> Logits:
         """Return one image's logits; all that is kept for the backward pass is its context."""

@@ -22,8 +22,14 @@ class PromptConfig(Section):
         "", "cross-entropy", "kgcoop", "prograd", "promptsrc", "alignment"
     ] = ""  # fmt: skip
     form: Literal["", "full", "lowrank"] = ""  # of every matrix; "" = the method's own
-    # prompt length n; 0 = as many as the starting words have, or the method's own
+    # prompt length n; 0 = as many as the starting words have, or the method's own; of more words
+    # the first n are tuned and the others stay words
     tokens: int = Field(0, ge=0, le=128)
+    # where the class name stands: behind the n vectors of the text prompt, behind half of them, or
+    # in front of all (coop, dip, kgcoop, prograd, advpt)
+    name_position: Literal["end", "middle", "front"] = "end"
+    # each class has a text prompt of its own, which serves no other classes (the same methods)
+    class_specific: bool = False
     depth: int = Field(0, ge=0, le=64)  # prompted blocks J of a tower; 0 = the method's own
     first_layer: int = Field(0, ge=0, le=63)  # first prompted block of the image tower (vpt)
     maps: Literal["linear", "transformer"] = "linear"  # between the towers' prompts (mudpt)

@@ -23,8 +23,8 @@ class DomainPrompts(nn.Module):
         self.names = domain_names(config)
         self.own = self.names.index(config.domain) if config.domain else None
         start = text_start(material)
-        self.text_length = len(start)
-        self.text = Layers(material.form(start) for _ in self.names)
+        self.layout = start.layout
+        self.text = Layers(material.form(start.matrix) for _ in self.names)
         self.visual = material.form(drawn(len(self.names), clip.image.width, material))
 
     def forward(self, generator: torch.Generator | None = None) -> Entering:
@@ -38,4 +38,4 @@ class DomainPrompts(nn.Module):
 
     def describe(self) -> dict[str, Any]:
         """Return the length and the domains in their order."""
-        return {"host": METHOD, "tokens": self.text_length, "domains": ", ".join(self.names)}
+        return {"host": METHOD, **self.layout.describe(), "domains": ", ".join(self.names)}

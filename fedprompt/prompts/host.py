@@ -9,6 +9,7 @@ import torch
 from fedprompt.backbone.clip import FrozenClip
 from fedprompt.prompts.config import PromptConfig
 from fedprompt.prompts.forms import Form, FormMaker
+from fedprompt.prompts.words import Layout
 from fedprompt.types import TextTokens, VisualTokens
 
 
@@ -36,6 +37,8 @@ class Material:
         Gives each matrix its form, from its start.
     generator
         Draws random starts.
+    classes
+        Number of classes, for a context that each has of its own.
     any_start
         What is trained will be overwritten, by an artefact or a server: what a start needs and is
         not here need not be found.
@@ -46,6 +49,7 @@ class Material:
     template: str
     form: FormMaker
     generator: torch.Generator
+    classes: int
     any_start: bool = False
 
 
@@ -53,12 +57,15 @@ class Material:
 class Host(Protocol):
     """Own the matrices of a prompt.
 
-    ``text_length`` is the number of placeholder words that class texts begin with, 0 where the
-    class vectors stay; ``first_layer`` the first prompted block of the image tower, or None.
+    ``layout`` says where the text prompt stands in the text of a class, None where the class
+    vectors stay; ``first_layer`` is the first prompted block of the image tower, or None.
     """
 
-    text_length: int
     first_layer: int | None
+
+    @property
+    def layout(self) -> Layout | None:
+        """Return where the text prompt stands in the text of a class."""
 
     def __call__(self, generator: torch.Generator | None = None) -> Entering:
         """Return the tokens; with a generator as in training."""

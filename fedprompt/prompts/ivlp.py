@@ -28,9 +28,8 @@ class Ivlp(nn.Module):
         super().__init__()
         text, image = material.clip.text, material.clip.image
         depth = depth_of(material, DEPTH, min(len(text.blocks), len(image.blocks)))
-        texts = deep_text_starts(material, depth)
-        self.text_length = len(texts[0])
-        visuals = drawn_visuals(material, range(depth), self.text_length)
+        texts, self.layout = deep_text_starts(material, depth)
+        visuals = drawn_visuals(material, range(depth), self.layout.length)
         self.text = Layers(map(material.form, texts))
         self.visual = Layers(map(material.form, visuals))
 
@@ -44,4 +43,4 @@ class Ivlp(nn.Module):
 
     def describe(self) -> dict[str, Any]:
         """Return length and depth."""
-        return {"host": "ivlp", "tokens": self.text_length, "depth": len(self.text)}
+        return {"host": "ivlp", **self.layout.describe(), "depth": len(self.text)}

@@ -6,10 +6,11 @@ and overwritten in each of its first J blocks,
     v_i = t_i W_i^T + b_i,   W_i [vision_width text_width], b_i [vision_width]
 
 with one map a layer, started as ``nn.Linear`` starts. t_0 starts at the words, the other t_i at
-N(0, 0.02). J = 9, or all blocks of the shallower tower. The paper's n = 2 is ``prompt.tokens = 2``
-with a random start. Trained and sent: ``text.i``, ``maps.i.weight`` and ``maps.i.bias``: 3,555,072
-numbers for ViT-B/16, n = 2. In the low-rank form (ours) W_i = W_i0 + A B as well; b_i stays full.
-Folds into class vectors and the visual prompts v_i: the maps are gone.
+N(0, 0.02). J = 9, or all blocks of the shallower tower. The code has n = 2: the first two of the
+words "a photo of a" are tuned and the others stay words, so that a text is "[1][2] of a NAME.";
+that is ``prompt.tokens`` = 2. Trained and sent: ``text.i``, ``maps.i.weight`` and ``maps.i.bias``:
+3,555,072 numbers for ViT-B/16, n = 2. In the low-rank form (ours) W_i = W_i0 + A B as well; b_i
+stays full. Folds into class vectors and the visual prompts v_i: the maps are gone.
 """
 
 from collections.abc import Sequence
@@ -35,8 +36,7 @@ class Maple(nn.Module):
         super().__init__()
         text, image = material.clip.text, material.clip.image
         depth = depth_of(material, DEPTH, min(len(text.blocks), len(image.blocks)))
-        texts = deep_text_starts(material, depth)
-        self.text_length = len(texts[0])
+        texts, self.layout = deep_text_starts(material, depth)
         self.text = Layers(map(material.form, texts))
         self.maps = nn.ModuleList(
             LinearMap(text.width, image.width, material.form, material.generator)
@@ -58,4 +58,4 @@ class Maple(nn.Module):
 
     def describe(self) -> dict[str, Any]:
         """Return length and depth."""
-        return {"host": "maple", "tokens": self.text_length, "depth": len(self.text)}
+        return {"host": "maple", **self.layout.describe(), "depth": len(self.text)}

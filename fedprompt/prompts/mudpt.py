@@ -57,9 +57,8 @@ class Mudpt(nn.Module):
             self._frozen = (maps.requires_grad_(False).to(material.clip.device),)  # not a child
         else:
             self.maps = maps
-        texts = deep_text_starts(material, depth)
-        self.text_length = len(texts[0])
-        visuals = drawn_visuals(material, range(depth), self.text_length)
+        texts, self.layout = deep_text_starts(material, depth)
+        visuals = drawn_visuals(material, range(depth), self.layout.length)
         self.text = Layers(map(material.form, texts))
         self.visual = Layers(map(material.form, visuals))
 
@@ -83,7 +82,7 @@ class Mudpt(nn.Module):
 
     def describe(self) -> dict[str, Any]:
         """Return length, depth and maps; of frozen maps the seed and the hash."""
-        described = {"host": "mudpt", "tokens": self.text_length, "depth": len(self.text)}
+        described = {"host": "mudpt", **self.layout.describe(), "depth": len(self.text)}
         return described | self._described
 
 

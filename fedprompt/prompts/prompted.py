@@ -34,6 +34,7 @@ from fedprompt.prompts.method import (
     module_buffers,
 )
 from fedprompt.prompts.objectives import Objective
+from fedprompt.prompts.words import Layout
 from fedprompt.prompts.zero_shot import diverse_vectors, zero_shot_vectors
 from fedprompt.types import (
     Activations,
@@ -90,8 +91,8 @@ class PromptedClip(nn.Module):
         self._zero_shot = partial(zero_shot_vectors, clip, classes, template)
         self._classes = tuple(classes)
         self._fixed: TextFeatures | None = None
-        if length := host.text_length:
-            self._texts = ClassTexts(clip, classes, template, length, speedups)
+        if host.layout:
+            self._texts = ClassTexts(clip, classes, template, host.layout, speedups)
         self._most_images, self._image_limit = 0, 0  # seen at a time; 0 = no limit yet
 
     @property
@@ -142,9 +143,15 @@ class PromptedClip(nn.Module):
         """Return unit class vectors [classes joint]; with a generator, as in training."""
         return self._vectors(self.host(generator).text)
 
+    @property
+    def layout(self) -> Layout | None:
+        """Return where the text prompt stands; None leaves classes to the template."""
+        layout: Layout | None = self.host.layout
+        return layout
+
     @torch.no_grad()
     def text_prompt(self) -> TextTokens | None:
-        """Return what stands in front of any class name; None leaves classes to the template."""
+        """Return the text prompt as it stands in class texts; None leaves them to the template."""
         text: TextTokens | None = self.host().text
         return text
 

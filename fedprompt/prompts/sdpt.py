@@ -48,9 +48,9 @@ class Sdpt(nn.Module):
         text, image = material.clip.text, material.clip.image
         self.to_text = JointSpace(text.owner.text_projection, text.width, "text")
         self.to_visual = JointSpace(image.visual.proj, image.width, "image")
-        start = self.to_text.points(text_start(material))
+        words = text_start(material)
+        start, self.layout = self.to_text.points(words.matrix), words.layout
         self.prototypes = material.form(start)
-        self.text_length = len(start)
         self.scale: Tensor
         scale = _frozen_size(material.clip) / _size(self.to_visual.tokens(start))
         self.register_buffer("scale", scale.reshape(1))
@@ -67,7 +67,7 @@ class Sdpt(nn.Module):
 
     def describe(self) -> dict[str, Any]:
         """Return the number of prototypes."""
-        return {"host": "sdpt", "tokens": self.text_length}
+        return {"host": "sdpt"} | self.layout.describe()
 
 
 def _frozen_size(clip: FrozenClip) -> Tensor:

@@ -1,43 +1,82 @@
 """Where prompt matrices start: at words, or at random."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
 
 import torch
 
+from fedprompt.backbone.clip import FrozenClip
 from fedprompt.errors import PromptError
 from fedprompt.prompts.forms import SPREAD
 from fedprompt.prompts.host import Material
+from fedprompt.prompts.words import Layout
 from fedprompt.types import Context
 
 RANDOM = "random"  # the value of prompt.init that asks for no words
 Start = Callable[[Material, range, int], Sequence[Context]]  # of some blocks, and of a length
 
 
-def text_start(material: Material) -> Context:
-    """Return P0 [length width]: the embeddings of the starting words, or N(0, 0.02).
+@dataclass(frozen=True, eq=False)
+class TextStart:
+    """Hold where a text prompt starts, P0 [length width], and where it stands.
+
+    A class-specific prompt has the rows of all classes one after the other.
+    """
+
+    matrix: Context
+    layout: Layout
+
+
+def text_start(material: Material) -> TextStart:
+    """Return the embeddings of the starting words, or N(0, 0.02), with their layout.
+
+    With ``prompt.tokens`` = n below the number of the words' tokens the first n are tuned, and the
+    words behind them stay as words (MaPLe, arXiv 2210.03117; code).
 
     Raises
     ------
     PromptError
-        There are no words, the words are not as many tokens as asked for, or a random start has
-        no length.
+        There are no words, the words are fewer tokens than asked for, the last tuned token ends
+        within a word, or a random start has no length.
     """
     clip, config = material.clip, material.config
     words = config.init or material.template.partition("{}")[0].strip()
+    copies = material.classes if config.class_specific else 1
+    layout = partial(
+        Layout, name_position=config.name_position, class_specific=config.class_specific
+    )
     if words == RANDOM:
         if not config.tokens:
             raise PromptError(
                 f"prompt.init = {RANDOM} needs a length: set prompt.tokens, such as 4"
             )
-        return drawn(config.tokens, clip.text.width, material)
+        matrix = drawn(copies * config.tokens, clip.text.width, material)
+        return TextStart(matrix, layout(config.tokens))
     start = clip.embed_words(words) if words else clip.text.embedding[:0]
-    if not len(start) or config.tokens not in (0, len(start)):
+    length = config.tokens or len(start)
+    if not 0 < length <= len(start):
         raise PromptError(
             f"the starting words {words!r} are {len(start)} tokens, prompt.tokens is "
-            f"{config.tokens}; set prompt.tokens = 0, other words in prompt.init, or "
-            f"prompt.init = {RANDOM}"
+            f"{config.tokens}; set prompt.tokens = 0 for all of them, a number below, other words "
+            f"in prompt.init, or prompt.init = {RANDOM}"
         )
-    return start
+    rest = _words_behind(clip, words, length)
+    if set("{}") & set(rest):
+        raise PromptError(f"prompt.init = {words!r} holds braces; give words alone")
+    return TextStart(start[:length].repeat(copies, 1), layout(length, rest))
+
+
+def _words_behind(clip: FrozenClip, words: str, length: int) -> str:
+    """Return what follows the words that are the first ``length`` tokens."""
+    spoken = words.split()
+    ends = [len(clip.embed_words(" ".join(spoken[: i + 1]))) for i in range(len(spoken))]
+    if length not in ends:
+        raise PromptError(
+            f"the words {words!r} end behind tokens {', '.join(map(str, ends))}, prompt.tokens = "
+            f"{length} ends within one; set one of these numbers"
+        )
+    return " ".join(spoken[ends.index(length) + 1 :])
 
 
 def drawn(length: int, width: int, material: Material) -> Context:
@@ -46,16 +85,20 @@ def drawn(length: int, width: int, material: Material) -> Context:
     return values.to(material.clip.device)
 
 
-def deep_text_starts(material: Material, depth: int) -> list[Context]:
+def deep_text_starts(material: Material, depth: int) -> tuple[list[Context], Layout]:
     """Return [length text_width] for each of ``depth`` text blocks: `text_start`, then N(0, 0.02).
+
+    And the layout, which is that of all blocks.
 
     Raises
     ------
     PromptError
         As `text_start` does.
     """
-    first, width = text_start(material), material.clip.text.width
-    return [first, *(drawn(len(first), width, material) for _ in range(depth - 1))]
+    start, width = text_start(material), material.clip.text.width
+    length = start.layout.length
+    deeper = (drawn(length, width, material) for _ in range(depth - 1))
+    return [start.matrix, *deeper], start.layout
 
 
 def drawn_visuals(material: Material, layers: range, length: int) -> Sequence[Context]:

@@ -15,6 +15,7 @@ from torch import nn
 from fedprompt.prompts.forms import Form, Layers
 from fedprompt.prompts.host import Entering, Material
 from fedprompt.prompts.starts import Start, depth_of, drawn_visuals
+from fedprompt.prompts.words import Layout
 
 LENGTH = 4  # visual tokens, where prompt.tokens is 0 (ours)
 
@@ -22,7 +23,7 @@ LENGTH = 4  # visual tokens, where prompt.tokens is 0 (ours)
 class Vpt(nn.Module):
     """Tune visual prompts, started at N(0, 0.02) or where ``start`` says."""
 
-    text_length = 0
+    layout: Layout | None = None
 
     def __init__(self, material: Material, start: Start = drawn_visuals) -> None:
         super().__init__()

@@ -1,8 +1,9 @@
 import torch
 from torch import nn
 
-from benchmarks import local_step
 from benchmarks.local_step import KINDS, LENGTH, Bench, in_turn, names
+from fedprompt.prompts.class_texts import placed_tokens
+from fedprompt.prompts.words import Layout
 from tests.conftest import tiny_clip
 
 
@@ -17,8 +18,7 @@ def tiny_bench() -> Bench:
     """Return the benchmark's bench on the tests' tiny CLIP."""
     bench = Bench.__new__(Bench)
     bench.clip = tiny_clip()
-    texts = local_step.placeholder_texts(names(10), "{}.", LENGTH)
-    bench.tokens = bench.clip.tokenize(texts)
+    bench.tokens, _ = placed_tokens(bench.clip, names(10), "{}.", Layout(LENGTH))
     bench.images, bench.labels = torch.randn(4, 3, 32, 32), torch.randint(10, (4,))
     bench.context = nn.Parameter(0.3 * torch.randn(1, LENGTH, 32))
     bench.features = bench.clip.encode_image(bench.images)

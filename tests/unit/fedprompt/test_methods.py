@@ -65,6 +65,20 @@ def test_a_site_of_six_domains_sends_one_text_prompt(vit) -> None:
     assert (found.trained, found.sent) == (12_800, 12_800)
 
 
+@pytest.mark.parametrize(
+    ("method", "settings", "count"),
+    [
+        ("coop", {"prompt.class_specific": True}, 3 * 2_048),
+        ("dip", {"prompt.class_specific": True}, 3 * 4 + 512),
+        ("coop", {"prompt.name_position": "front", "prompt.tokens": 2}, 2 * 512),
+        ("maple", {"prompt.tokens": 2}, 3_555_072),
+    ],
+)
+def test_layouts_are_counted(vit, method: str, settings: dict[str, object], count: int) -> None:
+    found = listed(method, settings, vit, ("cat", "dog", "owl"))
+    assert (found.trained, found.sent) == (count, count)
+
+
 @pytest.mark.parametrize("own", [{"prompt.form": "lowrank"}, {"prompt.personal": "both"}])
 def test_no_image_is_read_to_count(tiny, own: dict[str, str]) -> None:
     found = listed("spt", {"prompt.public": "no/such/folder", **own}, tiny, ("cat", "dog"))

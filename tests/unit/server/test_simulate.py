@@ -70,6 +70,20 @@ def test_round_0_is_zero_shot_only_from_the_templates_words(tmp_path, start, tol
     assert told in tell(result, 0)
 
 
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({"prompt.tokens": 2}, True),
+        ({"prompt.class_specific": True}, True),
+        ({"prompt.name_position": "front"}, False),
+        ({"prompt.name_position": "middle"}, False),
+    ],
+)
+def test_round_0_is_zero_shot_where_the_words_stand_where_they_stood(tmp_path, settings, expected):
+    (tmp_path / "settings.json").write_bytes(canonical_json(settings))
+    assert starts_at_template(tmp_path) is expected
+
+
 def test_the_methods_that_start_at_words_are_those_of_coops_host():
     """Others draw prompts, or start at images: their round 0 is not zero-shot CLIP."""
     hosts = {name: getattr(recipe, "host", None) for name, recipe in METHODS.items()}

@@ -1,5 +1,3 @@
-from dataclasses import replace
-
 import numpy as np
 import pytest
 import torch
@@ -9,7 +7,6 @@ from client.protocols.base_to_new import BASE, PROTOCOL, run
 from client.protocols.protocol import harmonic_mean
 from client.workbench import open_workbench
 from fedprompt.artefact import Artefact
-from fedprompt.prompts import build
 from tests.unit.client.protocols.conftest import CLASSES
 from tests.unit.fedprompt.prompts.naive import class_vectors
 
@@ -51,12 +48,23 @@ def test_a_method_that_trains_nothing_has_all_three_and_no_size(make_trial):
     assert not found.tuned.artefact
 
 
-def test_what_is_tied_to_its_classes_has_no_new_accuracy(make_trial, monkeypatch):
-    recipe = build.METHODS["coop"]
-    monkeypatch.setitem(build.METHODS, "coop", replace(recipe, tied=True))
-    metrics = run(make_trial(prompt__method="coop")).metrics
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"prompt__method": "linear"},
+        {"prompt__method": "coop", "prompt__class_specific": True},
+        {"prompt__method": "dip", "prompt__class_specific": True},
+    ],
+)
+def test_what_is_tied_to_its_classes_has_no_new_accuracy(make_trial, settings):
+    metrics = run(make_trial(**settings)).metrics
     assert metrics["base_acc"] is not None
     assert (metrics["new_acc"], metrics["harmonic_mean"]) == (None, None)
+
+
+@pytest.mark.parametrize("layout", [{"prompt__name_position": "front"}, {"prompt__tokens": 2}])
+def test_every_layout_of_a_shared_context_serves_new_classes(make_trial, layout):
+    assert run(make_trial(prompt__method="coop", **layout)).metrics["new_acc"] is not None
 
 
 def test_the_size_is_the_methods(make_trial):

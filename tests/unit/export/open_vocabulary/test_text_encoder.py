@@ -82,3 +82,23 @@ def test_rows_that_tokens_share_are_stored_once() -> None:
     session = start(model.SerializeToString(), [CPU])
     (found,) = session.run(None, {"tokens": clip.tokenize(TEXTS).numpy()})
     assert np.abs(found - expected(clip, drawn(1))).max() < BOUND
+
+
+def test_rows_that_stand_elsewhere_are_given_their_places() -> None:
+    """Anywhere, in any order of the classes; the prompt may be another one still."""
+    clip = tiny_clip()
+    model = text_encoder(read_text(clip), drawn(1), leading=False)
+    check_model(model, "text")
+    tokens = clip.tokenize(TEXTS)
+    places = torch.full_like(tokens, -1)
+    for row, found in enumerate([(1, 2), (2, 5), (3, 1)]):
+        places[row, list(found)] = torch.arange(2)
+    session = start(model.SerializeToString(), [CPU])
+    fed = {"tokens": tokens.numpy(), "places": np.where(places < 0, 2, places)}
+    for context in (None, drawn(1, seed=1)):
+        (found,) = session.run(None, fed if context is None else fed | {"context": context})
+        given = torch.from_numpy(drawn(1) if context is None else context)
+        with torch.no_grad():
+            prompts = TextPrompts(tokens=given, places=places)
+            wanted = F.normalize(clip.encode_text(tokens, prompts), dim=-1).numpy()
+        assert np.abs(found - wanted).max() < BOUND

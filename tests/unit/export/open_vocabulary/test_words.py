@@ -52,3 +52,25 @@ def test_why_a_prompt_cannot_be_exchanged() -> None:
     assert "image tower" in fixed_by(Constants(class_vectors=VECTORS, visual=visual), prompted, "x")
     assert "adapter" in fixed_by(Constants(class_vectors=VECTORS, adapter=adapter), prompted, "x")
     assert "no text prompt" in fixed_by(plain, Words(("{}",)), "template")
+
+
+@pytest.mark.parametrize(
+    ("settings", "spoken", "leading"),
+    [
+        ({"tokens": 2}, "X X of a {}, outdoors.", True),
+        ({"name_position": "middle"}, "X X {} X X, outdoors.", False),
+        ({"name_position": "front"}, "{} X X X X, outdoors.", False),
+    ],
+)
+def test_the_words_of_a_layout(
+    clip: FrozenClip, settings: dict[str, object], spoken: str, leading: bool
+) -> None:
+    words = words_of(from_artefact(tuned(clip, "coop", **settings), clip), TEMPLATE)
+    assert (words.templates, words.leading) == ((spoken,), leading)
+
+
+def test_vectors_of_each_class_have_nothing_for_a_new_one(clip: FrozenClip) -> None:
+    prompt = from_artefact(tuned(clip, "dip", class_specific=True), clip)
+    told = "class_specific = true has no open vocabulary: each class it was tuned for has vectors"
+    with pytest.raises(GraphError, match=told):
+        words_of(prompt, TEMPLATE)

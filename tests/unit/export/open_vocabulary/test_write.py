@@ -71,6 +71,36 @@ def test_a_new_class_is_what_torch_would_make_of_it(
     assert np.abs(opened.logits(images) - logits).max() < 1e-3
 
 
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"tokens": 2},
+        {"name_position": "middle"},
+        {"name_position": "middle", "tokens": 3},
+        {"name_position": "front", "form": "lowrank"},
+    ],
+)
+def test_a_new_class_under_every_layout_is_what_torch_would_make_of_it(
+    clip: FrozenClip, images: Images, tmp_path: Path, settings: dict[str, object]
+) -> None:
+    artefact = tuned(clip, "coop", **settings)
+    assert write_bundle(tmp_path / "b", clip, artefact, images).vectors < 1e-5
+    opened = OpenClassifier(tmp_path / "b", provider="cpu", threads=1)
+    for new in (NEW, "an X-ray!!x"):
+        opened.add_class(new)
+    expected = fold(serving(artefact, *CLASSES, NEW, "an X-ray!!x"), clip)
+    assert np.abs(opened._state.vectors - expected.class_vectors).max() < 1e-5
+
+
+def test_vectors_of_each_class_are_refused(
+    clip: FrozenClip, images: Images, tmp_path: Path
+) -> None:
+    artefact = tuned(clip, "coop", class_specific=True)
+    with pytest.raises(GraphError, match="each class it was tuned for has vectors of its own"):
+        write_bundle(tmp_path / "b", clip, artefact, images)
+    assert not (tmp_path / "b").exists()
+
+
 @pytest.mark.parametrize(("method", "why"), [("linear", "a weight and a bias"), ("cocoop", "fold")])
 def test_a_method_without_an_open_vocabulary_is_refused(
     clip: FrozenClip, images: Images, tmp_path: Path, method: str, why: str

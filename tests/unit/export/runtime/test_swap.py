@@ -42,6 +42,40 @@ def test_a_new_prompt_answers_as_torch(
     assert Bundle(bundle).roll_back() == 2
 
 
+@pytest.mark.parametrize("position", ["middle", "front"])
+def test_prompts_beside_the_name_are_swapped_among_themselves(
+    clip: FrozenClip, images: Images, tmp_path: Path, position: str
+) -> None:
+    folder = tmp_path / "b"
+    write_bundle(folder, clip, tuned(clip, name_position="middle"), images)
+    new = tuned(clip, seed=1, name_position=position, template="a photo of a {}, at night.")
+    swap(folder, new)
+    opened = OpenClassifier(folder, threads=1)
+    opened.add_class("red panda")
+    expected = fold(serving(new, *CLASSES, "red panda"), clip)
+    assert np.abs(opened._state.vectors - expected.class_vectors).max() < 1e-5
+    with pytest.raises(ArtefactError, match="name_position end, the bundle's prompt stands beside"):
+        swap(folder, tuned(clip))
+
+
+def test_words_that_stay_come_with_the_prompt(bundle: Path, clip: FrozenClip) -> None:
+    new = tuned(clip, seed=1, init="a photo of a big", tokens=4)
+    swap(bundle, new)
+    expected = fold(serving(new, *CLASSES), clip)
+    found = OpenClassifier(bundle, threads=1)._state.vectors
+    assert np.abs(found - expected.class_vectors).max() < 1e-5
+
+
+def test_a_prompt_that_stands_elsewhere_is_refused(bundle: Path, clip: FrozenClip) -> None:
+    with pytest.raises(ArtefactError, match="has name_position front, the bundle's prompt stands"):
+        swap(bundle, tuned(clip, name_position="front"))
+    own = tuned(clip, class_specific=True, init="random", tokens=2, classes=("tench", "sea"))
+    with pytest.raises(
+        ArtefactError, match="says tokens 2 and class_specific True, its prompt has 4"
+    ):
+        swap(bundle, own)  # 2 classes x 2 vectors: of the bundle's shape
+
+
 def changed(artefact: Artefact, **values: object) -> Artefact:
     return replace(artefact, metadata=artefact.metadata | values)
 

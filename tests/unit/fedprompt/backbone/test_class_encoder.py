@@ -8,8 +8,8 @@ from fedprompt.backbone.class_encoder import PLAIN, Speedups, class_encoder
 from fedprompt.backbone.clip import FrozenClip
 from fedprompt.backbone.prompts import TextPrompts
 from fedprompt.backbone.shared_prefix import SharedPrefix
-from fedprompt.prompts.class_texts import placeholder_texts
 from tests.conftest import CLASSES, tiny_clip
+from tests.prompts import placeholder_texts
 
 LENGTH = 4
 EVERY = [

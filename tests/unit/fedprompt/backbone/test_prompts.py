@@ -9,7 +9,7 @@ from fedprompt.backbone.prompts import ImagePrompts, TextPrompts
 
 def test_prompts_are_frozen_values_with_checked_shapes() -> None:
     text = TextPrompts(tokens=torch.zeros(1, 4, 32))
-    assert text.start == 1
+    assert text.places is None
     with pytest.raises(dataclasses.FrozenInstanceError):
         text.tokens = torch.zeros(1, 4, 32)
     with pytest.raises(TypeCheckError):

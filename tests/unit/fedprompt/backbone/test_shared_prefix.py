@@ -5,10 +5,10 @@ from hypothesis import strategies as st
 from torch.nn import functional as F
 
 from fedprompt.backbone.clip import FrozenClip
-from fedprompt.backbone.prompts import TextPrompts
+from fedprompt.backbone.prompts import TextPrompts, leading_places
 from fedprompt.backbone.shared_prefix import SharedPrefix
-from fedprompt.prompts.class_texts import placeholder_texts
 from tests.conftest import CLASSES, tiny_clip
+from tests.prompts import placeholder_texts
 
 CLIPS = {
     "gelu": tiny_clip(),
@@ -35,7 +35,7 @@ def compare(
     tokens = clip.tokenize(placeholder_texts(classes, "{}.", length))
     generator = torch.Generator().manual_seed(length)
     context = torch.randn(layers, length, 32, generator=generator) / 3
-    fast = SharedPrefix(clip.text, tokens, length, share=share, chunk=chunk)
+    fast = SharedPrefix(clip.text, tokens, leading_places(tokens, length), share=share, chunk=chunk)
     plain = lambda c: clip.encode_text(tokens, TextPrompts(tokens=c))  # noqa: E731
     found, expected = (features_and_gradient(encode, context) for encode in (fast, plain))
     torch.testing.assert_close(found[0], expected[0], rtol=1e-4, atol=1e-5)
@@ -76,7 +76,7 @@ def test_double_precision_agrees_to_the_last_digits() -> None:
     clip = tiny_clip().double()
     tokens = clip.tokenize(placeholder_texts(CLASSES, "{}.", 3))
     context = torch.randn(3, 3, 32, dtype=torch.float64)  # three layers
-    fast = SharedPrefix(clip.text, tokens, 3)
+    fast = SharedPrefix(clip.text, tokens, leading_places(tokens, 3))
     plain = lambda c: clip.encode_text(tokens, TextPrompts(tokens=c))  # noqa: E731
     found, expected = (features_and_gradient_64(encode, context) for encode in (fast, plain))
     torch.testing.assert_close(found, expected, rtol=1e-11, atol=1e-12)

@@ -6,8 +6,8 @@ from fedprompt.backbone.clip import FrozenClip
 from fedprompt.backbone.prompts import TextPrompts
 from fedprompt.backbone.text_tower import TextTower
 from fedprompt.errors import BackboneError, PromptError
-from fedprompt.prompts.class_texts import placeholder_texts
 from tests.conftest import CLASSES, tiny_clip
+from tests.prompts import placeholder_texts
 
 
 def coop_forward(model: torch.nn.Module, names: list[str], context: torch.Tensor) -> torch.Tensor:

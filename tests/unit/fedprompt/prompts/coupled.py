@@ -108,6 +108,8 @@ def sent_by_vit_b16(method: str, **config: Any) -> int:
     recipe = METHODS[method]
     form = form_maker(settings.form or recipe.form, settings.rank, 0.0, draws)
     host = recipe.host(
-        Material(clip=clip, config=settings, template=TEMPLATE, form=form, generator=draws)
+        Material(
+            clip=clip, config=settings, template=TEMPLATE, form=form, generator=draws, classes=5
+        )
     )
     return sum(p.numel() for p in host.parameters() if p.requires_grad)

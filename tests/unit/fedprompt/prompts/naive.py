@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from fedprompt.backbone.clip import FrozenClip
+from fedprompt.prompts.words import Layout
 
 
 def image_features(clip: FrozenClip, images: Tensor, prompts: Sequence[Tensor], first: int = 0):
@@ -63,3 +64,43 @@ def class_vectors(clip: FrozenClip, names: Sequence[str], rest: str, prompts: Se
         hook.remove()
     last = model.ln_final(rows)[torch.arange(len(ids)), ids.argmax(-1)]
     return F.normalize(last @ model.text_projection, dim=-1)
+
+
+def placed_vectors(
+    clip: FrozenClip, names: Sequence[str], template: str, layout: Layout, prompt: Tensor
+):
+    """Return unit vectors of class texts that are put together of pieces, as CoOp's code does.
+
+    A piece is the embeddings of some words, or rows of ``prompt`` [length width], of each class its
+    own where the layout says so.
+    """
+    model, rows = clip.model, []
+    rest = template.partition("{}")[2]
+    end = int(clip.tokenizer([""])[0].max())
+
+    def embed(words: str) -> Tensor:
+        ids = clip.tokenizer([words])[0]
+        return model.token_embedding(ids[1 : ids.argmax()])
+
+    ends = []
+    for c, name in enumerate(names):
+        own = prompt[c * layout.length :] if layout.class_specific else prompt
+        own = own[: layout.length]
+        name_rows, words = embed(name.replace("_", " ")), embed(layout.frozen_words)
+        half = layout.length // 2
+        middle = {
+            "end": [own, words, name_rows],
+            "middle": [own[:half], name_rows, own[half:], words],
+            "front": [name_rows, own, words],
+        }[layout.name_position]
+        text = torch.cat([*middle, embed(rest)])
+        first, last = (model.token_embedding(torch.tensor([i])) for i in (end - 1, end))
+        ends.append(1 + len(text))
+        padding = model.token_embedding(torch.zeros(75 - len(text), dtype=torch.long))
+        rows.append(torch.cat([first, text, last, padding]))
+    mask = model.attn_mask
+    hidden = model.transformer(torch.stack(rows) + model.positional_embedding, attn_mask=mask)
+    hidden = model.ln_final(hidden)
+    kind = model.text_pool_type
+    pooled = hidden[:, -1] if kind == "last" else hidden[torch.arange(len(names)), ends]
+    return F.normalize(pooled @ model.text_projection, dim=-1)

@@ -7,7 +7,7 @@ import torch
 from fedprompt.backbone.clip import FrozenClip
 from fedprompt.errors import PromptError
 from fedprompt.identity import sha256_arrays
-from fedprompt.prompts.build import METHODS, UNTRAINED, Recipe, build_prompt
+from fedprompt.prompts.build import METHODS, UNTRAINED, Recipe, build_prompt, is_tied
 from fedprompt.prompts.config import PromptConfig
 from fedprompt.prompts.forms import Full, LowRank
 from fedprompt.prompts.objectives import OBJECTIVES
@@ -110,3 +110,27 @@ def test_a_head_is_trained_by_cross_entropy(clip: FrozenClip) -> None:
     build(clip, method="linear", objective="cross-entropy")
     with pytest.raises(PromptError, match=r"prompt\.objective = prograd .* linear has a head"):
         build(clip, method="linear", objective="prograd")
+
+
+PLACED = {"dip", "coop", "kgcoop", "prograd", "advpt"}  # the methods of CoOp's host
+
+
+@pytest.mark.parametrize("method", sorted(METHODS))
+@pytest.mark.parametrize("own", [{"name_position": "front"}, {"class_specific": True}])
+def test_what_cannot_place_its_vectors_says_so(clip: FrozenClip, method: str, own: dict) -> None:
+    if method in PLACED:
+        assert build(clip, method=method, **own).describe() == (
+            build(clip, method=method).describe() | own
+        )
+        return
+    told = (
+        rf"are for dip, coop, kgcoop, prograd, advpt; prompt\.method = {method} takes end and fal"
+    )
+    with pytest.raises(PromptError, match=told):
+        build(clip, method=method, **own)
+
+
+def test_class_specific_vectors_are_tied_to_their_classes() -> None:
+    tied = {method for method in (*METHODS, *UNTRAINED) if is_tied(PromptConfig(method=method))}
+    assert tied == {"linear"}
+    assert is_tied(PromptConfig(method="coop", class_specific=True))

@@ -7,6 +7,7 @@ from torch.nn import functional as F
 
 from fedprompt.backbone.class_encoder import PLAIN
 from fedprompt.backbone.clip import FrozenClip
+from fedprompt.backbone.encoded import Encoded
 from fedprompt.backbone.prompts import TextPrompts
 from fedprompt.errors import DataError
 from fedprompt.prompts.build import build_prompt
@@ -14,7 +15,9 @@ from fedprompt.prompts.config import PromptConfig
 from fedprompt.prompts.density import information_density, tail
 from fedprompt.prompts.prompted import PromptedClip
 from fedprompt.prompts.template import Template
-from tests.conftest import CLASSES
+from fedprompt.prompts.words import Layout
+from tests.conftest import CLASSES, tiny_clip
+from tests.unit.fedprompt.prompts.naive import placed_vectors
 
 TEMPLATE = "a photo of a {}."
 
@@ -120,6 +123,86 @@ def test_dropout_is_drawn_from_the_callers_generator(clip: FrozenClip) -> None:
     assert torch.equal(draw(1), draw(1))
     assert not torch.equal(draw(1), draw(2))
     assert not torch.equal(draw(1), prompt.class_vectors())
+
+
+LAYOUTS = [
+    {"name_position": "middle"},
+    {"name_position": "front"},
+    {"tokens": 2},
+    {"class_specific": True},
+    {"class_specific": True, "tokens": 3, "name_position": "middle"},
+    {"class_specific": True, "tokens": 2, "init": "random", "name_position": "front"},
+]
+
+
+@pytest.mark.parametrize("form", ["full", "lowrank"])
+@pytest.mark.parametrize("config", LAYOUTS)
+def test_logits_and_gradients_of_every_layout_equal_texts_put_together(
+    config: dict, form: str
+) -> None:
+    """In float64, by the embeddings of context, name and words one after the other."""
+    clip = tiny_clip().double()
+    prompt = trained(clip, method="coop", form=form, rank=2, dropout=0.0, **config).double()
+    own = dict(prompt.host.named_parameters()) | dict(prompt.host.named_buffers())
+    matrix = own["ctx.matrix"] if form == "full" else own["ctx.start"] + own["ctx.A"] @ own["ctx.B"]
+    words = {"words": "", 2: "of a", 3: "a"}[
+        "words" if config.get("init") else config.get("tokens", "words")
+    ]
+    layout = Layout(
+        config.get("tokens", 4),
+        words,
+        config.get("name_position", "end"),
+        config.get("class_specific", False),
+    )
+    draws = torch.Generator().manual_seed(0)
+    features = F.normalize(torch.randn(8, 24, generator=draws, dtype=torch.float64), dim=-1)
+    labels = torch.arange(8) % len(CLASSES)
+    vectors = placed_vectors(clip, CLASSES, TEMPLATE, layout, matrix)
+    expected = clip.logit_scale * features @ vectors.T
+    parameters = list(prompt.parameters())
+    wanted = torch.autograd.grad(F.cross_entropy(expected.float(), labels), parameters)
+    prompt.backward(Encoded(features), labels, None)
+    found = prompt(Encoded(features)).logits
+    torch.testing.assert_close(found, expected.float(), rtol=1e-5, atol=1e-5)
+    for parameter, gradient in zip(parameters, wanted, strict=True):
+        assert gradient.norm() > 0
+        assert (parameter.grad - gradient).norm() <= 1e-5 * gradient.norm()
+
+
+@pytest.mark.parametrize(
+    ("config", "shapes"),
+    [
+        ({"method": "coop"}, {"ctx": (6 * 4, 32)}),
+        ({"method": "coop", "tokens": 2, "init": "random"}, {"ctx": (6 * 2, 32)}),
+        ({"rank": 2}, {"ctx.A": (6 * 4, 2), "ctx.B": (2, 32)}),
+    ],
+)
+def test_each_class_trains_and_sends_vectors_of_its_own(
+    clip: FrozenClip, config: dict, shapes: dict
+) -> None:
+    prompt = make(clip, class_specific=True, **config)
+    assert {name: array.shape for name, array in prompt.arrays().items()} == shapes
+    assert prompt.describe()["class_specific"] is True
+
+
+def test_a_class_is_moved_by_its_own_vectors_alone(clip: FrozenClip) -> None:
+    prompt = make(clip, method="coop", class_specific=True)
+    before, arrays = prompt.class_vectors(), prompt.arrays()
+    arrays["ctx"][4:8] *= -1.0  # those of class 1
+    prompt.load_arrays(arrays)
+    moved = (prompt.class_vectors() - before).abs().amax(1) > 1e-4
+    assert moved.tolist() == [False, True, False, False, False, False]
+
+
+@pytest.mark.parametrize("config", [{"tokens": 2}, {"class_specific": True}, {"tokens": 1}])
+@pytest.mark.parametrize("method", ["dip", "coop"])
+def test_round_0_is_zero_shot_clip_with_words_that_stay_and_for_each_class(
+    clip: FrozenClip, config: dict, method: str
+) -> None:
+    zero_shot = Template(clip, CLASSES, TEMPLATE).class_vectors()
+    assert torch.equal(make(clip, method=method, **config).fold().class_vectors, zero_shot)
+    fast = make(clip, method=method, **config).class_vectors().detach()
+    torch.testing.assert_close(fast, zero_shot, rtol=1e-5, atol=1e-6)
 
 
 def step(prompt: PromptedClip, rate: float) -> tuple[torch.Tensor, torch.Tensor]:
