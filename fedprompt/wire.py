@@ -6,6 +6,7 @@ another size than it brings (F03). A reply's receipt binds it to run, round, sit
 
 import hashlib
 import math
+import secrets
 from collections.abc import Mapping
 from enum import StrEnum
 
@@ -76,6 +77,11 @@ def from_array_record(record: ArrayRecord, shapes: Shapes, dtype: str) -> Arrays
     """
     _check_names(set(record), set(shapes))
     return {name: _unpack(name, record[name], shapes[name], dtype) for name in shapes}
+
+
+def nonce() -> str:
+    """Return what makes a message's content one that nobody could foresee; always of one length."""
+    return secrets.token_hex(16)
 
 
 def receipt(run: str, server_round: int, node: int, identity: str) -> int:

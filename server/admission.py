@@ -12,7 +12,7 @@ from fedprompt.wire import IDENTITY, SHARED
 from server.enrolment import Enrolment, objection
 from server.exchange import Answer
 from server.gate import is_count
-from server.replies import error_line
+from server.replies import error_line, fault
 from server.verdict import Reason, Verdict, refuse
 
 
@@ -50,7 +50,7 @@ def read_card(
     """
     node, message = answer.node, answer.message
     if message.has_error():
-        return None, refuse(None, node, Reason.ERROR, error_line(message))
+        return None, refuse(None, node, fault(message), error_line(message))
     record = message.content.config_records.get(IDENTITY)
     if record is None:
         return None, refuse(None, node, Reason.MALFORMED, "the reply brings no identity")

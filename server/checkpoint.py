@@ -96,6 +96,7 @@ def encode(checkpoint: Checkpoint) -> bytes:
         "order": list(checkpoint.arrays),
         "strikes": _text_keys(checkpoint.conduct.strikes),
         "quarantined": _text_keys(checkpoint.conduct.quarantined),
+        "withheld": _text_keys(checkpoint.conduct.withheld),
     }
     text = canonical_json(state).decode()
     sealed = canonical_json({"sha256": _digest(tensors, text), "state": text}).decode()
@@ -134,7 +135,11 @@ def _assemble(state: dict[str, Any], tensors: Mapping[str, npt.NDArray[Any]]) ->
         state["round"],
         {name: tensors[_ARRAYS + name] for name in state["order"]},
         {name.removeprefix(_OPTIMISER): tensor for name, tensor in optimiser.items()},
-        Conduct(_number_keys(state["strikes"]), _number_keys(state.get("quarantined", {}))),
+        Conduct(
+            _number_keys(state["strikes"]),
+            _number_keys(state.get("quarantined", {})),
+            _number_keys(state.get("withheld", {})),
+        ),
     )
 
 

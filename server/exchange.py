@@ -3,24 +3,29 @@
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from enum import IntEnum
 from typing import Protocol, runtime_checkable
 
 from flwr.app import Error, Message, RecordDict
 from flwr.common.constant import ErrorCode
 from flwr.common.serde import message_to_proto  # not public; counts what the wire carries
 from flwr.serverapp import Grid
-from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+from flwr.superlink.grid.http_grid import HttpGrid  # not public
 
-from server import inflation
+from server.inbox import Inbox
 
 _ROOM = 4  # times the bytes sent; a larger reply is not unpacked (F04)
 LEAST_ROOM = 1 << 20  # bytes; the metadata of a small message is as large as the message
-_DAMAGED = (  # what Flower's unpacking raises on bytes that no honest node sends
-    *(ValueError, LookupError, TypeError, AttributeError, RecursionError, MemoryError),
-    DecodeError,
-)
+LINGER = 30.0  # seconds that a message outlives its deadline: what has come by then is still read
 _FORGED = "the reply says that it answers another message than it was sent for"
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.01, 0.5  # seconds between two looks for replies
+
+
+class Fault(IntEnum):
+    """Say in an error reply what this server found; Flower's own codes are below these."""
+
+    WITHHELD = 1001  # announced by the deadline, and not whole
+    TRESPASS = 1002  # the node reached for what is not its own
 
 
 @runtime_checkable
@@ -72,14 +77,17 @@ def exchange(
     kind
         ``query``, ``train`` or ``evaluate``.
     seconds
-        The deadline; the messages expire with it, so that no node works on them afterwards.
+        The deadline. The messages live a little longer, so that a reply which is there by the
+        deadline is read, whatever the reading of others takes; then they expire, and no node
+        works on them any more.
     on_reply
         Called with the number of replies so far.
     room
         Bytes that a reply may have, though it be many times what was sent.
     """
     messages = [
-        Message(content, node, kind, ttl=seconds) for node, content in sorted(contents.items())
+        Message(content, node, kind, ttl=seconds + LINGER)
+        for node, content in sorted(contents.items())
     ]
     kinds = {id(message.content): message for message in messages}  # alike but for the node id
     sizes = {content: _size(message) for content, message in kinds.items()}
@@ -97,60 +105,107 @@ def _collect(
     on_reply: Callable[[int], None],
     room: int,
 ) -> list[Answer]:
-    waiting, answers, pause = set(asked), list[Answer](), _FIRST_PAUSE
+    source = _source(grid, asked, room)
+    waiting, answers, pause = dict(asked), list[Answer](), _FIRST_PAUSE
     end = time.monotonic() + seconds
     while waiting:
         looked = time.monotonic()
-        replies = list(_pull(grid, {i: asked[i] for i in sorted(waiting)}, end, room))
+        replies = list(source.look(waiting))
         answers += [answer for _, answer in replies]
-        waiting -= {i for i, _ in replies}
-        now = time.monotonic()
+        for message_id, _ in replies:
+            waiting.pop(message_id, None)
+        if looked >= end:
+            break
         if replies:
             on_reply(len(asked) - len(waiting))
             pause = _FIRST_PAUSE
-        elif now >= end:
-            break
-        else:  # a look costs a request a site: sites must get a word in edgeways
-            time.sleep(max(0.0, min(max(pause, now - looked), end - now)))
-            pause = min(2 * pause, _LONGEST_PAUSE)
-    return answers
+            continue
+        # a look costs a request: sites must get a word in edgeways
+        now = time.monotonic()
+        time.sleep(max(0.0, min(max(pause, now - looked), end - now)))
+        pause = min(2 * pause, _LONGEST_PAUSE)
+    return answers + list(source.close())
 
 
-def _pull(
-    grid: Grid, asked: Mapping[str, Message], end: float, room: int
-) -> Iterator[tuple[str, Answer]]:
-    """Yield the replies that are there, each with the id of the message that it was pulled for.
+class _Source(Protocol):
+    """Yield replies that are here, each with the id of the message that it was fetched for."""
 
-    A reply from a network is unpacked here from what its sender wrote, and says itself which
-    message it answers. Pulled one at a time, a damaged reply costs nobody else's, and none can pass
-    for another node's: the SuperLink knows who sent what is stored for an id.
+    def look(self, waiting: Mapping[str, Message]) -> Iterator[tuple[str, Answer]]:
+        """Yield what came in answer to messages whose replies are waited for."""
+
+    def close(self) -> Iterator[Answer]:
+        """Yield what stands for the replies that were announced and are not whole."""
+
+
+def _source(grid: Grid, asked: Mapping[str, Message], room: int) -> _Source:
+    if isinstance(grid, HttpGrid):
+        return _Network(grid, asked, room)
+    return _ThisProcess(grid)
+
+
+class _ThisProcess:
+    """Take replies from a grid whose nodes hand over whole messages."""
+
+    def __init__(self, grid: Grid) -> None:
+        self._grid = grid
+        self._size = grid.size if isinstance(grid, MeasuringGrid) else _size
+
+    def look(self, waiting: Mapping[str, Message]) -> Iterator[tuple[str, Answer]]:
+        for reply in self._grid.pull_messages(list(waiting)):
+            answered = reply.metadata.reply_to_message_id
+            if answered in waiting:
+                yield answered, Answer(_node(waiting[answered]), reply, self._size(reply))
+
+    def close(self) -> Iterator[Answer]:
+        yield from ()
+
+
+class _Network:
+    """Take replies from a SuperLink, which stores what their senders wrote.
+
+    A reply says itself which message it answers. None can pass for another node's: the SuperLink
+    knows which node a message was for, and whose reply is stored for it.
     """
-    if isinstance(grid, MeasuringGrid):  # this process wrote the replies' envelopes itself
-        for reply in grid.pull_messages(list(asked)):
-            answers = reply.metadata.reply_to_message_id
-            if answers in asked:
-                yield answers, Answer(_node(asked[answers]), reply, grid.size(reply))
-        return
-    for message_id, message in asked.items():
+
+    def __init__(self, grid: HttpGrid, asked: Mapping[str, Message], room: int) -> None:
+        self._asked = asked
+        rooms = {name: max(room, _ROOM * _size(message)) for name, message in asked.items()}
+        self._inbox = Inbox(grid, rooms)
+
+    def look(self, waiting: Mapping[str, Message]) -> Iterator[tuple[str, Answer]]:
+        for name, reply in self._inbox.look(waiting):
+            yield name, self._answer(self._asked[name], name, reply)
+
+    def close(self) -> Iterator[Answer]:
+        for name, arrival in self._inbox.arriving.items():
+            here = arrival.objects - len(arrival.missing)
+            detail = f"announced, and {here} of its {arrival.objects} parts came by the deadline"
+            yield _refuse(self._asked[name], Fault.WITHHELD, detail)
+        self._inbox.drop()
+
+    def _answer(self, message: Message, name: str, reply: Message | Exception) -> Answer:
+        if isinstance(reply, Exception):
+            return _damaged(message, reply)
+        if reply.metadata.reply_to_message_id != name:
+            return _refuse(message, ErrorCode.UNKNOWN, _FORGED)
         try:
-            with inflation.at_most(max(room, _ROOM * _size(message)), end):
-                replies = [(reply, _size(reply)) for reply in grid.pull_messages([message_id])]
-        except _DAMAGED as error:
-            reason = f"the reply is damaged: {type(error).__name__}: {error!s:.200}"
-            replies = [(_refused(message, reason), 0)]
-        for reply, size in replies[:1]:
-            forged = reply.metadata.reply_to_message_id != message_id
-            found = _refused(message, _FORGED) if forged else reply
-            yield message_id, Answer(_node(message), found, size)
+            return Answer(_node(message), reply, _size(reply))
+        except Exception as error:  # values that no message can hold, which its parts can
+            return _damaged(message, error)
 
 
 def _node(message: Message) -> int:
     return int(message.metadata.dst_node_id)
 
 
-def _refused(message: Message, reason: str) -> Message:
+def _damaged(message: Message, error: Exception) -> Answer:
+    detail = f"the reply is damaged: {type(error).__name__}: {error!s:.200}"
+    return _refuse(message, ErrorCode.UNKNOWN, detail)
+
+
+def _refuse(message: Message, code: int, detail: str) -> Answer:
     """Return what stands for a reply that is not looked into."""
-    return Message(Error(ErrorCode.UNKNOWN, reason), reply_to=message)
+    return Answer(_node(message), Message(Error(code, detail), reply_to=message), 0)
 
 
 def _size(message: Message) -> int:

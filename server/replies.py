@@ -8,7 +8,7 @@ from flwr.common.constant import ErrorCode
 from fedprompt.identity import canonical_json, sha256_bytes
 from fedprompt.text import one_line
 from fedprompt.wire import ARRAYS, DECLINED, METRICS, Arrays, Shapes, WireError, from_array_record
-from server.exchange import Answer
+from server.exchange import Answer, Fault
 from server.rules import Dense
 from server.verdict import Accepted, Reason, Reply
 
@@ -18,13 +18,14 @@ EVALUATE_METRICS = frozenset({"num-examples", "receipt", "loss", "correct"})
 
 _SIZE_CAP = 4  # times the bytes of the arrays sent; a larger message is not looked into (F04)
 _LEAST_CAP = 4096  # bytes; the framing of a small prompt is as large as the prompt itself
-_LOST = frozenset(  # Flower's codes for a node or message that is gone
-    {
-        ErrorCode.MESSAGE_UNAVAILABLE,
-        ErrorCode.REPLY_MESSAGE_UNAVAILABLE,
-        ErrorCode.NODE_UNAVAILABLE,
-    }
-)
+_FAULTS: dict[int, Reason] = {  # what the server itself says of a reply
+    ErrorCode.MESSAGE_UNAVAILABLE: Reason.TIMEOUT,
+    ErrorCode.NODE_UNAVAILABLE: Reason.TIMEOUT,
+    # it has expired before the message it answers: by its sender's choice
+    ErrorCode.REPLY_MESSAGE_UNAVAILABLE: Reason.WITHHELD,
+    Fault.WITHHELD: Reason.WITHHELD,
+    Fault.TRESPASS: Reason.TRESPASS,
+}
 _SHOWN = 200  # characters of a site's error message that are kept
 
 
@@ -87,6 +88,13 @@ def error_line(message: Message) -> str:
     return one_line(f"{message.error.reason}", _SHOWN)
 
 
+def fault(message: Message) -> Reason:
+    """Return what an error reply stands for: a lost node, a site's right, or a fault."""
+    if message.error.code in _FAULTS:
+        return _FAULTS[message.error.code]
+    return Reason.DECLINED if error_line(message).startswith(DECLINED) else Reason.ERROR
+
+
 def to_numpy_record(arrays: Dense) -> ArrayRecord:
     """Pack lifted arrays as Flower's strategies read them; they never leave the server."""
     return ArrayRecord({name: Array(array) for name, array in arrays.items()})
@@ -103,13 +111,6 @@ def to_strategy(updates: Iterable[Accepted], answers: Mapping[int, Message]) -> 
     return messages
 
 
-def _fault(message: Message) -> Reason:
-    """Return what an error reply stands for: a lost node, a site's right, or a fault."""
-    if message.error.code in _LOST:
-        return Reason.TIMEOUT
-    return Reason.DECLINED if error_line(message).startswith(DECLINED) else Reason.ERROR
-
-
 def _envelope(
     answer: Answer,
     metrics: frozenset[str],
@@ -120,7 +121,7 @@ def _envelope(
     """Return what is wrong with a message before its values are read."""
     message = answer.message
     if message.has_error():
-        return _fault(message), error_line(message)
+        return fault(message), error_line(message)
     cap = max(_LEAST_CAP, _SIZE_CAP * sum(array.nbytes for array in current.values()))
     if answer.size > cap:
         return Reason.OVERSIZED, f"the message has {answer.size} bytes, at most {cap} are read"

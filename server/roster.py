@@ -7,14 +7,14 @@ sites are ordered and sampled by partition, which makes every engine ask the sam
 import logging
 import random
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 from flwr.app import ConfigRecord, RecordDict
 from flwr.serverapp import Grid
 
 from fedprompt.errors import QuorumError
-from fedprompt.wire import CONFIG, SHARED
+from fedprompt.wire import CONFIG, SHARED, nonce
 from server.admission import Site, as_enrolled, read_card
 from server.enrolment import Enrolment
 from server.exchange import Answer, Traffic, exchange
@@ -23,6 +23,8 @@ from server.verdict import Reason, Verdict, refuse
 _log = logging.getLogger("fedprompt.roster")
 _PAUSE = 0.5  # seconds between two looks for nodes that have not connected yet
 _ANSWER = 600.0  # seconds a node has to say who it is; it may load CLIP and read its images first
+_RAISED = frozenset({Reason.ERROR, Reason.DECLINED, Reason.TIMEOUT})  # it may pass
+_OFFENCES = frozenset({Reason.WITHHELD, Reason.TRESPASS})  # by which others could come to harm
 _BRIEFLY = 5.0  # seconds that nodes which kept silent before are waited for
 
 
@@ -47,6 +49,7 @@ class Roster:
     refused: dict[int, Verdict] = field(default_factory=dict)  # by node
     silent: set[int] = field(default_factory=set)  # nodes that did not say who they are
     traffic: Traffic = field(default_factory=lambda: Traffic(0, 0))
+    offences: list[Verdict] = field(default_factory=list)  # of enrolled sites that have not joined
 
     def wait(self, grid: Grid, least: int, seconds: float) -> None:
         """Let sites join until there are ``least``.
@@ -65,19 +68,25 @@ class Roster:
             left = max(_PAUSE, end - time.monotonic())
             self.refresh(grid, min(left, _ANSWER), again=False)
 
-    def refresh(self, grid: Grid, seconds: float, *, again: bool = True) -> None:
+    def refresh(
+        self, grid: Grid, seconds: float, without: Collection[int] = (), *, again: bool = True
+    ) -> None:
         """Forget the nodes that left; ask new ones who they are, and refused ones once more.
 
-        A refused node may have been mended since. One that kept silent is asked again too, but a
-        round does not wait long for it. ``again=False`` asks refused nodes only if they raised.
+        A refused node may have been mended since. One that kept silent, or did not send its answer
+        whole, is asked again too, but a round does not wait long for it. ``again=False`` asks
+        refused nodes only if they raised. The enrolled sites ``without`` are not asked.
         """
         connected = set(grid.get_node_ids())
         self.sites = {p: site for p, site in self.sites.items() if site.node in connected}
         self.refused = {node: v for node, v in self.refused.items() if node in connected}
-        raised = {n for n, verdict in self.refused.items() if Reason.ERROR in verdict.reasons}
+        raised = {n for n, verdict in self.refused.items() if _RAISED.intersection(verdict.reasons)}
         known = {site.node for site in self.sites.values()}
         known |= set() if again else self.refused.keys() - raised
-        query = RecordDict({CONFIG: ConfigRecord({key: self.identity[key] for key in SHARED})})
+        shared = {key: self.identity[key] for key in SHARED}
+        query = RecordDict({CONFIG: ConfigRecord({**shared, "nonce": nonce()})})
+        listed = self.enrolled() if self.enrolled and without else {}
+        known |= {node for node, enrolment in listed.items() if enrolment.number in without}
         strangers, brief = connected - known, min(seconds, _BRIEFLY)
         for nodes, patience in (
             (strangers - self.silent, seconds),
@@ -91,19 +100,27 @@ class Roster:
             return
         answers, traffic = exchange(grid, contents, "query", seconds)
         self.traffic += traffic
-        answered = {answer.node for answer in answers}
-        self.silent = (self.silent | contents.keys()) - answered
         listed = self.enrolled() if self.enrolled else None
         for answer in sorted(answers, key=lambda a: a.node):
             self._admit(answer, listed)
+        whole = {answer.node for answer in answers} - self._withheld()
+        self.silent = (self.silent | contents.keys()) - whole
 
-    def gather(self, grid: Grid, wanted: int, seconds: float) -> None:
-        """Wait until ``wanted`` sites are there, or go on with fewer when the time is over."""
+    def gather(
+        self, grid: Grid, wanted: int, seconds: float, without: Collection[int] = ()
+    ) -> None:
+        """Wait until ``wanted`` sites are there, or go on with fewer when the time is over.
+
+        Enrolled sites in quarantine, ``without``, are not asked who they are.
+        """
         end = time.monotonic() + seconds
-        self.refresh(grid, seconds)
+        self.refresh(grid, seconds, without)
         while len(self.sites) < wanted and time.monotonic() < end:
             time.sleep(_PAUSE)
-            self.refresh(grid, max(_PAUSE, end - time.monotonic()), again=False)
+            self.refresh(grid, max(_PAUSE, end - time.monotonic()), without, again=False)
+
+    def _withheld(self) -> set[int]:
+        return {n for n, verdict in self.refused.items() if Reason.WITHHELD in verdict.reasons}
 
     def sample(self, share: float, seed: str) -> list[Site]:
         """Return the sites to ask, by partition; equal seeds and sites give equal samples."""
@@ -119,7 +136,11 @@ class Roster:
         if site and site.partition in self.sites:
             detail = f"partition {site.partition} has joined already"
             verdict = refuse(site.partition, answer.node, Reason.DUPLICATE, detail)
+        if verdict and verdict.site is None and listed and answer.node in listed:
+            verdict = replace(verdict, site=listed[answer.node].number)  # its key tells
         if verdict:
+            if _OFFENCES.intersection(verdict.reasons):
+                self.offences.append(verdict)
             if self.refused.get(answer.node) != verdict:
                 name = listed[answer.node].name if listed and answer.node in listed else ""
                 _log.warning(

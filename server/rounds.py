@@ -158,7 +158,10 @@ class Rounds:
         self.conduct = self.conduct.release(server_round)
         for number in range(self.config.retries + 1):
             # the first try takes whoever is there; after a failed one, absent sites may come back
-            f.roster.gather(f.grid, self.least if number else 0, self.config.deadline)
+            wanted, deadline = self.least if number else 0, self.config.deadline
+            f.roster.gather(f.grid, wanted, deadline, self.conduct.quarantined)
+            self._strike(f.roster.offences, server_round)
+            f.roster.offences.clear()
             out = self.conduct.quarantined
             found = attempt(f, state.arrays, server_round, number, _answered, out)
             self._strike(found.verdicts, server_round)

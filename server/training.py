@@ -9,7 +9,7 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 
 from fedprompt.errors import PromptError
-from fedprompt.wire import ARRAYS, CONFIG, Arrays
+from fedprompt.wire import ARRAYS, CONFIG, Arrays, nonce
 from server import strategies
 from server.chosen_grid import ChosenGrid
 from server.limits import largest_number, merged_limit
@@ -31,7 +31,7 @@ class Instruction:
 
     def record(self, mu: float = 0.0) -> ConfigRecord:
         """Return the message's config; ``mu`` is FedProx's proximal weight."""
-        return ConfigRecord({**vars(self), "mu": mu})
+        return ConfigRecord({**vars(self), "mu": mu, "nonce": nonce()})
 
 
 def plan(

@@ -29,6 +29,8 @@ class Reason(StrEnum):
     ERROR = "error"  # the site's code raised
     DECLINED = "declined"  # the site's own policy forbids to answer
     TIMEOUT = "timeout"  # F18: no reply by the deadline
+    WITHHELD = "withheld"  # F18: a reply was announced and did not come whole by the deadline
+    TRESPASS = "trespass"  # F15: the site reached for what is another's
     PROTOCOL = "protocol"  # F29: secure aggregation broke at this site, by whose fault is unknown
     COPIED = "copied"  # F10: another site's update, bit for bit
     CLIPPED = "clipped"  # accepted, its update shortened (F05)
@@ -38,9 +40,12 @@ class Reason(StrEnum):
 
 
 # a lost link is no offence, nor is one that delivers twice, nor a site's use of its rights;
-# a copied site is no copyist
+# a copied site is no copyist; a reply that did not come whole is one only if it is not the first
 NO_STRIKE = frozenset(
-    {Reason.TIMEOUT, Reason.PROTOCOL, Reason.DUPLICATE, Reason.COPIED, Reason.DECLINED}
+    {
+        *(Reason.TIMEOUT, Reason.WITHHELD, Reason.PROTOCOL),
+        *(Reason.DUPLICATE, Reason.COPIED, Reason.DECLINED),
+    }
 )
 
 

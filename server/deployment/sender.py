@@ -1,34 +1,427 @@
-"""Let a node answer in its own name only (F10, F15).
+"""Let a node send and fetch what is its own, and nothing else (F10, F15, F18).
 
-Flower 1.41 checks the key of the node that a request comes from, and that a reply names the node
-which was asked; not that these two are one. Whoever knew the ids of another site's node and message
-could answer in its place. The handler that is replaced here is not public.
+Flower 1.42 checks the key of the node that a request comes from, and little of what it asks for. It
+keeps the objects of all nodes and of the server in one store, under their hashes; whoever names a
+hash first says which objects lie below it, though nobody has seen them, and whoever knows a hash
+may fetch it or, of a message, have it deleted. One node could so break what others send, stop the
+server at its next message, or read what another has sent.
+
+Here a reply is kept apart until it is whole: each object has the hash that was announced for it and
+lies above those that its tree says, the message is the one that was announced. Only then does
+Flower's store learn of it, so that nothing in there is a claim. What is told to a node, and whether
+it must upload an object, depends on nothing that others sent. A node fetches and confirms what was
+sent to it.
+
+A node that reached for anything else is named in the audit, and its next reply is refused with
+`server.exchange.Fault.TRESPASS`, which is a strike. The handlers that are replaced here are not
+public.
 """
 
-from flwr.proto.fleet_pb2 import PushMessagesRequest, PushMessagesResponse
+import hashlib
+import logging
+import re
+import tempfile
+import threading
+import uuid
+import weakref
+from collections import OrderedDict
+from dataclasses import dataclass, field
+
+from flwr.app import Error
+from flwr.app import Message as FlowerMessage
+from flwr.common.constant import Status
+from flwr.common.serde import message_from_proto, message_to_proto
+from flwr.proto.fleet_pb2 import (
+    PushMessagesRequest,
+    PushMessagesResponse,
+    Reconnect,
+)
+from flwr.proto.message_pb2 import (
+    ConfirmMessageReceivedRequest,
+    ConfirmMessageReceivedResponse,
+    Message,
+    ObjectTree,
+    PullObjectRequest,
+    PullObjectResponse,
+    PushObjectRequest,
+    PushObjectResponse,
+)
+from flwr.proto.runtime_pb2 import (
+    PullAppMessagesRequest,
+    PullAppMessagesResponse,
+    PushAppMessagesRequest,
+    PushAppMessagesResponse,
+)
+from flwr.proto.task_pb2 import Task
 from flwr.server.superlink.linkstate import LinkState
+from flwr.server.superlink.utils import check_abort
 from flwr.supercore.error import ApiErrorCode, FlowerError
+from flwr.supercore.inflatable.inflatable_object import (
+    get_object_head_values_from_object_content as head_of,
+)
+from flwr.supercore.inflatable.inflatable_object import iterate_object_tree
+from flwr.supercore.object_store import ObjectStore
 from flwr.superlink.servicer.fleet import fleet_handlers
+from flwr.superlink.servicer.runtime import runtime_handlers
 
-_push = fleet_handlers.push_messages
+from fedprompt.errors import FedpromptError
+from server.exchange import Fault
+from server.inbox import MOST_OBJECTS
+
+_REMEMBERED = 64  # messages of a node; it works on one after the other
+_IN_MEMORY = 1 << 20  # bytes of a reply that is not whole; the rest is in a temporary file
+_HASH = re.compile("[0-9a-f]{64}")
+_DIVIDER = b"\x00"  # between an object's head and body
+_OVER = [Status.PENDING, Status.STARTING, Status.FINISHED]  # a run in which nothing is taken
+
+_log = logging.getLogger("fedprompt.audit")
 
 
-def push_messages(request: PushMessagesRequest, state: LinkState) -> PushMessagesResponse:
-    """Take a node's reply, unless it says that it is another node's.
+class TrespassError(FedpromptError):
+    """Say what a node did that no node may."""
+
+
+@dataclass
+class Upload:
+    """Keep a reply that was announced until all of it is here.
+
+    Parameters
+    ----------
+    announced
+        What the node sent first: the message's head and the tree of its objects.
+    most
+        The bytes it may have.
 
     Raises
     ------
-    FlowerError
-        It does; the node is told 403, which is audited.
+    TrespassError
+        The tree is not one of this message's.
     """
-    node = request.node.node_id
-    for message in request.messages_list:
-        if message.metadata.src_node_id != node:
-            told = f"node {node} answered for {message.metadata.src_node_id}"
-            raise FlowerError(ApiErrorCode.FLEET_RUN_STATUS_NOT_ALLOWED, told)
-    return _push(request, state)
+
+    announced: PushMessagesRequest
+    most: int
+    session: str = field(default_factory=lambda: str(uuid.uuid4()))
+    done: bool = False
+
+    def __post_init__(self) -> None:
+        self.lock = threading.Lock()
+        self.children: dict[str, frozenset[str]] = {}  # of each object
+        for found in iterate_object_tree(self.tree):
+            below = frozenset(child.object_id for child in found.children)
+            if not _HASH.fullmatch(found.object_id):
+                raise TrespassError("announced an object by what is no hash")
+            if self.children.setdefault(found.object_id, below) != below:
+                raise TrespassError("announced one object twice, with other objects below it")
+        if self.tree.object_id != self.message.metadata.message_id:
+            raise TrespassError("announced a tree that is not its message's")
+        if len(self.children) > MOST_OBJECTS:
+            raise TrespassError(f"announced over {MOST_OBJECTS:,} objects")
+        self._places: dict[str, tuple[int, int]] = {}  # start and length
+        self._file = tempfile.SpooledTemporaryFile(_IN_MEMORY)  # noqa: SIM115 (closed below)
+        self.close = weakref.finalize(self, self._file.close)  # lets go of the objects
+
+    @property
+    def message(self) -> Message:
+        """Return the message's head."""
+        message: Message = self.announced.messages_list[0]
+        return message
+
+    @property
+    def tree(self) -> ObjectTree:
+        """Return the tree of its objects."""
+        tree: ObjectTree = self.announced.message_object_trees[0]
+        return tree
+
+    @property
+    def missing(self) -> list[str]:
+        """Return the ids of the objects that are not here."""
+        return [] if self.done else [name for name in self.children if name not in self._places]
+
+    def put(self, object_id: str, content: bytes) -> None:
+        """Take an object.
+
+        Raises
+        ------
+        TrespassError
+            It is not what was announced.
+        """
+        if object_id not in self.children:
+            raise TrespassError("sent an object that it had not announced")
+        if hashlib.sha256(content).hexdigest() != object_id:
+            raise TrespassError("sent an object that has not the hash it was announced by")
+        try:
+            kind, below, _ = head_of(content)
+        except ValueError:
+            raise TrespassError("sent what is no object") from None
+        if frozenset(below) != self.children[object_id]:
+            raise TrespassError("announced an object with other objects below it than it has")
+        if (kind == "Message") != (object_id == self.tree.object_id):
+            raise TrespassError("sent a message within a message, or none")
+        if kind == "Message" and not self._is_announced(content):
+            raise TrespassError("announced another message than it sent")
+        if object_id not in self._places:
+            start = self._file.seek(0, 2)
+            if start + len(content) > self.most:
+                raise TrespassError(f"sent a reply of over {self.most:,} bytes")
+            self._file.write(content)
+            self._places[object_id] = start, len(content)
+
+    def content(self, object_id: str) -> bytes:
+        """Return an object that is here."""
+        start, length = self._places[object_id]
+        self._file.seek(start)
+        return self._file.read(length)
+
+    def _is_announced(self, content: bytes) -> bool:
+        announced = Message()
+        announced.CopyFrom(self.message)
+        announced.metadata.message_id = ""
+        announced.ClearField("content")
+        try:
+            return bool(Message.FromString(content.partition(_DIVIDER)[2]) == announced)
+        except Exception:  # whatever a parser of outside bytes finds
+            return False
 
 
-def check() -> None:
-    """Check the sender of every reply from now on, in this process."""
-    fleet_handlers.push_messages = push_messages
+@dataclass
+class Peer:
+    """Hold what one node was sent and is sending."""
+
+    # what it was asked, by the message's id: the head, and the ids of the objects
+    sent: OrderedDict[str, tuple[Message, frozenset[str]]] = field(default_factory=OrderedDict)
+    upload: Upload | None = None
+    trespass: str = ""  # what its next reply is refused for
+
+    def owns(self, object_id: str) -> bool:
+        """Tell whether an object is part of what this node was sent."""
+        return any(object_id in objects for _, objects in self.sent.values())
+
+
+class Door:
+    """Hold what passes between the nodes and one SuperLink.
+
+    Parameters
+    ----------
+    most
+        The bytes of one reply.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._lock = threading.RLock()
+        self._peers: dict[int, Peer] = {}
+
+    def _peer(self, node: int) -> Peer:
+        return self._peers.setdefault(node, Peer())
+
+    def ask(
+        self, request: PushAppMessagesRequest, state: LinkState, task: Task
+    ) -> PushAppMessagesResponse:
+        """Take the ServerApp's messages, and remember which objects are whose."""
+        pairs = zip(request.messages_list, request.message_object_trees, strict=True)
+        with self._lock:
+            for message, tree in pairs:
+                objects = frozenset(found.object_id for found in iterate_object_tree(tree))
+                sent = self._peer(message.metadata.dst_node_id).sent
+                sent[message.metadata.message_id] = message, objects
+                while len(sent) > _REMEMBERED:
+                    sent.popitem(last=False)
+        return _ask(request, state, task)
+
+    def push_messages(self, request: PushMessagesRequest, state: LinkState) -> PushMessagesResponse:
+        """Take the announcement of a node's reply, and say which of its objects are wanted.
+
+        Raises
+        ------
+        FlowerError
+            The node is not the one to answer, or the tree is not the reply's; it is told 403, which
+            is audited.
+        """
+        node = request.node.node_id
+        if len(request.messages_list) != 1:
+            raise _refusal(f"node {node} sent {len(request.messages_list)} replies at once")
+        said = request.messages_list[0].metadata
+        if check_abort(said.run_id, _OVER, state):
+            return _push_messages(request, state)  # refuses it
+        with self._lock:
+            peer = self._peer(node)
+            try:
+                upload = self._announce(peer, request)
+            except TrespassError as error:
+                self._accuse(node, str(error), state)
+                raise _refusal(f"node {node} {error}") from None
+            if upload is None:  # too late: as Flower answers
+                return _accepted(said.message_id, "", [])
+            return _accepted(said.message_id, upload.session, upload.missing)
+
+    def _announce(self, peer: Peer, request: PushMessagesRequest) -> Upload | None:
+        """Return the upload that is begun, or gone on with; None if nobody waits for it."""
+        node, said = request.node.node_id, request.messages_list[0].metadata
+        if said.src_node_id != node:
+            raise TrespassError(f"answered for {said.src_node_id}")
+        if said.reply_to_message_id not in peer.sent:
+            others = (other for name, other in self._peers.items() if name != node)
+            if any(said.reply_to_message_id in other.sent for other in others):
+                raise TrespassError("answered a message that was sent to another node")
+            return None
+        if len(request.message_object_trees) != 1:
+            raise TrespassError("announced no tree, or several")
+        before = peer.upload
+        if before and before.announced == request:  # sent again after a lost connection
+            return before
+        if before:
+            answered = before.message.metadata.reply_to_message_id
+            if before.done and answered == said.reply_to_message_id:
+                return None  # one reply counts
+            before.close()
+        peer.upload = Upload(request, self._most)
+        return peer.upload
+
+    def push_object(self, request: PushObjectRequest, state: LinkState) -> PushObjectResponse:
+        """Take an object of the reply that a node has announced; store the reply if it is whole."""
+        node = request.node.node_id
+        if check_abort(request.run_id, _OVER, state):
+            return _push_object(request, state)  # refuses it
+        with self._lock:
+            upload = self._peer(node).upload
+            if upload is None or request.session_id not in ("", upload.session):
+                others = [peer for name, peer in self._peers.items() if name != node]
+                sessions = {peer.upload.session for peer in others if peer.upload}
+                if request.session_id in sessions:
+                    self._accuse(node, "sent an object of another node's reply", state)
+                return PushObjectResponse(stored=False)
+        with upload.lock:
+            if upload.done and request.object_id in upload.children:
+                return PushObjectResponse(stored=True)  # sent again after a lost connection
+            try:
+                upload.put(request.object_id, request.object_content)
+            except TrespassError as error:
+                with self._lock:
+                    self._accuse(node, str(error), state)
+                return PushObjectResponse(stored=False)
+            if not upload.missing:
+                _store(upload, state)
+        return PushObjectResponse(stored=True)
+
+    def pull_object(self, request: PullObjectRequest, state: LinkState) -> PullObjectResponse:
+        """Hand out an object of a message that was sent to this node."""
+        node = request.node.node_id
+        with self._lock:
+            owns = self._peer(node).owns(request.object_id)
+        if owns or check_abort(request.run_id, _OVER, state):
+            return _pull_object(request, state)
+        with self._lock:
+            self._accuse(node, "asked for an object that was not sent to it", state)
+        return PullObjectResponse(object_found=False, object_available=False)
+
+    def confirm_message_received(
+        self, request: ConfirmMessageReceivedRequest, state: LinkState, store: ObjectStore
+    ) -> ConfirmMessageReceivedResponse:
+        """Let a node say that it has the whole of a message that was sent to it."""
+        node = request.node.node_id
+        with self._lock:
+            owns = request.message_object_id in self._peer(node).sent
+        if owns or check_abort(request.run_id, _OVER, state):
+            return _confirm(request, state, store)
+        with self._lock:
+            self._accuse(node, "confirmed a message that was not sent to it", state)
+        return ConfirmMessageReceivedResponse()
+
+    def pull_replies(
+        self, request: PullAppMessagesRequest, state: LinkState, task: Task
+    ) -> PullAppMessagesResponse:
+        """Hand the ServerApp the replies that are whole, and the heads of those that are not."""
+        wanted = set(request.message_ids)
+        refused, announced = list[tuple[Message, ObjectTree]](), list[Upload]()
+        with self._lock:
+            for peer in self._peers.values():
+                for name in wanted & peer.sent.keys() if peer.trespass else ():
+                    refused.append(_refuse(peer.sent[name][0], peer.trespass, state))
+                    peer.trespass = ""
+                    wanted.remove(name)
+                    break
+                if peer.upload and not peer.upload.done:
+                    announced.append(peer.upload)
+        response = _pull_replies(PullAppMessagesRequest(message_ids=wanted), state, task)
+        whole = {said.metadata.reply_to_message_id for said in response.messages_list}
+        for message, tree in refused:
+            response.messages_list.append(message)
+            response.message_object_trees.append(tree)
+        for upload in announced:
+            if upload.message.metadata.reply_to_message_id in wanted - whole:
+                response.messages_list.append(upload.message)
+                response.message_object_trees.append(upload.tree)
+        return response
+
+    def _accuse(self, node: int, what: str, state: LinkState) -> None:
+        """Name a node in the audit, once an offence that is told of, and refuse its next reply."""
+        peer = self._peer(node)
+        if peer.upload and not peer.upload.done:
+            peer.upload.close()
+            peer.upload = None
+        if peer.trespass:
+            return
+        peer.trespass = what
+        names = [found.name for found in state.get_node_info(node_ids=[node])]
+        told = {"event": "trespass", "node": node, "site": names[0] if names else ""}
+        _log.warning("%s %s", told["site"] or f"node {node}", what, extra=told)
+
+
+def _store(upload: Upload, state: LinkState) -> None:
+    """Let Flower have a reply that is whole."""
+    response = _push_messages(upload.announced, state)
+    node, run = upload.announced.node, upload.message.metadata.run_id
+    for object_id in response.objects_to_push:
+        request = PushObjectRequest(node=node, run_id=run, object_id=object_id)
+        request.object_content = upload.content(object_id)
+        request.session_id = response.session_id
+        _push_object(request, state)
+    upload.done = True
+    upload.close()
+
+
+def _refuse(asked: Message, what: str, state: LinkState) -> tuple[Message, ObjectTree]:
+    """Store what stands for a node's reply that is refused unseen."""
+    error = Error(Fault.TRESPASS, f"this site {what}")
+    reply = FlowerMessage(error, reply_to=message_from_proto(asked))
+    reply.metadata.__dict__["_message_id"] = reply.object_id
+    tree = ObjectTree(object_id=reply.object_id)
+    state.object_store.preregister(asked.metadata.run_id, tree)
+    state.object_store.put(reply.object_id, reply.deflate())
+    state.delete_messages({asked.metadata.message_id})
+    return message_to_proto(reply), tree
+
+
+def _accepted(message_id: str, session: str, wanted: list[str]) -> PushMessagesResponse:
+    return PushMessagesResponse(
+        reconnect=Reconnect(reconnect=5),
+        results={message_id: 0},
+        objects_to_push=wanted,
+        session_id=session,
+    )
+
+
+def _refusal(told: str) -> FlowerError:
+    return FlowerError(ApiErrorCode.FLEET_RUN_STATUS_NOT_ALLOWED, told)
+
+
+_push_messages, _push_object = fleet_handlers.push_messages, fleet_handlers.push_object
+_pull_object, _confirm = fleet_handlers.pull_object, fleet_handlers.confirm_message_received
+_ask, _pull_replies = runtime_handlers.push_messages, runtime_handlers.pull_messages
+
+
+def check(most: int) -> None:
+    """Check what every node sends and fetches from now on, in this process.
+
+    Parameters
+    ----------
+    most
+        The bytes of one reply.
+    """
+    door = Door(most)
+    fleet_handlers.push_messages = door.push_messages
+    fleet_handlers.pull_object = door.pull_object
+    fleet_handlers.push_object = door.push_object
+    fleet_handlers.confirm_message_received = door.confirm_message_received
+    runtime_handlers.push_messages = door.ask
+    runtime_handlers.pull_messages = door.pull_replies

@@ -32,6 +32,7 @@ from server.deployment.folder import DeploymentFolder
 from server.deployment.guard import Guard
 
 _KEEP_ALIVE = 75  # seconds an idle connection stays open; longer than a heartbeat (30 s)
+_REQUESTS = 32  # of the largest size that a reply may take
 _GRACE = 2  # seconds that open requests have when the server leaves
 
 
@@ -48,7 +49,7 @@ def serve(folder: DeploymentFolder, config: DeploymentConfig) -> None:
     sys.argv = ["flower-superlink", *options(folder, config)]
     lifespan = _parse_superlink_lifespan_config()
     database.be_patient()
-    sender.check()
+    sender.check(_REQUESTS * config.max_request)
     app = create_app(lifespan, SuperLinkLifespan)
     guarded = Guard(app, config.port, config.max_request)
     if config.insecure:  # nodes register by themselves, and no key tells whose they are

@@ -9,7 +9,7 @@ from flwr.serverapp import Grid
 
 from fedprompt.wire import CONFIG
 from server.exchange import LEAST_ROOM, Answer, Traffic, exchange
-from server.replies import error_line
+from server.replies import error_line, fault
 from server.secure_aggregation.check import LEAST_SITES
 from server.secure_aggregation.stages import Complaint, Expected, complaint, weight
 from server.verdict import Reason, Verdict, refuse
@@ -104,8 +104,10 @@ class Protocol:
     def _complaint(self, stage: str, answer: Answer) -> Complaint | None:
         message, expected = answer.message, self.expected
         if message.has_error():
-            # later stages read what other sites sent: whose fault an error is cannot be told
-            reason = Reason.ERROR if stage == Stage.SETUP else Reason.PROTOCOL
+            reason = fault(message)
+            if reason is Reason.ERROR and stage != Stage.SETUP:
+                # it has read what other sites sent: whose fault an error is cannot be told
+                reason = Reason.PROTOCOL
             return reason, f"{stage}: {error_line(message)}"
         if answer.size > (cap := self._cap()):
             return Reason.OVERSIZED, f"the message has {answer.size} bytes, at most {cap} are read"

@@ -227,7 +227,7 @@ def test_F18_what_is_announced_and_never_sent_is_waited_for_until_the_deadline()
         return stored.message(asked, arrays(stored))
 
     found = ask(withheld)
-    assert read_train(found[HOSTILE], SENT, "float32", False).refusal[0] == Reason.TIMEOUT
+    assert read_train(found[HOSTILE], SENT, "float32", False).refusal[0] == Reason.WITHHELD
     assert not found[HONEST].message.has_error()
 
 

@@ -23,7 +23,7 @@ def make(server_round=1, run="r"):
         "ctx.A": np.float32([[1.5, -2]]).T,
     }
     optimiser = {"m_t/ctx": np.array([[0.1, 1e-300]])}
-    return Checkpoint(run, server_round, arrays, optimiser, Conduct({3: 2, 11: 1}, {3: 12}))
+    return Checkpoint(run, server_round, arrays, optimiser, Conduct({3: 2, 11: 1}, {3: 12}, {5: 1}))
 
 
 def equal(one, other):

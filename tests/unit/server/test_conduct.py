@@ -46,6 +46,30 @@ def test_others_are_left_alone():
     assert found == Conduct({1: 1, 2: 2}, {2: 20})
 
 
+def late(site, server_round, before=None):
+    verdicts = [refuse(site, 1000, Reason.WITHHELD, "")]
+    return (before or Conduct()).strike(verdicts, server_round, limit=3, rounds=4)
+
+
+def test_a_reply_that_did_not_come_whole_is_borne_once():
+    """A link may die on the way; a site that makes a habit of it is struck."""
+    once = late(1, 5)
+    assert once == Conduct(withheld={1: 5})
+    assert late(1, 9, once).strikes == {1: 1}
+    assert late(1, 5, once).strikes == {1: 1}  # in another exchange of the round
+    assert late(2, 6, once).strikes == {}
+    forgotten = late(1, 10, once)
+    assert forgotten == Conduct(withheld={1: 10})
+
+
+def test_a_habit_ends_in_quarantine():
+    found = Conduct()
+    for server_round in range(1, 5):
+        found = late(1, server_round, found)
+    assert found.quarantined == {1: 8}
+    assert found.release(9).withheld == {1: 4}
+
+
 def test_the_state_given_is_not_changed():
     strikes = {1: 2}
     Conduct(strikes).strike(bad(1), 1, limit=3, rounds=4)

@@ -6,7 +6,7 @@ import pytest
 from flwr.app import ConfigRecord, Error, Message, RecordDict
 
 from server.chosen_grid import ChosenGrid
-from server.exchange import MeasuringGrid, Traffic, exchange
+from server.exchange import LINGER, MeasuringGrid, Traffic, exchange
 from server.local_grid import LocalGrid
 from tests.sites import IDENTITY, client
 
@@ -38,12 +38,12 @@ def test_traffic_adds_up():
     assert Traffic(1, 2) + Traffic(10, 20) == Traffic(11, 22)
 
 
-def test_messages_expire_with_the_deadline(grid):
+def test_messages_outlive_the_deadline_by_a_fixed_time(grid):
     sent = []
     original = grid.push_messages
     grid.push_messages = lambda messages: sent.extend(messages) or original(messages)
     exchange(grid, {1000: query()}, "query", 7.5)
-    assert sent[0].metadata.ttl == 7.5
+    assert sent[0].metadata.ttl == 7.5 + LINGER
 
 
 class Silent(ChosenGrid):

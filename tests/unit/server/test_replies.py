@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fedprompt.wire import DECLINED, to_array_record
-from server.exchange import Answer
+from server.exchange import Answer, Fault
 from server.local_grid import LocalGrid
 from server.replies import (
     expected_shapes,
@@ -57,7 +57,9 @@ def test_an_honest_reply_is_unpacked():
         (ErrorCode.CLIENT_APP_CRASHED, Reason.ERROR),
         (ErrorCode.NODE_UNAVAILABLE, Reason.TIMEOUT),
         (ErrorCode.MESSAGE_UNAVAILABLE, Reason.TIMEOUT),
-        (ErrorCode.REPLY_MESSAGE_UNAVAILABLE, Reason.TIMEOUT),
+        (ErrorCode.REPLY_MESSAGE_UNAVAILABLE, Reason.WITHHELD),
+        (Fault.WITHHELD, Reason.WITHHELD),
+        (Fault.TRESPASS, Reason.TRESPASS),
     ],
 )
 def test_errors_and_lost_nodes_are_told_apart(code, reason):

@@ -3,7 +3,7 @@ import json
 
 import pytest
 
-from server.inflation import unpacked_size
+from server.inbox import unpacked_size
 
 
 class Tree:
