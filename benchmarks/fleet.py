@@ -123,9 +123,8 @@ class Node:
                     max_time=_PULL,
                 )
                 message.metadata.__dict__["_message_id"] = found[1].object_id
-                started = time.monotonic()
                 reply = self._answer(message, node, self._runs.of(run, get_run, get_fab))
-                _push(reply, run, send, push, time.monotonic() - started)
+                _push(reply, run, send, push)
             except RunNotRunningException:
                 time.sleep(self._poll)  # the run was stopped meanwhile: nobody waits for this reply
             except Exception as error:  # a message that cannot be answered is the deadline's to end
@@ -149,13 +148,12 @@ def _push(
     run: int,
     send: Callable[[Message, ObjectTree, float], tuple[set[str], str]],
     push: Callable[[int, str, str, bytes], None],
-    seconds: float,
 ) -> None:
-    """Send a reply as a SuperNode does: its tree first, then the objects the server lacks."""
+    """Send a reply as a SuperNode does: its tree first, then its objects."""
     reply.metadata.__dict__["_message_id"] = reply.object_id
     with no_object_id_recompute():
         tree, objects = get_object_tree(reply), get_all_nested_objects(reply)
-        wanted, session = send(reply, tree, seconds)
+        wanted, session = send(reply, tree, 0.0)
         push_objects(objects, functools.partial(push, run, session), object_ids_to_push=set(wanted))
 
 

@@ -27,6 +27,8 @@ from server.secure_aggregation.stages import Expected
 from server.training import Instruction, merge, merge_mean, plan
 from server.verdict import Accepted, Reason, Reply, Verdict
 
+_ABSENT = frozenset({Reason.TIMEOUT, Reason.WITHHELD})  # no reply was read
+
 
 @dataclass(frozen=True)
 class Attempt:
@@ -163,7 +165,7 @@ def line(found: Attempt, merged: Projection) -> dict[str, Any]:
     """Return what the record says of a try that reached its quorum."""
     return {
         "asked": [site.partition for site in found.sites],
-        "answered": [v.site for v in found.verdicts if Reason.TIMEOUT not in v.reasons],
+        "answered": [v.site for v in found.verdicts if _ABSENT.isdisjoint(v.reasons)],
         "accepted": [verdict.site for verdict in found.verdicts if verdict.accepted],
         "arrived": {str(site): found.arrived[site] for site in sorted(found.arrived)},
         "verdicts": [tell(verdict) for verdict in found.verdicts if verdict.reasons],

@@ -13,6 +13,7 @@ import numpy as np
 from flwr.app import Array, ConfigRecord, Context, Error, Message, MetricRecord, RecordDict
 from flwr.common.constant import ErrorCode
 from flwr.common.serde import message_to_proto
+from flwr.proto.message_pb2 import Message as ProtoMessage
 
 from client.deployment import masked
 from client.deployment.egress import EgressLog
@@ -30,6 +31,7 @@ _EXPECTED = {  # kind of a message -> the records of its answer
     "train": {ARRAYS, METRICS},
     "evaluate": {METRICS},
 }
+_OURS = ErrorCode.CLIENT_APP_RAISED_EXCEPTION  # the code of an error that passed this border
 _CARD = {*SHARED, "partition", "num-examples"}
 _log = logging.getLogger("client.border")
 
@@ -81,6 +83,7 @@ class Border:
             if reply.has_error():
                 raise PolicyError("the app answered with an error of its own")
             release(reply, kind, policy, self._folder.class_list())
+            _undate(message, reply)
             entry = self._describe(message, reply)
             policy.allow_bytes(entry["bytes"], self._egress.sent_today())
         except Exception as error:
@@ -106,9 +109,30 @@ class Border:
             reason = f"{kind}; the site's own log says more"
             told = {"event": "error", "kind": kind}
             _log.error("the site could not answer", exc_info=error, extra=told)
-        reply = Message(Error(ErrorCode.CLIENT_APP_RAISED_EXCEPTION, reason), reply_to=message)
+        reply = Message(Error(_OURS, reason), reply_to=message)
+        _undate(message, reply)
         self._egress.append(self._describe(message, reply) | {"error": reason})
         return reply
+
+    def note(self, reply: ProtoMessage) -> None:
+        """Log an error that Flower's SuperNode sends in the ClientApp's place; others are logged.
+
+        Raises
+        ------
+        StorageError
+            The log of what leaves cannot be written.
+        """
+        if not reply.HasField("error") or reply.error.code == _OURS:
+            return
+        self._egress.append(
+            {
+                "flower_run": str(reply.metadata.run_id),
+                "kind": str(reply.metadata.message_type)[:40],
+                "server": self._folder.node().server,
+                "bytes": int(reply.ByteSize()),
+                "error": reply.error.reason,
+            }
+        )
 
     def _describe(self, message: Message, reply: Message) -> dict[str, Any]:
         """Return what the log says of an answer."""
@@ -172,6 +196,14 @@ def release(reply: Message, kind: str, policy: Policy, classes: tuple[str, ...])
     elif withheld:
         metrics["num-examples"], metrics["correct"], metrics["loss"] = 0, 0, 0.0
     _check_metrics(metrics)
+
+
+def _undate(message: Message, reply: Message) -> None:
+    """Give an answer the date of its question: when it was made tells how long the site worked."""
+    reply.metadata.created_at, reply.metadata.ttl = (
+        message.metadata.created_at,
+        message.metadata.ttl,
+    )
 
 
 def _release_card(card: ConfigRecord, policy: Policy, classes: tuple[str, ...]) -> None:

@@ -1,10 +1,12 @@
 """Run Flower's SuperNode under the site's rules.
 
 ``python -m client.deployment.supernode FOLDER PORT`` is a child process of ``flower-client``.
-Flower's own command line parses the options; ours are the TLS context, which knows the CA's
-revocations, and that a redirect is not followed: by one a server could have a site's messages sent
-to any other host. The modules used for that are not public: the range of Flower's versions in
-pyproject.toml is the tested one.
+Flower's own command line parses the options. Ours are the TLS context, which knows the CA's
+revocations; that a redirect is not followed, by which a server could have a site's messages sent to
+any other host; and that Flower's envelope tells nothing of the site: not how long the ClientApp
+worked, which tells how many images there are, and no error that is not in the site's log. The
+modules used for that are not public: the range of Flower's versions in pyproject.toml is the tested
+one.
 """
 
 import logging
@@ -16,12 +18,14 @@ from typing import Any
 
 import httpx
 import uvicorn.config
+from flwr.proto.fleet_pb2 import PushMessagesRequest, PushMessagesResponse
 from flwr.supercore.protobuf.client import ProtobufCall, ProtobufRequestContext
 from flwr.supernode import fleet_http_connection
 from flwr.supernode.cli.flower_supernode import flower_supernode
 from flwr.supernode.fleet_http_client import FleetHttpClient
 
 from client.deployment import proxy, tls
+from client.deployment.border import Border
 from client.deployment.config import NodeConfig
 from client.deployment.contact import REFUSED, Diary
 from client.deployment.site_folder import SiteFolder
@@ -58,7 +62,9 @@ class Watch:
         return response
 
 
-def guarded_client(context: ssl.SSLContext | None, watch: Watch) -> type[FleetHttpClient]:
+def guarded_client(
+    context: ssl.SSLContext | None, watch: Watch, border: Border
+) -> type[FleetHttpClient]:
     """Return Flower's client with the site's TLS context, without redirects, and watched."""
 
     class Guarded(FleetHttpClient):
@@ -66,6 +72,13 @@ def guarded_client(context: ssl.SSLContext | None, watch: Watch) -> type[FleetHt
             verify = context or True
             super().__init__(base_url, interceptors=[*interceptors, watch], verify=verify)
             self._client.follow_redirects = False
+
+        def PushMessages(self, request: PushMessagesRequest) -> PushMessagesResponse:  # noqa: N802
+            """Send the head of a reply, without the seconds that it took."""
+            request.clientapp_runtime_list[:] = [0.0] * len(request.clientapp_runtime_list)
+            for message in request.messages_list:
+                border.note(message)
+            return super().PushMessages(request)
 
     return Guarded
 
@@ -94,7 +107,8 @@ def main() -> None:
     uvicorn.config.LOGGING_CONFIG["loggers"] = {}  # else it speaks past the log
     node, watch = folder.node(), Watch(Diary(folder.contact))
     context = None if node.insecure else tls.context(folder.ca_certificate, folder.revocations)
-    setattr(fleet_http_connection, "FleetHttpClient", guarded_client(context, watch))  # noqa: B010
+    client = guarded_client(context, watch, Border(folder))
+    setattr(fleet_http_connection, "FleetHttpClient", client)  # noqa: B010
     sys.argv = ["flower-supernode", *options(folder, node, port)]
     try:
         flower_supernode()

@@ -24,6 +24,8 @@ MEANINGS = {
     "error": "the site's code raised an error",
     "declined": "the site's own policy forbids to answer",
     "timeout": "no reply by the deadline",
+    "withheld": "a reply announced and not sent whole; a strike if it happens again",
+    "trespass": "the site reached for what is another's",
     "clipped": "an update shortened to the bound",
     "capped": "a count cut to the enrolled size",
     "protocol": "secure aggregation broke off there",

@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import time
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,7 @@ from fedprompt.data import load
 from fedprompt.errors import StorageError
 from fedprompt.identity import sha256_bytes
 from fedprompt.wire import SHARED, from_array_record, receipt, to_array_record
+from tests import enrolled
 from tests.enrolled import SERVER, bundle, rule, send, site
 from tests.pictures import image_folder
 
@@ -103,6 +105,21 @@ def test_a_site_that_allows_everything_answers_as_in_a_simulation(
     scored = metrics(evaluate(folder, settings))
     assert scored["num-examples"] == 4
     assert 0 <= scored["correct"] <= 4
+
+
+@pytest.mark.parametrize("allowed", ["6", "0"])
+def test_an_answer_does_not_tell_when_it_was_made(
+    folder: SiteFolder, settings: Flat, allowed: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its date and what is left of its life would give away how long the site has worked."""
+    rule(folder, "max_epochs", allowed)
+    question = enrolled.message("train", asked())
+    monkeypatch.setattr(enrolled, "message", lambda *_: question)
+    time.sleep(0.01)
+    reply = train(folder, {**settings, "fit.epochs": 5})
+    assert reply.has_error() == (allowed == "0")
+    assert reply.metadata.created_at == question.metadata.created_at
+    assert reply.metadata.ttl == question.metadata.ttl
 
 
 @pytest.mark.parametrize(

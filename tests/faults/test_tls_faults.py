@@ -17,6 +17,7 @@ from click.testing import CliRunner
 from flwr.proto.fleet_pb2 import ActivateNodeRequest
 
 from client.deployment import contact, site_files, tls
+from client.deployment.border import Border
 from client.deployment.command import group as flower_client
 from client.deployment.contact import Diary
 from client.deployment.site_folder import SiteFolder
@@ -235,7 +236,7 @@ def test_F16_F17_the_supernode_refuses_and_sends_nothing(place, bundle, tmp_path
 
 def activate(folder, address):
     trust = tls.context(folder.ca_certificate, folder.revocations)
-    client = guarded_client(trust, Watch(Diary(folder.contact)))
+    client = guarded_client(trust, Watch(Diary(folder.contact)), Border(folder))
     made = client.from_server_address(address, False, str(folder.ca_certificate), [])
     with made as flower, pytest.raises(httpx.TransportError):
         flower.ActivateNode(ActivateNodeRequest(public_key=b"k", heartbeat_interval=30))

@@ -1,20 +1,128 @@
 import ssl
 import threading
+import typing
+from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
-from flwr.proto.fleet_pb2 import ActivateNodeRequest
+from flwr.proto.error_pb2 import Error
+from flwr.proto.fleet_pb2 import ActivateNodeRequest, PushMessagesRequest, PushMessagesResponse
+from flwr.proto.message_pb2 import Message, Metadata
 from flwr.supercore.error import ApiErrorCode
 from flwr.supercore.error.catalog import API_ERROR_MAP
 from flwr.supernode import fleet_http_connection
+from flwr.supernode.fleet_http_client import FleetHttpClient
 
 from client.deployment import contact, surroundings
+from client.deployment.border import Border
 from client.deployment.contact import Diary
+from client.deployment.egress import verify
 from client.deployment.site_folder import SiteFolder
 from client.deployment.supernode import Watch, guarded_client, options
 from tests.enrolled import bundle, site
+
+NOBODY = Border(SiteFolder(Path("nowhere")))  # of requests that no border looks at
+
+# every field of what a SuperNode sends -> what it tells the server
+ENVELOPE = {
+    "RegisterNodeFleetRequest.public_key": "the site's key; registration is off",
+    "ActivateNodeRequest.public_key": "the site's key",
+    "ActivateNodeRequest.heartbeat_interval": "Flower's constant, 30 s",
+    "DeactivateNodeRequest.node_id": "what the server calls this site",
+    "UnregisterNodeFleetRequest.node_id": "what the server calls this site; registration is off",
+    "SendNodeHeartbeatRequest.node.node_id": "what the server calls this site",
+    "SendNodeHeartbeatRequest.heartbeat_interval": "Flower's constant, 30 s",
+    "PullMessagesRequest.node.node_id": "what the server calls this site",
+    "PullMessagesRequest.message_ids": "empty",
+    "PushMessagesRequest.node.node_id": "what the server calls this site",
+    "PushMessagesRequest.messages_list.metadata.run_id": "the server's own",
+    "PushMessagesRequest.messages_list.metadata.message_id": "the hash of the reply's head",
+    "PushMessagesRequest.messages_list.metadata.src_node_id": "what the server calls this site",
+    "PushMessagesRequest.messages_list.metadata.dst_node_id": "the server",
+    "PushMessagesRequest.messages_list.metadata.reply_to_message_id": "the server's own",
+    "PushMessagesRequest.messages_list.metadata.group_id": "the server's own",
+    "PushMessagesRequest.messages_list.metadata.ttl": "the server's own: the border sets it",
+    "PushMessagesRequest.messages_list.metadata.message_type": "the server's own",
+    "PushMessagesRequest.messages_list.metadata.created_at": "the server's own: the border sets it",
+    "PushMessagesRequest.messages_list.metadata.src_task_id": "the server's own",
+    "PushMessagesRequest.messages_list.metadata.dst_task_id": "the server's own",
+    "PushMessagesRequest.messages_list.content": "empty: the records travel as objects",
+    "PushMessagesRequest.messages_list.error.code": "that there is an error",
+    "PushMessagesRequest.messages_list.error.reason": "logged by the border",
+    "PushMessagesRequest.message_object_trees.object_id": "the hash of an object",
+    "PushMessagesRequest.message_object_trees.children": "the same, below it",
+    "PushMessagesRequest.clientapp_runtime_list": "zero",
+    "GetRunRequest.node.node_id": "what the server calls this site",
+    "GetRunRequest.run_id": "the server's own",
+    "GetFabRequest.node.node_id": "what the server calls this site",
+    "GetFabRequest.hash_str": "the server's own",
+    "GetFabRequest.run_id": "the server's own",
+    "PushObjectRequest.node.node_id": "what the server calls this site",
+    "PushObjectRequest.run_id": "the server's own",
+    "PushObjectRequest.object_id": "the hash of an object",
+    "PushObjectRequest.object_content": "the reply, logged by the border",
+    "PushObjectRequest.session_id": "the server's own",
+    "PullObjectRequest.node.node_id": "what the server calls this site",
+    "PullObjectRequest.run_id": "the server's own",
+    "PullObjectRequest.object_id": "the server's own",
+    "ConfirmMessageReceivedRequest.node.node_id": "what the server calls this site",
+    "ConfirmMessageReceivedRequest.run_id": "the server's own",
+    "ConfirmMessageReceivedRequest.message_object_id": "the server's own",
+}
+
+
+def fields(described: Any, path: str) -> Iterator[str]:
+    for field in described.fields:
+        name = f"{path}.{field.name}"
+        inner = field.message_type
+        if inner is None or inner is described or inner.name == "RecordDict":
+            yield name
+        else:
+            yield from fields(inner, name)
+
+
+def test_every_field_that_a_supernode_sends_is_known() -> None:
+    """A version of Flower that sends another number is looked at before it is used."""
+    calls = [call for name, call in vars(FleetHttpClient).items() if not name.startswith("_")]
+    requests = [typing.get_type_hints(call)["request"].DESCRIPTOR for call in calls]
+    sent = {path for request in requests for path in fields(request, request.name)}
+    assert sent == ENVELOPE.keys()
+
+
+def pushed(folder: SiteFolder, request: PushMessagesRequest) -> PushMessagesRequest:
+    """Return what reaches the server of a request."""
+    found: list[PushMessagesRequest] = []
+    client = guarded_client(None, Watch(Diary(folder.contact)), Border(folder))
+    with client.from_server_address("127.0.0.1:1", True, None, []) as made:
+
+        def note(**call: Any) -> PushMessagesResponse:
+            found.append(call["request"])
+            return PushMessagesResponse()
+
+        setattr(made, "_unary_unary", note)  # noqa: B010
+        made.PushMessages(request)
+    return found[0]
+
+
+def test_how_long_a_site_worked_does_not_leave_it(folder: SiteFolder) -> None:
+    request = PushMessagesRequest(clientapp_runtime_list=[12.5])
+    assert list(pushed(folder, request).clientapp_runtime_list) == [0.0]
+
+
+def test_an_error_of_flower_s_own_is_logged_before_it_leaves(folder: SiteFolder) -> None:
+    for code, reason in ((8, "ClientApp stopped responding."), (2, "logged by the border")):
+        head = Message(
+            metadata=Metadata(message_type="train"), error=Error(code=code, reason=reason)
+        )
+        pushed(folder, PushMessagesRequest(messages_list=[head]))
+    lines, faults = verify(folder.egress)
+    assert [line.entry["error"] for line in lines if line.entry] == [
+        "ClientApp stopped responding."
+    ]
+    assert not faults
 
 
 @pytest.fixture
@@ -42,7 +150,7 @@ def ask(watch: Watch, status: int, location: str = "") -> list[str]:
     thread.start()
     address = f"127.0.0.1:{server.server_address[1]}"
     try:
-        client = guarded_client(None, watch).from_server_address(address, True, None, [])
+        client = guarded_client(None, watch, NOBODY).from_server_address(address, True, None, [])
         with client:
             client.ActivateNode(ActivateNodeRequest())
     except httpx.HTTPStatusError:
@@ -110,7 +218,7 @@ def test_a_redirect_is_not_followed(folder: SiteFolder) -> None:
 
 def test_a_server_that_is_away_is_noted(folder: SiteFolder) -> None:
     port = surroundings.free_port()
-    client = guarded_client(None, Watch(Diary(folder.contact)))
+    client = guarded_client(None, Watch(Diary(folder.contact)), NOBODY)
     with (
         client.from_server_address(f"127.0.0.1:{port}", True, None, []) as made,
         pytest.raises(httpx.ConnectError),
@@ -123,7 +231,7 @@ def test_a_proxy_that_is_away_is_named(folder: SiteFolder, monkeypatch: pytest.M
     proxy = f"http://127.0.0.1:{surroundings.free_port()}"
     monkeypatch.setenv("https_proxy", proxy.replace("//", "//me:secret@"))
     monkeypatch.delenv("no_proxy", raising=False)
-    client = guarded_client(ssl.create_default_context(), Watch(Diary(folder.contact)))
+    client = guarded_client(ssl.create_default_context(), Watch(Diary(folder.contact)), NOBODY)
     with (
         client.from_server_address("fed.example.org:9092", False, None, []) as made,
         pytest.raises(httpx.ConnectError),
@@ -136,7 +244,7 @@ def test_a_proxy_that_is_away_is_named(folder: SiteFolder, monkeypatch: pytest.M
 
 def test_the_tls_context_is_the_sites_own(folder: SiteFolder) -> None:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    client = guarded_client(context, Watch(Diary(folder.contact)))
+    client = guarded_client(context, Watch(Diary(folder.contact)), NOBODY)
     root = folder.ca_certificate.read_bytes()
     with client.from_server_address("127.0.0.1:9", False, root, []) as made:
         assert made._client._transport._pool._ssl_context is context
