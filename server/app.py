@@ -9,7 +9,7 @@ from flwr.serverapp import Grid, ServerApp
 
 from fedprompt import leash, logs
 from fedprompt.config import Flat, section
-from fedprompt.errors import FedpromptError, PrivacyError, StorageError
+from fedprompt.errors import PrivacyError, StorageError
 from fedprompt.identity import canonical_json
 from fedprompt.storage import write_atomic
 from server import outcome, record
@@ -31,18 +31,21 @@ def main(grid: Grid, context: Context) -> None:
     logs.tell_parent()
     leash.follow_parent()
     settings: Flat = dict(context.run_config)
-    server = section(settings, "server", ServerConfig)
-    folder = Path(server.output)
-    check_vacant(server)  # before anything of an earlier run is touched
-    chosen(server.trackers)
+    folder = Path(str(settings.get("server.output", ServerConfig().output)))
+    earlier = outcome.read(folder)  # of a run that must not be touched, if this one may not begin
     try:
+        server = section(settings, "server", ServerConfig)
+        check_vacant(server)
+        chosen(server.trackers)
+        earlier = None
         run(grid, settings, folder)
     except (KeyboardInterrupt, SystemExit):  # SIGTERM, under Flower's handlers or our own
         rounds_log.warning("stopped by a signal; committed rounds are kept, go on with resume")
         raise
-    except FedpromptError as error:
-        with suppress(StorageError):  # a full disk must not hide what ended the run
-            outcome.write_failure(folder, error)
+    except Exception as error:
+        if earlier is None:
+            with suppress(StorageError):  # a full disk must not hide what ended the run
+                outcome.write_failure(folder, error)
         raise
 
 

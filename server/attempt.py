@@ -10,7 +10,7 @@ from flwr.app import RecordDict
 
 from fedprompt.secure_sum import flatten
 from fedprompt.wire import Arrays
-from server import robust
+from server import outcome, robust
 from server.admission import Site
 from server.config import ServerConfig
 from server.exchange import Answer, Traffic, exchange
@@ -102,7 +102,8 @@ def _read(federation: Federation, answer: Answer, arrays: Arrays, site: Site) ->
     """Unpack a site's reply; arrays that are not its own to send are as they were."""
     f = federation
     own = f.domains.returned(arrays, site)
-    reply = read_train(answer, own, f.config.dtype, f.rule.mixed_ranks)
+    with outcome.blaming(site.partition):
+        reply = read_train(answer, own, f.config.dtype, f.rule.mixed_ranks)
     return reply if reply.arrays is None else replace(reply, arrays={**arrays, **reply.arrays})
 
 

@@ -7,6 +7,7 @@ from typing import Any
 from flwr.app import RecordDict
 
 from fedprompt.wire import ARRAYS, CONFIG, Arrays, to_array_record
+from server import outcome
 from server.exchange import exchange
 from server.federation import Federation, tell
 from server.gate import check_sender, is_count, loss_fault
@@ -48,7 +49,11 @@ def evaluate(
     content = RecordDict({ARRAYS: to_array_record(arrays, c.dtype), CONFIG: settings})
     contents = {site.node: content for site in sites}
     answers, traffic = exchange(f.grid, contents, "evaluate", c.deadline)
-    readings = [read_evaluate(answer) for answer in answers]
+    names = {site.node: site.partition for site in sites}
+    readings = []
+    for answer in answers:
+        with outcome.blaming(names[answer.node]):
+            readings.append(read_evaluate(answer))
     scores, verdicts = judge_scores(readings, f.asked(sites, server_round))
     line = summarise(scores, {site.partition: site.enrolled for site in sites})
     line["evaluation_verdicts"] = [tell(verdict) for verdict in verdicts]
@@ -73,7 +78,8 @@ def judge_scores(
     scores = {}
     for reply in passed:
         site = asked[reply.node].site
-        verdict, score = _believe(site, reply, correct[id(reply)])
+        with outcome.blaming(site):
+            verdict, score = _believe(site, reply, correct[id(reply)])
         if score:
             scores[site] = score
         if verdict:

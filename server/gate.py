@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import TypeGuard
 
 from fedprompt.wire import Arrays
+from server import outcome
 from server.copies import drop_copies
 from server.limits import LARGEST_LOSS, is_loss, largest_number, update_limit
 from server.norms import Bounds, clip
@@ -112,7 +113,8 @@ def _admit(
     passed, verdicts = check_sender(replies, asked)
     accepted = []
     for reply in passed:
-        verdict, update = _believe(reply, asked[reply.node], lift, limit)
+        with outcome.blaming(asked[reply.node].site):
+            verdict, update = _believe(reply, asked[reply.node], lift, limit)
         verdicts.append(verdict)
         if update:
             accepted.append(update)

@@ -1,6 +1,14 @@
-"""Leave how a run ended in its folder, so that another process can tell: done, or why not."""
+"""Leave how a run ended in its folder, so that another process can tell: done, or why not.
+
+An error of our own says in its message what to do, and ends the run. Any other is a bug, or the end
+of a process that the run needs: its kind, place, cause and the site whose reply was being read are
+told, and a supervisor may try again.
+"""
 
 import json
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +18,9 @@ from fedprompt.identity import canonical_json
 from fedprompt.storage import write_atomic
 
 NAME = "outcome.json"
+_ROOT = Path(__file__).parents[1]
+_OURS = ("server", "client", "fedprompt")  # packages below it whose lines are named as places
+_LONGEST = 300  # characters of one error's own words
 
 
 def clear(folder: Path) -> None:
@@ -33,10 +44,49 @@ def write_success(folder: Path, artefact: str) -> None:
     write_atomic(folder / NAME, canonical_json({"artefact": artefact, "error": None}))
 
 
-def write_failure(folder: Path, error: FedpromptError) -> None:
+def write_failure(folder: Path, error: Exception) -> None:
     """Note the error that ended the run."""
-    told = {"error": type(error).__name__, "message": str(error)}
+    crashed = not isinstance(error, FedpromptError)
+    message = describe(error) if crashed else str(error)
+    told = {"error": type(error).__name__, "message": message, "crashed": crashed}
     write_atomic(folder / NAME, canonical_json(told))
+
+
+@contextmanager
+def blaming(site: object) -> Iterator[None]:
+    """Say of an unexpected error which site's reply was being read."""
+    try:
+        yield
+    except Exception as error:
+        error.add_note(f"while reading what site {site} sent")
+        raise
+
+
+def describe(error: BaseException) -> str:
+    """Return an unexpected error in one line: kind, words, place, site and causes."""
+    told = _words(error)
+    while cause := error.__cause__ or (None if error.__suppress_context__ else error.__context__):
+        told += f"; caused by {_words(cause)}"
+        error = cause
+    return told
+
+
+def _words(error: BaseException) -> str:
+    frames = traceback.extract_tb(error.__traceback__)
+    named = [(frame, _place(frame.filename)) for frame in frames]
+    ours = [(frame, place) for frame, place in named if place] or named[-1:]
+    told = f"{type(error).__name__}: {' '.join(str(error).split())[:_LONGEST]}"
+    if ours:
+        frame, place = ours[-1]
+        told += f" (at {place or frame.filename}:{frame.lineno}, {frame.name})"
+    return ", ".join([told, *getattr(error, "__notes__", ())])
+
+
+def _place(file: str) -> str:
+    """Return a file of ours as it is called in the repository; empty for any other."""
+    path = Path(file)
+    relative = path.relative_to(_ROOT) if path.is_relative_to(_ROOT) else path
+    return str(relative) if relative.parts[0] in _OURS else ""
 
 
 def read(folder: Path) -> dict[str, Any] | None:

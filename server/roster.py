@@ -15,6 +15,7 @@ from flwr.serverapp import Grid
 
 from fedprompt.errors import QuorumError
 from fedprompt.wire import CONFIG, SHARED, nonce
+from server import outcome
 from server.admission import Site, as_enrolled, read_card
 from server.enrolment import Enrolment
 from server.exchange import Answer, Traffic, exchange
@@ -130,7 +131,8 @@ class Roster:
         return [self.sites[partition] for partition in sorted(chosen)]
 
     def _admit(self, answer: Answer, listed: Mapping[int, Enrolment] | None) -> None:
-        site, verdict = read_card(answer, self.identity, self.domains)
+        with outcome.blaming(listed[answer.node].name if listed and answer.node in listed else "?"):
+            site, verdict = read_card(answer, self.identity, self.domains)
         if site and listed is not None:
             site, verdict = as_enrolled(site, listed)
         if site and site.partition in self.sites:

@@ -18,6 +18,7 @@ from fedprompt.clusters import centres
 from fedprompt.errors import ConfigError, QuorumError
 from fedprompt.prompts.config import PromptConfig
 from fedprompt.wire import CENTRES, CONFIG, Arrays
+from server import outcome
 from server.attempt import below_quorum, weigh
 from server.config import ServerConfig
 from server.exchange import LEAST_ROOM, Traffic, exchange
@@ -118,7 +119,10 @@ def _try(federation: Federation) -> Gathered:
     room = max(LEAST_ROOM, _ROOM * sum(array.nbytes for array in start.values()))
     contents = {site.node: content for site in sites}
     answers, traffic = exchange(f.grid, contents, CENTRES, c.deadline, room=room)
-    replies = [read_train(answer, start, c.dtype, mixed_ranks=False) for answer in answers]
+    names, replies = {site.node: site.partition for site in sites}, []
+    for answer in answers:
+        with outcome.blaming(names[answer.node]):
+            replies.append(read_train(answer, start, c.dtype, mixed_ranks=False))
     nothing = {name: np.zeros(array.shape) for name, array in start.items()}
     bounds = Bounds(c.clip_factor, 0.0)
     accepted, verdicts = judge(replies, f.asked(sites, 0), nothing, _dense, bounds)

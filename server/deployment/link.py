@@ -20,6 +20,7 @@ _START = 120.0  # seconds the SuperLink may take to answer
 _GRACE = 10.0  # seconds it may take to end
 _LINGER = 2.0  # seconds its children may take then; what counts is committed by rename
 _PAUSE = 0.2
+_TAIL = 500  # characters of Flower's log that are told
 
 
 class Link:
@@ -59,6 +60,14 @@ class Link:
             self.end()
             raise
 
+    @property
+    def words(self) -> str:
+        """Return the end of what Flower's processes wrote."""
+        with suppress(OSError):
+            tail = self._log.read_text(encoding="utf-8", errors="replace")[-_TAIL:]
+            return f"Flower's last words: {' '.join(tail.split()) or 'none'}"
+        return "Flower wrote no log"
+
     def leave(self) -> None:
         """Expect the end from now on."""
         self._chatter.leaving = True
@@ -85,5 +94,4 @@ class Link:
                 return
             time.sleep(_PAUSE)
         self._chatter.join(1.0)
-        tail = self._log.read_text(encoding="utf-8", errors="replace")[-500:]
-        raise FedpromptError(f"Flower's SuperLink did not start: {' '.join(tail.split())}")
+        raise FedpromptError(f"Flower's SuperLink did not start. {self.words}")

@@ -47,6 +47,8 @@ def status(folder: DeploymentFolder) -> dict[str, Any]:
 def _state(running: bool, ended: dict[str, Any] | None) -> str:
     if ended is None:
         return "running" if running else "not running"
+    if running and ended.get("crashed"):
+        return "starting again"
     return "failed" if ended.get("error") else "done"
 
 

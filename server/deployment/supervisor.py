@@ -6,11 +6,12 @@ SuperLink again and submit the run again, which goes on after the last committed
 
 import logging
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
 from fedprompt.config import Flat
-from fedprompt.errors import FedpromptError
+from fedprompt.errors import FedpromptError, StorageError
 from server import outcome, record
 from server.deployment.config import DeploymentConfig
 from server.deployment.folder import DeploymentFolder
@@ -56,22 +57,27 @@ class Supervisor:
         ------
         FedpromptError
             What ended the run, of the same kind as in its own process; or that it ended too often
-            without a word and without a new round.
+            without a new round, and why it did the last time.
         """
         failed, reached = 0, self._reached()
         while True:
             outcome.clear(self.folder.run)
             complaint = self._live()
-            if outcome.read(self.folder.run) is not None:
-                outcome.raise_failure(self.folder.run)
-                return
+            if (ended := outcome.read(self.folder.run)) is not None:
+                if not ended.get("crashed"):
+                    outcome.raise_failure(self.folder.run)
+                    return
+                complaint = f"the ServerApp ended with {ended['message']}"
             failed = 1 if self._reached() > reached else failed + 1
             reached = self._reached()
             if failed > self.config.restarts:
-                raise FedpromptError(
-                    f"the run ended {failed} times without a word and without a new round after "
-                    f"round {reached}; last: {complaint}. {self.folder.logs / FLOWER_LOG} says more"
+                error = FedpromptError(
+                    f"the run ended {failed} times without a new round after round {reached}; "
+                    f"last: {complaint}. {self.folder.logs / FLOWER_LOG} says more"
                 )
+                with suppress(StorageError):  # a full disk must not hide what ended the run
+                    outcome.write_failure(self.folder.run, error)
+                raise error
             pause = min(_BACKOFF[0] * 2 ** (failed - 1), _BACKOFF[1])
             log.warning(
                 "%s; starting again in %.0f s after round %d", complaint, pause, reached,
@@ -105,11 +111,14 @@ class Supervisor:
         asked = time.monotonic()
         while outcome.read(self.folder.run) is None:
             if not link.lives():
-                return f"the SuperLink ended with code {link.process.returncode}"
+                return f"the SuperLink ended with code {link.process.returncode}. {link.words}"
             if time.monotonic() - asked > _LOOK:
                 status, asked = self.flower.status(run), time.monotonic()
                 if status.startswith("finished") and outcome.read(self.folder.run) is None:
-                    return f"Flower says of the run: {status}"
+                    return (
+                        f"Flower says of the run: {status}; the ServerApp left no word: it was "
+                        f"ended from outside, perhaps for want of memory. {link.words}"
+                    )
             time.sleep(_PAUSE)
         return "the run is over"
 

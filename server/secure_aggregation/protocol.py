@@ -8,6 +8,7 @@ from flwr.common.secure_aggregation.secaggplus_constants import RECORD_KEY_CONFI
 from flwr.serverapp import Grid
 
 from fedprompt.wire import CONFIG
+from server import outcome
 from server.exchange import LEAST_ROOM, Answer, Traffic, exchange
 from server.replies import error_line, fault
 from server.secure_aggregation.check import LEAST_SITES
@@ -88,7 +89,9 @@ class Protocol:
         for answer in answers:
             if answer.node in admitted:
                 continue  # a link that delivers twice; the first one counts
-            if found := self._complaint(stage, answer):
+            with outcome.blaming(self.expected.asked[answer.node].site):
+                found = self._complaint(stage, answer)
+            if found:
                 self.refused.setdefault(answer.node, found)
                 continue
             admitted[answer.node] = answer.message

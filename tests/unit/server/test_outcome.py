@@ -4,6 +4,7 @@ import pytest
 
 from fedprompt.errors import FedpromptError, QuorumError, StorageError
 from server import outcome
+from server.checkpoint import _assemble
 
 
 def test_success_carries_the_artefacts_hash(tmp_path):
@@ -45,3 +46,35 @@ def test_a_file_where_the_folder_should_be(tmp_path):
     (tmp_path / "run").write_text("mine")
     with pytest.raises(StorageError, match="give another --output folder"):
         outcome.clear(tmp_path / "run")
+
+
+def test_an_unexpected_error_leaves_kind_place_cause_and_site(tmp_path):
+    try:
+        try:
+            _assemble({"run": "r", "round": 1}, {})
+        except Exception as error:
+            with outcome.blaming(3):
+                raise OSError("the disk\nis gone") from error
+    except OSError as error:
+        outcome.write_failure(tmp_path, error)
+    told = outcome.read(tmp_path)
+    assert told["error"] == "OSError"
+    assert told["crashed"]
+    first, second = told["message"].split("; caused by ")
+    assert first.startswith("OSError: the disk is gone (at ")
+    assert "test_outcome.py:" in first
+    assert first.endswith(", while reading what site 3 sent")
+    assert second.startswith("KeyError: 'order' (at server/")
+    with pytest.raises(FedpromptError, match="OSError: the disk is gone") as caught:
+        outcome.raise_failure(tmp_path)
+    assert caught.value.exit_code == 1
+
+
+def test_an_error_without_a_place_is_told_all_the_same():
+    assert outcome.describe(ValueError("why")) == "ValueError: why"
+    assert outcome.describe(ValueError("x" * 5000)) == f"ValueError: {'x' * 300}"
+
+
+def test_our_own_errors_are_no_crash(tmp_path):
+    outcome.write_failure(tmp_path, QuorumError("2 of 5 sites"))
+    assert outcome.read(tmp_path)["crashed"] is False

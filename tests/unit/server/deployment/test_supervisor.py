@@ -5,7 +5,9 @@ import pytest
 from fedprompt.errors import FedpromptError, QuorumError
 from fedprompt.identity import canonical_json
 from server import outcome
-from server.deployment import supervisor
+from server.deployment import lock, supervisor
+from server.deployment.folder import DeploymentFolder
+from server.deployment.status import status
 from server.deployment.supervisor import Supervisor
 from tests.paperwork import deployment
 
@@ -19,7 +21,7 @@ class FakeLink:
     def __init__(self, folder, config, lock) -> None:
         self.folder, self.ended, self.told_to_leave = folder, False, False
         self.process = self
-        self.returncode = -9
+        self.returncode, self.words = -9, "Flower's last words: none"
         step = self.script.pop(0)
         if isinstance(step, Exception):
             raise step
@@ -80,7 +82,7 @@ def commits_then_dies(server_round: int):
     return step
 
 
-def ends_with(error: FedpromptError | None):
+def ends_with(error: Exception | None):
     def step(run) -> None:
         run.mkdir(exist_ok=True)
         if error:
@@ -128,7 +130,7 @@ def test_F19_an_error_of_the_run_is_the_servers_and_is_not_tried_again(play):
 def test_F21_a_dead_superlink_is_started_again_and_the_run_with_it(play, caplog):
     assert play(dies, dies, ends_with(None)) == ["submit"] * 3
     assert play.pauses == [1.0, 2.0]
-    assert "the SuperLink ended with code -9; starting again in 1 s" in caplog.text
+    assert "the SuperLink ended with code -9. Flower's last words: none; starting" in caplog.text
 
 
 def test_F21_a_vanished_serverapp_is_submitted_again(play, caplog):
@@ -176,3 +178,23 @@ def test_F21_what_is_submitted_resumes(play, tmp_path):
     play(ends_with(None))
     submitted = (tmp_path / "d/app/pyproject.toml").read_text()
     assert '"server.resume" = true' in submitted
+
+
+def test_a_crash_is_tried_again_and_then_told_on_the_last_line_and_in_the_status(play, tmp_path):
+    """Whatever is raised: a run never ends without a word."""
+    with pytest.raises(FedpromptError, match=r"ended 2 times .* with ValueError: why"):
+        play(ends_with(ValueError("why")), ends_with(ValueError("why")), restarts=1)
+    assert FakeFlower.said == ["submit"] * 2
+    folder = DeploymentFolder(tmp_path / "d")
+    told = status(folder)
+    assert told["run"] == "failed"
+    assert "ValueError: why" in told["error"]
+    with lock.held(folder.lock):
+        outcome.write_failure(folder.run, ValueError("again"))
+        assert status(folder)["run"] == "starting again"
+
+
+def test_a_serverapp_that_is_killed_leaves_a_word_too(play, tmp_path):
+    with pytest.raises(FedpromptError, match=r"left no word: .*from outside.*last words"):
+        play(vanishes, restarts=0)
+    assert status(DeploymentFolder(tmp_path / "d"))["error"]
