@@ -1,5 +1,6 @@
 """The ``fedprompt`` command: each verb lives with its owner and is imported when it is called."""
 
+import errno
 import importlib
 import json
 import logging
@@ -19,7 +20,7 @@ from typer.core import TyperArgument
 from typer.models import ArgumentInfo
 
 from fedprompt import logs
-from fedprompt.errors import FedpromptError
+from fedprompt.errors import FedpromptError, StorageError
 from fedprompt.home import at_home
 from fedprompt.options import shown
 from fedprompt.text import one_line
@@ -46,6 +47,11 @@ COMMANDS = {
 FEDERATION = "server.simulate:federate"
 
 _MESSAGE = 5000  # characters of the last line
+# what a file system says no with, wherever a path was used; everything else is a fault of ours
+_REFUSALS = {
+    errno.ENAMETOOLONG, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR,
+    errno.EEXIST, errno.ELOOP, errno.ENOSPC, errno.EDQUOT,
+}  # fmt: skip
 _INTERRUPTED, _TERMINATED = 130, 143  # as a shell reports SIGINT and SIGTERM
 
 
@@ -94,6 +100,13 @@ class LazyGroup(click.Group):
             _tell(message, error.exit_code, as_json=as_json and not shown(ctx))
             typer.echo(f"{self.program}: {message}", err=True)
             ctx.exit(error.exit_code)
+        except OSError as error:
+            if error.errno not in _REFUSALS or error.filename is None:
+                raise
+            message = f"{error.filename!r:.200}: {error.strerror}; give another path"
+            _tell(message, StorageError.exit_code, as_json=as_json and not shown(ctx))
+            typer.echo(f"{self.program}: {message}", err=True)
+            ctx.exit(StorageError.exit_code)
         except (click.Abort, KeyboardInterrupt):
             typer.echo(f"{self.program}: interrupted; {self.hint}", err=True)
             ctx.exit(_INTERRUPTED)

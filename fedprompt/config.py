@@ -112,6 +112,8 @@ def check(flat: Mapping[str, Scalar]) -> None:
                 f"{key!r} belongs to no section; {_nearest(key)}keys are section.key, sections are "
                 f"{', '.join(SECTIONS)}"
             )
+        if isinstance(value, str) and "\0" in value:
+            raise ConfigError(f"{key} = {value!r:.200} holds a NUL character; leave it out")
         if isinstance(value, int) and value.bit_length() >= _BITS:
             raise ConfigError(
                 f"{key} is a number of {value.bit_length()} bits; at most {_BITS} travel to a site"

@@ -1,11 +1,14 @@
 """Write files so that a crash, a full disk or a read-only folder never harms the old one (F23)."""
 
 import contextlib
+import errno
 import os
 import tempfile
 from pathlib import Path
 
 from fedprompt.errors import StorageError
+
+_LONGEST_NAME = 255  # bytes, on every file system in common use
 
 
 def write_atomic(path: Path, data: bytes, mode: int = 0o644) -> None:
@@ -20,8 +23,8 @@ def write_atomic(path: Path, data: bytes, mode: int = 0o644) -> None:
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    except OSError as error:
+        descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name[:32]}.", dir=path.parent)
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
         raise StorageError(_explain(path, error)) from error
     try:
         with os.fdopen(descriptor, "wb") as file:
@@ -45,6 +48,64 @@ def write_atomic(path: Path, data: bytes, mode: int = 0o644) -> None:
         ) from error
 
 
+def check_writable(path: Path) -> None:
+    """Check before the work that what it ends in can be written: a file, or files of a folder.
+
+    Raises
+    ------
+    StorageError
+        A file stands where a folder should be, a folder cannot be written to, or a name is longer
+        than the file system takes.
+    """
+    there = path
+    try:
+        while not there.exists() and there != there.parent:
+            _check_name(there)
+            there = there.parent
+        if there != path and not there.is_dir():
+            raise NotADirectoryError(errno.ENOTDIR, f"{there} is a file, not a folder")
+        with tempfile.TemporaryFile(dir=there if there.is_dir() else there.parent):
+            return
+    except (OSError, ValueError) as error:  # ValueError: a NUL
+        told = error.strerror if isinstance(error, OSError) else str(error)
+        raise StorageError(
+            f"{str(path)!r:.100} cannot be written: {told}; nothing was done yet. Give another path"
+        ) from None
+
+
+def check_folder(path: Path) -> None:
+    """Check before the work that a folder can be made, or written to where it is there.
+
+    Raises
+    ------
+    StorageError
+        As `check_writable`; also where the path is a file.
+    """
+    check_writable(path)
+    if path.is_file():
+        raise StorageError(f"{path} is a file, expected a folder; give another path")
+
+
+def check_file(path: Path) -> None:
+    """Check before the work that a file can be written or replaced.
+
+    Raises
+    ------
+    StorageError
+        As `check_writable`; also where the path is a folder.
+    """
+    check_writable(path)
+    if path.is_dir():
+        raise StorageError(f"{path} is a folder, expected a file; give another path")
+
+
+def _check_name(path: Path) -> None:
+    if "\0" in path.name:
+        raise ValueError("a name holds a NUL character")
+    if len(os.fsencode(path.name)) > _LONGEST_NAME:
+        raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG))
+
+
 def sync_folder(folder: Path) -> None:
     """Make a rename inside ``folder`` survive a power cut, where a folder can be opened."""
     if not hasattr(os, "O_DIRECTORY"):  # Windows
@@ -56,8 +117,9 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def _explain(path: Path, error: OSError) -> str:
+def _explain(path: Path, error: OSError | ValueError) -> str:
+    told = error.strerror if isinstance(error, OSError) else str(error)
     return (
-        f"{path} could not be written: {error.strerror}; nothing was changed. "
+        f"{str(path)[:200]} could not be written: {told}; nothing was changed. "
         "If the disk is full free some space, or give another --output folder."
     )

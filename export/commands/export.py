@@ -12,6 +12,7 @@ import typer
 from export.targets import TARGETS, Precision, Recipe, recipe_of
 from fedprompt.errors import ConfigError, DataError
 from fedprompt.options import ConfigOption, JsonOption, SetOption, show
+from fedprompt.storage import check_file, check_folder
 
 if TYPE_CHECKING:
     from export.load import RealImages
@@ -82,7 +83,9 @@ def export(
     recipe = recipe_of(target, precision)
     _check_options(target, precision, tensorrt=tensorrt, open_vocabulary=open_vocabulary)
     place = output or Path("bundle" if open_vocabulary else TARGETS[target].output)
-    card_of(place, folder=open_vocabulary or target in ("triton", "web"))
+    is_folder = open_vocabulary or target in ("triton", "web")
+    (check_folder if is_folder else check_file)(place)
+    check_file(card_of(place, folder=is_folder))
     given = load(config, override or ()) | ({"data.source": data} if data else {})
     flat = of_run(artefact) | given
     loaded = load_artefact(artefact)

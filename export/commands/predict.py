@@ -28,13 +28,14 @@ def predict(
         list[str] | None,
         typer.Option(help="One more class for these images, of a bundle; repeatable."),
     ] = None,
+    pixels: Annotated[int, typer.Option(help="Largest image, width times height.")] = 64_000_000,
     json: JsonOption = False,
 ) -> None:
     """Name the most probable classes of each image.
 
     An image that cannot be read is reported, the others are still classified.
     """
-    classifier = _opened(model, provider, add_class or [])
+    classifier = _opened(model, provider, add_class or [], pixels)
     found, errors = _predict_each(classifier, images, top_k)
     report = {
         "model": str(model),
@@ -49,12 +50,14 @@ def predict(
         raise DataError(f"{len(errors)} of {len(images)} images could not be read: {listed}")
 
 
-def _opened(model: Path, provider: str | None, added: list[str]) -> "Classifier | OpenClassifier":
+def _opened(
+    model: Path, provider: str | None, added: list[str], max_pixels: int
+) -> "Classifier | OpenClassifier":
     """Return what serves a file or a bundle, with more classes."""
     from export.runtime import Classifier
     from export.runtime.opened import open_exported
 
-    classifier = open_exported(model, provider=provider)
+    classifier = open_exported(model, provider=provider, max_pixels=max_pixels)
     for name in added:
         if isinstance(classifier, Classifier):
             raise DataError(

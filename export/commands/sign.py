@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from fedprompt.options import JsonOption, show
+from fedprompt.storage import check_file
 
 
 def sign(
@@ -19,9 +20,10 @@ def sign(
 
     The signature of a folder is model.sig in it; that of FILE is FILE.sig beside it.
     """
-    from export.signature import Signature
+    from export.signature import Signature, signature_of
     from export.signing import sign as write
 
+    check_file(signature_of(model))
     place = write(model, key)
     made = Signature.read(place)
     report = {

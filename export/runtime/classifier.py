@@ -12,6 +12,7 @@ from export.runtime.inputs import Source, name_of, pixels_of
 from export.runtime.prediction import Prediction, rank
 from export.runtime.session import open_classifier
 from export.safety import read_model
+from fedprompt.data.decode import MAX_PIXELS, checked_pixels
 from fedprompt.data.preprocess import fit_to_input
 from fedprompt.errors import DataError, GraphError
 
@@ -35,6 +36,8 @@ class Classifier:
     cuda_graphs
         Record CUDA's work once for each of a few batch sizes and replay it: less overhead for
         small batches, more memory (`export.runtime.bound`).
+    max_pixels
+        Of one image, width times height; a larger one is refused before memory is taken for it.
 
     Raises
     ------
@@ -52,7 +55,9 @@ class Classifier:
         allow_cpu: bool = True,
         threads: int = 0,
         cuda_graphs: bool = False,
+        max_pixels: int = MAX_PIXELS,
     ) -> None:
+        self.max_pixels = checked_pixels(max_pixels)
         data = path if isinstance(path, bytes) else read_model(Path(path))
         try:
             session, self.metadata = open_classifier(
@@ -174,5 +179,7 @@ class Classifier:
         for begin in range(0, len(images), batch_size):
             part = images[begin : begin + batch_size]
             names = [name_of(source, begin + offset) for offset, source in enumerate(part)]
-            pixels = (pixels_of(s, name) for s, name in zip(part, names, strict=True))
+            pixels = (
+                pixels_of(s, name, self.max_pixels) for s, name in zip(part, names, strict=True)
+            )
             yield names, np.stack([fit_to_input(p, self.metadata.preprocessing) for p in pixels])

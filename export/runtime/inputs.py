@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from fedprompt.data.decode import decode
+from fedprompt.data.decode import MAX_PIXELS, decode
 from fedprompt.errors import DataError
 
 Pixels = npt.NDArray[np.uint8]
@@ -18,7 +18,7 @@ _MOST = 1 << 29  # bytes of a file: 64 million pixels of 16 bits, not compressed
 _PNG_MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "I;16")  # what PNG keeps without loss
 
 
-def pixels_of(source: Source, name: str) -> Pixels:
+def pixels_of(source: Source, name: str, max_pixels: int = MAX_PIXELS) -> Pixels:
     """Return uint8 [height width 3] of a path, encoded bytes, a Pillow image or an array.
 
     Raises
@@ -34,7 +34,7 @@ def pixels_of(source: Source, name: str) -> Pixels:
             )
         return source
     try:
-        return decode(_encoded(source))
+        return decode(_encoded(source), max_pixels=max_pixels)
     except OSError as error:
         raise DataError(f"{name} could not be read: {error.strerror or error}") from None
     except DataError as error:

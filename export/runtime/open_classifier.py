@@ -15,6 +15,7 @@ from export.runtime.inputs import Source
 from export.runtime.prediction import Prediction
 from export.runtime.text_encoder import TextEncoder
 from fedprompt.data.classes import check_names, listed, spoken
+from fedprompt.data.decode import MAX_PIXELS
 from fedprompt.errors import DataError, GraphError
 
 
@@ -27,7 +28,7 @@ class OpenClassifier:
     ----------
     folder
         Of the bundle.
-    provider, allow_cpu, threads, cuda_graphs
+    provider, allow_cpu, threads, cuda_graphs, max_pixels
         As `Classifier`; class names are encoded on the CPU.
 
     Raises
@@ -46,6 +47,7 @@ class OpenClassifier:
         allow_cpu: bool = True,
         threads: int = 0,
         cuda_graphs: bool = False,
+        max_pixels: int = MAX_PIXELS,
     ) -> None:
         self._bundle, self._threads = Bundle(Path(folder)), threads
         self._texts: TextEncoder | None = None
@@ -55,6 +57,7 @@ class OpenClassifier:
             allow_cpu=allow_cpu,
             threads=threads,
             cuda_graphs=cuda_graphs,
+            max_pixels=max_pixels,
         )
         self.metadata: GraphMetadata = self._classifier.metadata
         self.providers = self._classifier.providers

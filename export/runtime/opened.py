@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from export.exported import classifier_of, is_bundle
 from export.runtime.classifier import Classifier
+from fedprompt.data.decode import MAX_PIXELS
 
 if TYPE_CHECKING:
     from export.runtime.open_classifier import OpenClassifier
@@ -17,6 +18,7 @@ def open_exported(
     provider: str | None = None,
     threads: int = 0,
     cuda_graphs: bool = False,
+    max_pixels: int = MAX_PIXELS,
 ) -> "Classifier | OpenClassifier":
     """Return the classifier of a file, a bundle, a page or a model of Triton's.
 
@@ -32,7 +34,15 @@ def open_exported(
     place = Path(path)
     if not is_bundle(place):
         graph = classifier_of(place)
-        return Classifier(graph, provider=provider, threads=threads, cuda_graphs=cuda_graphs)
+        return Classifier(
+            graph,
+            provider=provider,
+            threads=threads,
+            cuda_graphs=cuda_graphs,
+            max_pixels=max_pixels,
+        )
     from export.runtime.open_classifier import OpenClassifier
 
-    return OpenClassifier(place, provider=provider, threads=threads, cuda_graphs=cuda_graphs)
+    return OpenClassifier(
+        place, provider=provider, threads=threads, cuda_graphs=cuda_graphs, max_pixels=max_pixels
+    )

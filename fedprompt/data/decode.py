@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
-from fedprompt.errors import DataError
+from fedprompt.errors import ConfigError, DataError
 
 # No format that starts another program (EPS), and none whose decoder nobody needs here.
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
@@ -66,6 +66,21 @@ def decode(content: bytes, *, max_pixels: int = MAX_PIXELS) -> npt.NDArray[np.ui
         raise DataError(_explain(content, error)) from error
 
 
+def checked_pixels(most: int) -> int:
+    """Return a bound on the pixels of an image.
+
+    Raises
+    ------
+    ConfigError
+        It is below 1, or above what Pillow takes.
+    """
+    if not 1 <= most <= PILLOW_MAX_PIXELS:
+        raise ConfigError(
+            f"max_pixels = {most}; expected 1 to {PILLOW_MAX_PIXELS}, above which Pillow refuses"
+        )
+    return most
+
+
 def _check_size(image: Image.Image, max_pixels: int) -> None:
     width, height = image.size
     if width < 1 or height < 1:
@@ -73,7 +88,8 @@ def _check_size(image: Image.Image, max_pixels: int) -> None:
     if width * height > max_pixels:
         raise DataError(
             f"the image is {width} x {height} pixels, more than max_pixels = {max_pixels}; "
-            "make it smaller or raise max_pixels"
+            "make it smaller, or raise the bound: data.max_pixels of a run, --pixels of "
+            "`fedprompt predict` and `serve`"
         )
 
 

@@ -9,7 +9,7 @@ import typer
 
 from fedprompt.cli import COMMANDS, resolve
 from fedprompt.options import JsonOption, show
-from fedprompt.storage import write_atomic
+from fedprompt.storage import check_file, write_atomic
 from server.report.formats import percent, points, size
 from server.report.headline import headline
 from server.report.page import render
@@ -35,11 +35,12 @@ def report(
     It loads nothing from the network and can be mailed as it is.
     Example: fedprompt report runs/demo
     """
+    path = output or run / "report.html"
+    check_file(path)
     found = read_run(run)
     if data:
         _evaluate(run, data)
         found = read_run(run)
-    path = output or run / "report.html"
     page = render(found).encode(errors="replace")  # a folder's name may not be UTF-8
     write_atomic(path, page)
     show(_result(found, path, len(page)), _tell(found, path, len(page)), as_json=json)

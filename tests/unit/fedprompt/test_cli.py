@@ -1,3 +1,4 @@
+import errno
 import json
 import re
 import subprocess
@@ -160,3 +161,62 @@ def test_a_path_that_no_shell_has_expanded_begins_at_home(verb, monkeypatch, wri
     monkeypatch.setenv("HOME", "/home/ann")
     done = invoke("verb", "~", *written, "--many=~/y", "--many=z/~", "--text=~/t")
     assert done.output == "/home/ann /home/ann/x /home/ann/y z/~ ~/t\n"
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.ENAMETOOLONG, "File name too long", "y" * 300),
+        NotADirectoryError(20, "No", "x"),
+    ],
+)
+def test_a_path_that_the_file_system_refuses_is_one_line_and_storage(verb, error) -> None:
+    verb(failing(error))
+    done = invoke("verb", "--json")
+    assert done.exit_code == 12
+    assert json.loads(done.stdout)["exit_code"] == 12
+    assert done.stderr.count("\n") == 1
+    assert "give another path" in done.stderr
+
+
+@pytest.mark.parametrize("error", [OSError(5, "Input/output error", "x"), OSError("no number")])
+def test_other_errors_of_the_system_keep_their_traceback(verb, error) -> None:
+    verb(failing(error))
+    assert invoke("verb").exception is error
+
+
+@pytest.mark.parametrize("bad", ["y" * 300, "file/below"])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("train", "--set", "data.source=nowhere", "--output"),
+        ("simulate", "--set", "data.source=nowhere", "--output"),
+        ("eval", "--protocol", "few-shot", "--set", "data.source=nowhere", "--output"),
+        ("export", "nowhere", "--output"),
+        ("export", "nowhere", "--open-vocabulary", "--output"),
+        ("report", "nowhere", "--output"),
+    ],
+    ids=lambda arguments: arguments[0] if isinstance(arguments, tuple) else None,
+)
+def test_what_cannot_be_written_is_refused_before_anything_is_read(
+    tmp_path, monkeypatch, arguments, bad
+) -> None:
+    """Images, prompt and run are not there either: nobody has looked for them yet."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").write_text("")
+    done = invoke(*arguments, bad)
+    assert done.exit_code == 12, done.output
+    assert "nothing was done yet" in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+@pytest.mark.parametrize("key", ["data.source", "backbone.pretrained", "server.output"])
+def test_a_setting_that_no_file_system_takes_is_one_line(key) -> None:
+    for value in ("y" * 300, '"a\\u0000b"'):
+        settings = [f"--set={key}={value}", "--set=backbone.name=ViT-B-32"]
+        done = invoke("simulate", "--output", "new", *settings)
+        if key == "server.output" and value.startswith("y"):
+            continue  # --output stands in its place
+        assert done.exit_code in (2, 3, 12), done.output
+        assert done.stderr.count("\n") == 1

@@ -2,10 +2,12 @@ import errno
 import os
 import stat
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from fedprompt import storage
 from fedprompt.errors import StorageError
 from fedprompt.storage import sync_folder, write_atomic
 
@@ -127,3 +129,63 @@ def test_where_no_folder_can_be_opened_files_are_written_all_the_same(
     monkeypatch.delattr(os, "O_DIRECTORY")
     write_atomic(tmp_path / "x", b"new")
     assert listing(tmp_path) == {"x": b"new"}
+
+
+def unwritable(folder: Path) -> list[Path]:
+    """Return places that no file system writes to, whoever asks."""
+    (folder / "file").write_text("")
+    (folder / "loop").symlink_to(folder / "loop")
+    return [
+        folder / ("y" * 300),
+        folder / "new" / ("y" * 300),
+        folder / ("y" * 300) / "new",
+        folder / ("\N{SNOWMAN}" * 90),  # 270 bytes
+        folder / "a\0b",
+        folder / "file" / "below",
+        folder / "file" / "far" / "below",
+        Path("/proc/nothing/here"),
+    ]
+
+
+@pytest.mark.parametrize("number", range(8))
+@pytest.mark.parametrize(
+    "check", [storage.check_writable, storage.check_file, storage.check_folder]
+)
+def test_a_place_that_cannot_be_written_is_refused_beforehand(
+    tmp_path: Path, check: Callable[[Path], None], number: int
+) -> None:
+    place = unwritable(tmp_path)[number]
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(StorageError, match="nothing was done yet"):
+        check(place)
+    assert sorted(tmp_path.rglob("*")) == before
+    with pytest.raises(StorageError):  # what is refused beforehand is refused later
+        write_atomic(place, b"x")
+
+
+def test_a_place_that_can_be_written_is_left_as_it_was(tmp_path: Path) -> None:
+    for place in (tmp_path, tmp_path / "new", tmp_path / "a" / "b", tmp_path / ("y" * 255)):
+        storage.check_writable(place)
+    assert list(tmp_path.iterdir()) == []
+    write_atomic(tmp_path / ("y" * 255), b"x")  # also the longest name
+    write_atomic(tmp_path / ("\N{SNOWMAN}" * 85), b"x")
+    storage.check_file(tmp_path / ("y" * 255))
+
+
+def test_a_file_is_no_folder_and_a_folder_no_file(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StorageError, match="is a file, expected a folder"):
+        storage.check_folder(tmp_path / "file")
+    with pytest.raises(StorageError, match="is a folder, expected a file"):
+        storage.check_file(tmp_path)
+
+
+def test_a_folder_that_may_only_be_read_is_refused_beforehand(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(**_: Path) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", refuse)
+    with pytest.raises(StorageError, match="Read-only file system; nothing was done yet"):
+        storage.check_folder(tmp_path / "new")

@@ -94,6 +94,12 @@ def test_export_then_verify_then_predict(artefact: Path, photos: Path, tmp_path:
     assert found["results"][0]["image"] == str(picture)
     assert {p["class"] for p in found["results"][0]["predictions"]} == set(CLASSES)
 
+    with Image.open(picture) as image:
+        width, height = image.size
+    call("predict", predict_command, model, picture, "--pixels", width * height)
+    with pytest.raises(DataError, match="--pixels of `fedprompt predict`"):
+        call("predict", predict_command, model, picture, "--pixels", width * height - 1)
+
 
 def test_a_run_s_folder_will_do_and_lines_are_for_people(artefact: Path, tmp_path: Path) -> None:
     model = tmp_path / "c.onnx"

@@ -14,7 +14,7 @@ from export.runtime import Classifier
 from export.write import Written
 from fedprompt.backbone.clip import FrozenClip
 from fedprompt.data.preprocess import fit_to_input
-from fedprompt.errors import DataError, GraphError
+from fedprompt.errors import ConfigError, DataError, GraphError
 
 Vectors = npt.NDArray[np.float32]
 Images = npt.NDArray[np.uint8]
@@ -148,3 +148,14 @@ def test_warming_up_computes_the_first_and_the_largest_batch(
     counts.clear()
     classifier.warm_up(6)
     assert counts == [6, 4, 2, 1]
+
+
+def test_larger_images_are_taken_up_to_a_bound_of_ones_own(written: Written, photo: Images) -> None:
+    height, width, _ = photo.shape
+    classifier = Classifier(written.path, threads=1, max_pixels=height * width)
+    classifier.predict([png(photo)])
+    with pytest.raises(DataError, match=f"more than max_pixels = {height * width}"):
+        classifier.predict([png(np.zeros((height + 1, width, 3), np.uint8))])
+    for wrong in (0, -1, 200_000_000):
+        with pytest.raises(ConfigError, match=f"max_pixels = {wrong}; expected 1 to"):
+            Classifier(written.path, threads=1, max_pixels=wrong)
