@@ -212,7 +212,8 @@ def test_what_cannot_be_written_is_refused_before_anything_is_read(
 
 
 @pytest.mark.parametrize("key", ["data.source", "backbone.pretrained", "server.output"])
-def test_a_setting_that_no_file_system_takes_is_one_line(key) -> None:
+def test_a_setting_that_no_file_system_takes_is_one_line(key, tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
     for value in ("y" * 300, '"a\\u0000b"'):
         settings = [f"--set={key}={value}", "--set=backbone.name=ViT-B-32"]
         done = invoke("simulate", "--output", "new", *settings)
