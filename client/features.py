@@ -13,7 +13,7 @@ from client.pixels import read_pixels
 from client.rows import image_rows
 from fedprompt.backbone.clip import FrozenClip
 from fedprompt.backbone.encoded import EncodedImages
-from fedprompt.data.decode import MAX_PIXELS
+from fedprompt.data.decode import MAX_PIXELS, RULE
 from fedprompt.data.image_set import ImageSet
 from fedprompt.identity import canonical_json, sha256_bytes
 from fedprompt.prompts.build import Bank
@@ -22,9 +22,10 @@ from fedprompt.types import ImageFeatures, Pixels
 _KEPT = 1024  # images between two writes to the store
 
 
-def store_key(clip: FrozenClip, bank: Bank = "clean") -> str:
+def store_key(clip: FrozenClip, bank: Bank = "clean", white_level: int = 0) -> str:
     """Return the hash of everything but the image that a feature depends on."""
-    settings = canonical_json(clip.preprocessing.to_dict()) + key_of(bank)
+    decoding = {"rule": RULE, "white_level": white_level}
+    settings = canonical_json(clip.preprocessing.to_dict() | decoding) + key_of(bank)
     return sha256_bytes(f"{clip.fingerprint}{clip.device.type}".encode() + settings)
 
 

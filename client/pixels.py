@@ -5,7 +5,6 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from fedprompt.data.decode import decode
 from fedprompt.data.image_set import ImageSet
 from fedprompt.data.preprocess import Preprocessing, fit_to_input
 from fedprompt.types import Pixels
@@ -21,6 +20,6 @@ def read_pixels(
     DataError
         An image cannot be read, or has more than ``max_pixels``.
     """
-    contents = map(images.content, chosen)
-    fitted = [fit_to_input(decode(c, max_pixels=max_pixels), preprocessing) for c in contents]
+    decoded = (images.pixels(index, max_pixels) for index in chosen)
+    fitted = [fit_to_input(pixels, preprocessing) for pixels in decoded]
     return torch.from_numpy(np.stack(fitted))

@@ -153,7 +153,8 @@ class Site:
 
     def _encode(self, images: ImageSet, bank: Bank = "clean") -> tuple[EncodedImages, Labels]:
         batch, most = self.config.encode_batch, self.data.max_pixels
-        store = FeatureStore(store_key(self.clip, bank)) if self.config.cache else None
+        key = store_key(self.clip, bank, self.data.white_level)
+        store = FeatureStore(key) if self.config.cache else None
         first = self.prompt.first_layer
         encoded = encode(images, self.clip, store, batch, first, max_pixels=most, bank=bank)
         return encoded, torch.from_numpy(images.labels).to(self.clip.device)

@@ -52,7 +52,8 @@ class Workbench:
         """
         if not len(images):
             raise DataError("there are no images to work on; check data.source and data.test_limit")
-        store = FeatureStore(store_key(self.clip, bank)) if self.fit.cache else None
+        key = store_key(self.clip, bank, self.data.white_level)
+        store = FeatureStore(key) if self.fit.cache else None
         batch, most = self.fit.encode_batch, self.data.max_pixels
         encoded = encode(images, self.clip, store, batch, first_layer, max_pixels=most, bank=bank)
         return encoded, torch.from_numpy(images.labels).to(self.clip.device)

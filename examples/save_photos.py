@@ -9,7 +9,6 @@ from pathlib import Path
 from PIL import Image
 
 from fedprompt.data.config import DataConfig
-from fedprompt.data.decode import decode
 from fedprompt.data.load import load
 
 
@@ -20,7 +19,7 @@ def main(folder: Path) -> None:
     for label, name in enumerate(test.classes):
         index = int((test.labels == label).nonzero()[0][0])
         file = folder / f"{name.lower().replace(' ', '-').replace('/', '-')}.png"
-        Image.fromarray(decode(test.content(index))).save(file)
+        Image.fromarray(test.pixels(index)).save(file)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,6 @@ from fedprompt.backbone.config import BackboneConfig
 from fedprompt.backbone.load import load_backbone
 from fedprompt.config import Scalar, section
 from fedprompt.data.config import DataConfig
-from fedprompt.data.decode import decode
 from fedprompt.data.image_set import ImageSet, Indices
 from fedprompt.data.load import load
 from fedprompt.data.preprocess import Preprocessing, fit_to_input
@@ -125,6 +124,6 @@ def _labels(images: ImageSet, classes: Sequence[str], chosen: Indices) -> Labels
 
 
 def _fitted(images: ImageSet, chosen: Indices, data: DataConfig, pre: Preprocessing) -> Pictures:
-    contents = (images.content(int(index)) for index in chosen)
-    fitted = [fit_to_input(decode(c, max_pixels=data.max_pixels), pre) for c in contents]
+    decoded = (images.pixels(int(index), data.max_pixels) for index in chosen)
+    fitted = [fit_to_input(pixels, pre) for pixels in decoded]
     return np.stack(fitted) if fitted else no_images(pre).pictures

@@ -7,6 +7,7 @@ from pathlib import PurePath
 from typing import Any
 
 from export.probes import Probes
+from fedprompt.data.decode import MAX_WHITE
 from fedprompt.data.preprocess import Preprocessing
 from fedprompt.errors import DataError, GraphError
 from fedprompt.identity import canonical_json, sha256_bytes
@@ -42,6 +43,8 @@ class GraphMetadata:
         Of the fedprompt that wrote the file.
     parity
         Agreement with torch on real images as measured at export.
+    white_level
+        Of 16-bit grey, as the images of the tuning were decoded; 0 is the highest of the type.
     probes
         Seeded images' answers, for `fedprompt verify`.
     ladder
@@ -60,6 +63,7 @@ class GraphMetadata:
     logit_scale: float
     logit_bias: float
     version: str
+    white_level: int = 0
     parity: dict[str, Any] | None = None
     probes: Probes | None = None
     ladder: tuple[dict[str, Any], ...] = ()
@@ -89,6 +93,8 @@ class GraphMetadata:
             "probes": None if self.probes is None else self.probes.to_dict(),
             "ladder": list(self.ladder),
         }
+        if self.white_level:  # came later; files without it are decoded as before
+            values["white_level"] = self.white_level
         return {PREFIX + key: canonical_json(value).decode() for key, value in values.items()}
 
     @classmethod
@@ -155,6 +161,7 @@ _KINDS: dict[str, type | tuple[type, ...]] = {
     "logit_scale": (int, float),
     "logit_bias": (int, float),
     "version": str,
+    "white_level": int,
     "parity": (dict, type(None)),
     "probes": (dict, type(None)),
     "ladder": list,
@@ -163,6 +170,7 @@ _KINDS: dict[str, type | tuple[type, ...]] = {
 
 def _checked(kind: type[GraphMetadata], values: dict[str, Any]) -> GraphMetadata:
     values.setdefault("ladder", [])  # came later
+    values.setdefault("white_level", 0)
     for key, expected in _KINDS.items():
         if key not in values or not isinstance(values[key], expected):
             raise GraphError(f"metadata {PREFIX}{key} is missing or damaged; export again")
@@ -178,6 +186,10 @@ def _checked(kind: type[GraphMetadata], values: dict[str, Any]) -> GraphMetadata
         known["preprocessing"] = Preprocessing.from_dict(known["preprocessing"])
     except (DataError, TypeError) as error:
         raise GraphError(f"metadata {PREFIX}preprocessing: {error}; export again") from None
+    if not 0 <= known["white_level"] <= MAX_WHITE:
+        raise GraphError(
+            f"metadata {PREFIX}white_level is {known['white_level']}; expected 0 to {MAX_WHITE}"
+        )
     if not all(isinstance(rung, dict) for rung in known["ladder"]):
         raise GraphError(f"metadata {PREFIX}ladder is no list of steps; export again")
     _check_records(known["backbone"], known["parity"] or {})

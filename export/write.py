@@ -82,6 +82,7 @@ def write_classifier(
     recipe: Recipe = FP32,
     labels: Labels | None = None,
     calibration: Pictures | None = None,
+    white_level: int = 0,
     force: bool = False,
 ) -> Written:
     """Write one ONNX file that answers as torch does, or nothing.
@@ -104,6 +105,8 @@ def write_classifier(
         Of the images, int64 [images], as numbers of classes; None where they are not known.
     calibration
         Other real images, which short numbers are fitted to.
+    white_level
+        Of 16-bit grey, as the prompt's images were decoded (``data.white_level``).
     force
         Write in spite of a breach of parity, and record it.
 
@@ -143,6 +146,7 @@ def write_classifier(
         logit_scale=clip.logit_scale,
         logit_bias=clip.logit_bias,
         version=version("fedprompt"),
+        white_level=white_level,
         parity=_record(precision, parity, probes, forced=forced),
         probes=Probes(seed=SEED, logits=trial.probes),
         ladder=tuple(rung.to_dict() for rung in ladder),

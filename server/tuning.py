@@ -113,6 +113,7 @@ class Tuning:
         extra: dict[str, Any] = {
             "round": server_round,
             "seed": self.server.seed,
+            "white_level": self.data.white_level,
             "privacy": privacy,
             "aggregation": {"rule": self.server.rule, "truncation_error": truncation_error},
         }

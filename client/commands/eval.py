@@ -14,7 +14,7 @@ from client.scoring import confusion, metrics, spread_choice
 from client.workbench import Workbench, of_artefact, open_workbench
 from fedprompt.artefact import Artefact, load_artefact
 from fedprompt.config import Flat, load, of_run, section
-from fedprompt.data.decode import decode
+from fedprompt.data.decode import Rgb
 from fedprompt.errors import ConfigError, DataError
 from fedprompt.identity import canonical_json
 from fedprompt.options import ConfigOption, JsonOption, SetOption, show
@@ -141,15 +141,15 @@ def _details(bench: Workbench, logits: Logits, labels: Labels) -> dict[str, Any]
             "true": names[int(labels[index])],
             "predicted": names[int(predicted[index])],
             "probability": float(probabilities[index]),
-            "png": _thumbnail(bench.test.content(index), bench.data.max_pixels),
+            "png": _thumbnail(bench.test.pixels(index, bench.data.max_pixels)),
         }
         for index in chosen
     ]
     return {"classes": list(names), "confusion": confusion(logits, labels), "samples": samples}
 
 
-def _thumbnail(content: bytes, max_pixels: int) -> str:
-    image = Image.fromarray(decode(content, max_pixels=max_pixels))
+def _thumbnail(pixels: Rgb) -> str:
+    image = Image.fromarray(pixels)
     image.thumbnail(_THUMBNAIL)
     buffer = io.BytesIO()
     image.save(buffer, "PNG")

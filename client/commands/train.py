@@ -53,9 +53,8 @@ def train(
     images, labels = bench.encode(bench.train, prompt.first_layer, bank)
     loss = fit_run(prompt, images, labels, bench.fit, settings)
     after = _accuracy(bench, prompt)
-    artefact = to_artefact(
-        bench.clip, prompt, classes, template, round=0, seed=settings.seed, aggregation=None
-    )
+    told = {"round": 0, "seed": settings.seed, "white_level": bench.data.white_level}
+    artefact = to_artefact(bench.clip, prompt, classes, template, **told, aggregation=None)
     artefact.save(output)
     write_atomic(output / "settings.json", canonical_json(flat))
     result = {

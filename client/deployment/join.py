@@ -90,7 +90,7 @@ def encode(folder: SiteFolder) -> int:
     torch.set_num_threads(fit.threads)
     config = section(settings, "data", DataConfig)
     clip, images = shared_backbone(section(settings, "backbone", BackboneConfig)), own(config)
-    store = FeatureStore(store_key(clip))
+    store = FeatureStore(store_key(clip, white_level=config.white_level))
     todo = [
         part.subset(range(start, min(start + _AT_ONCE, len(part))))
         for part in (images.train, images.holdout)

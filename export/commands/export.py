@@ -141,6 +141,7 @@ def _classifier(path: Path, ordered: _Ordered) -> Told:
         tuple(ordered.artefact.metadata["classes"]),
         ordered.real.pictures,
         artefact_sha256=ordered.artefact.sha256,
+        white_level=int(ordered.artefact.metadata.get("white_level", 0)),
         recipe=ordered.recipe,
         labels=ordered.real.labels,
         calibration=ordered.real.calibration,

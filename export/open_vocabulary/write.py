@@ -98,6 +98,7 @@ def write_bundle(
         names,
         images,
         artefact_sha256=artefact.sha256,
+        white_level=int(artefact.metadata.get("white_level", 0)),
         recipe=recipe,
         force=force,
     )
@@ -154,6 +155,7 @@ def _manifest(folder: Path, artefact: Artefact, state: State, fixed: str) -> Man
         backbone=backbone | {"name": without_path(str(backbone.get("name", "")))},
         tokenizer_sha256=metadata["tokenizer_sha256"],
         preprocessing=metadata["preprocessing"],
+        white_level=int(metadata.get("white_level", 0)),
         files=hashes(folder, (CLASSIFIER, TEXT_ENCODER, TOKENIZER)) | {name: digest},
         versions=(first,),
         current=1,

@@ -179,7 +179,6 @@ class Classifier:
         for begin in range(0, len(images), batch_size):
             part = images[begin : begin + batch_size]
             names = [name_of(source, begin + offset) for offset, source in enumerate(part)]
-            pixels = (
-                pixels_of(s, name, self.max_pixels) for s, name in zip(part, names, strict=True)
-            )
+            most, white = self.max_pixels, self.metadata.white_level
+            pixels = (pixels_of(s, n, most, white) for s, n in zip(part, names, strict=True))
             yield names, np.stack([fit_to_input(p, self.metadata.preprocessing) for p in pixels])

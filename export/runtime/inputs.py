@@ -18,7 +18,9 @@ _MOST = 1 << 29  # bytes of a file: 64 million pixels of 16 bits, not compressed
 _PNG_MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "I;16")  # what PNG keeps without loss
 
 
-def pixels_of(source: Source, name: str, max_pixels: int = MAX_PIXELS) -> Pixels:
+def pixels_of(
+    source: Source, name: str, max_pixels: int = MAX_PIXELS, white_level: int = 0
+) -> Pixels:
     """Return uint8 [height width 3] of a path, encoded bytes, a Pillow image or an array.
 
     Raises
@@ -34,7 +36,7 @@ def pixels_of(source: Source, name: str, max_pixels: int = MAX_PIXELS) -> Pixels
             )
         return source
     try:
-        return decode(_encoded(source), max_pixels=max_pixels)
+        return decode(_encoded(source), max_pixels=max_pixels, white_level=white_level)
     except OSError as error:
         raise DataError(f"{name} could not be read: {error.strerror or error}") from None
     except DataError as error:

@@ -50,7 +50,7 @@ class Manifest:
         Of the prompt, a name of `fedprompt methods`.
     fixed
         Why no other prompt can be put in; empty where one can.
-    backbone, tokenizer_sha256, preprocessing
+    backbone, tokenizer_sha256, preprocessing, white_level
         What an artefact must be for, as the artefact itself has them.
     files
         SHA-256 of every file, by its path below the folder.
@@ -71,6 +71,7 @@ class Manifest:
     versions: tuple[Version, ...]
     current: int
     version: str
+    white_level: int = 0
 
     @property
     def served(self) -> Version:
@@ -124,9 +125,13 @@ def _check(manifest: Manifest) -> None:
     ]
     if strangers:  # a path to elsewhere would be opened
         raise ValueError(f"{strangers[0][:200]!r} is no file of a bundle")
-    numbers = [manifest.current, *(n for v in manifest.versions for n in (v.number, v.parent))]
+    numbers = [
+        manifest.current,
+        manifest.white_level,
+        *(n for v in manifest.versions for n in (v.number, v.parent)),
+    ]
     if not all(type(number) is int for number in numbers):
-        raise ValueError("a version's number is none")
+        raise ValueError("a version's number or the white level is none")
     if not isinstance(manifest.backbone["sha256"], str):
         raise ValueError("the backbone has no hash")
     for number, version in enumerate(manifest.versions, 1):

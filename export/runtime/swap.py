@@ -59,6 +59,7 @@ def _check(bundle: Bundle, artefact: Artefact) -> None:
         "backbone": (metadata["backbone"]["sha256"], manifest.backbone["sha256"]),
         "tokenizer": (metadata["tokenizer_sha256"], manifest.tokenizer_sha256),
         "preprocessing": (metadata["preprocessing"], manifest.preprocessing),
+        "white level": (metadata.get("white_level", 0), manifest.white_level),
     }
     for what, (found, expected) in pairs.items():
         if found != expected:

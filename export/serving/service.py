@@ -139,8 +139,9 @@ class Service:
 
     def _pixels(self, file: File) -> "npt.NDArray[np.uint8] | Unreadable":
         try:
-            image = decode(file.content, max_pixels=self.limits.max_pixels)
-            return fit_to_input(image, self.classifier.metadata.preprocessing)
+            metadata, most = self.classifier.metadata, self.limits.max_pixels
+            image = decode(file.content, max_pixels=most, white_level=metadata.white_level)
+            return fit_to_input(image, metadata.preprocessing)
         except DataError as error:
             return Unreadable(file.name, str(error))
 

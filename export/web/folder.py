@@ -61,6 +61,11 @@ def _facts(model: bytes, metadata: GraphMetadata) -> tuple[dict[str, Any], bytes
             f"the graph's flavour is {metadata.flavour!r}, with operators that browsers lack; "
             "export it as portable"
         )
+    if metadata.white_level:
+        raise GraphError(
+            f"the prompt was tuned with data.white_level = {metadata.white_level}, and browsers "
+            "decode 16-bit images with a white level of their own; export to another target"
+        )
     if metadata.probes is None or len(metadata.probes.logits) <= _PROBE:
         raise GraphError("the file holds no probes, by which the page checks itself; export again")
     pre = metadata.preprocessing

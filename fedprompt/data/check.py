@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from fedprompt.data.cache import cache_folder
 from fedprompt.data.classes import listed
-from fedprompt.data.decode import decode
+from fedprompt.data.decode import MAX_WHITE, decode_and_judge
 from fedprompt.data.image_set import ImageSet, Indices
 from fedprompt.errors import DataError, StorageError
 from fedprompt.storage import write_atomic
@@ -34,21 +34,26 @@ class Examined:
         SHA-256 of each image's bytes; None when it cannot be read.
     reasons
         Why an image cannot be read, by its place in the set.
+    faint
+        Places of the images that use little of their 16 bits.
     """
 
     digests: tuple[bytes | None, ...]
     reasons: dict[int, str]
+    faint: tuple[int, ...] = ()
 
 
 def examine(images: ImageSet, max_pixels: int, *, verified: bool = False) -> Examined:
     """Read every image once, and decode it unless its bytes were decoded before.
 
-    Digests of decoded images are kept in the cache, so that a restart decodes none of them again.
+    Digests of decoded images are kept in the cache, so that a restart decodes none of them again,
+    but for faint ones, which are told of at every start.
     ``verified`` bytes were compared with a pinned hash and are not decoded at all.
     """
-    ledger = cache_folder() / f"readable-{max_pixels}.sha256"
+    ledger = cache_folder() / f"readable-{max_pixels}-{images.white_level}.sha256"
     known = set() if verified else _known(ledger)
     fresh: set[bytes] = set()
+    faint: set[int] = set()
 
     def look(index: int) -> bytes | str:
         """Return the digest, or the reason why there is none."""
@@ -56,8 +61,10 @@ def examine(images: ImageSet, max_pixels: int, *, verified: bool = False) -> Exa
             content = images.content(index)
             digest = hashlib.sha256(content).digest()
             if not verified and digest not in known:
-                decode(content, max_pixels=max_pixels)
-                fresh.add(digest)
+                found = decode_and_judge(
+                    content, max_pixels=max_pixels, white_level=images.white_level
+                )
+                faint.add(index) if found.is_faint else fresh.add(digest)
         except DataError as error:
             return str(error)
         return digest
@@ -72,7 +79,8 @@ def examine(images: ImageSet, max_pixels: int, *, verified: bool = False) -> Exa
         with contextlib.suppress(StorageError):  # only the next start is slower
             write_atomic(ledger, b"".join(sorted(known | fresh)))
     digests = tuple(answer if isinstance(answer, bytes) else None for answer in found)
-    return Examined(digests, {i: text for i, text in enumerate(found) if isinstance(text, str)})
+    reasons = {i: text for i, text in enumerate(found) if isinstance(text, str)}
+    return Examined(digests, reasons, tuple(sorted(faint)))
 
 
 def seen_in(train: Sequence[bytes | None], test: Sequence[bytes | None]) -> dict[int, int]:
@@ -131,6 +139,17 @@ def note_copies(train: ImageSet, copies: Indices, notes: list[str]) -> None:
     if torn.size:
         names = [train.name(int(i)) for i in torn]
         notes.append(f"{len(torn)} copies have another label than the first: {listed(names)}")
+
+
+def note_faint(images: ImageSet, faint: Sequence[int], notes: list[str]) -> None:
+    """Note the images that use less than a sixteenth of their 16 bits."""
+    if faint:
+        white = images.white_level or MAX_WHITE
+        notes.append(
+            f"{len(faint)} images of 16 bits use less than a sixteenth of the levels up to "
+            f"{white}, their white, and are nearly black: {listed([images.name(i) for i in faint])}"
+            "; if they hold fewer bits, set data.white_level, to 4095 for 12 bits"
+        )
 
 
 def _known(ledger: Path) -> set[bytes]:

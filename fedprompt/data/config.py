@@ -5,7 +5,7 @@ from typing import Literal
 from pydantic import Field, field_validator
 
 from fedprompt.config import Place, Section
-from fedprompt.data.decode import MAX_PIXELS, PILLOW_MAX_PIXELS
+from fedprompt.data.decode import MAX_PIXELS, MAX_WHITE, PILLOW_MAX_PIXELS
 from fedprompt.data.halves import Half
 from fedprompt.data.partition import NAMES as PARTITIONERS
 
@@ -41,6 +41,8 @@ class DataConfig(Section):
     min_images: int = Field(0, ge=0)  # least images a site may get from the Dirichlet partitioner
     clients: int = Field(10, ge=1)  # sites of a simulation
     max_pixels: int = Field(MAX_PIXELS, ge=1, le=PILLOW_MAX_PIXELS)  # of one image, at most
+    # level of 16-bit grey that is white, such as 4095 for 12 bits; 0 = the highest of the type
+    white_level: int = Field(0, ge=0, le=MAX_WHITE)
     unreadable_share: float = Field(0.05, ge=0, lt=1)  # images skipped at most before refusing
     # training images whose bytes are also in the test split: dropped from training (more than 5 %
     # are refused), refused at once, or allowed

@@ -1,39 +1,75 @@
 """Read image files below one folder and never outside of it (F33)."""
 
+import functools
 import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from fedprompt.data.decode import HEIC_INSTALL, formats
+from fedprompt.data.dicom import INSTALL as DICOM_INSTALL
+from fedprompt.data.dicom import is_dicom, reads_dicom
 from fedprompt.errors import DataError
 
 MAX_FILE_BYTES = 512_000_000
-SUFFIXES = (
-    *(".bmp", ".gif", ".jfif", ".jpeg", ".jpg", ".tif", ".tiff", ".webp"),
-    *(".pbm", ".pgm", ".png", ".pnm", ".ppm"),
+_SUFFIXES = frozenset(
+    (
+        *(".bmp", ".gif", ".jfif", ".jpeg", ".jpg", ".tif", ".tiff", ".webp"),
+        *(".pbm", ".pgm", ".png", ".pnm", ".ppm"),
+    )
 )
+_OF_FORMAT = {
+    "AVIF": (".avif",),
+    "HEIF": (".heic", ".heif", ".hif"),
+    "DICOM": (".dcm", ".dicom"),
+}
+_INSTALL = {".heic": HEIC_INSTALL, ".heif": HEIC_INSTALL, ".dcm": DICOM_INSTALL}
 
 
-def readable(name: str) -> bool:
-    """Say whether a file is an image by its suffix, in any letter case."""
-    return Path(name).suffix.lower() in SUFFIXES
+def readable(path: Path) -> bool:
+    """Say whether a file is an image by its suffix, in any letter case.
+
+    DICOM files are often named by a number alone: where there is no suffix, or one of digits, the
+    file's beginning decides.
+    """
+    suffix = path.suffix.lower()
+    if suffix in suffixes():
+        return True
+    return (not suffix or suffix[1:].isdigit()) and ".dcm" in suffixes() and _begins_as_dicom(path)
+
+
+@functools.cache
+def suffixes() -> frozenset[str]:
+    """Return the suffixes of the formats that are read here."""
+    found = {*formats(), *(("DICOM",) if reads_dicom() else ())}
+    return _SUFFIXES.union(*(more for name, more in _OF_FORMAT.items() if name in found))
+
+
+def _begins_as_dicom(path: Path) -> bool:
+    try:
+        with path.open("rb") as file:
+            return path.is_file() and is_dicom(file.read(132))
+    except OSError:
+        return False
 
 
 def images_below(root: Path) -> int:
     """Return how many image files lie at any depth below a folder, hidden ones left out."""
     return sum(
-        readable(name) and not name.startswith(".")
-        for _, _, names in os.walk(root)
+        not name.startswith(".") and readable(Path(place, name))
+        for place, _, names in os.walk(root)
         for name in names
     )
 
 
-def passed_over(suffixes: Counter[str]) -> str:
+def passed_over(found: Counter[str]) -> str:
     """Return how many files of which suffixes are passed over, the most frequent first."""
-    counts = ", ".join(f"{n} {suffix or 'without'}" for suffix, n in suffixes.most_common(8))
-    more = f" and {len(suffixes) - 8} kinds more" if len(suffixes) > 8 else ""
-    return f"{suffixes.total()} files are passed over because of their suffix: {counts}{more}"
+    counts = ", ".join(f"{n} {suffix or 'without'}" for suffix, n in found.most_common(8))
+    more = f" and {len(found) - 8} kinds more" if len(found) > 8 else ""
+    cures = {f"{suffix} needs {_INSTALL[suffix]}" for suffix in sorted(found) if suffix in _INSTALL}
+    advice = "".join(f"; {cure}" for cure in sorted(cures))
+    return f"{found.total()} files are passed over because of their suffix: {counts}{more}{advice}"
 
 
 @dataclass(frozen=True, eq=False)

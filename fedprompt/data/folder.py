@@ -190,7 +190,7 @@ def _split(
     where = root / prefix
     if not folders:
         raise _no_classes(where)
-    stray = [path.name for path in where.iterdir() if path.is_file() and readable(path.name)]
+    stray = [path.name for path in where.iterdir() if path.is_file() and readable(path)]
     if stray:
         found.notes.append(
             f"{len(stray)} images lie beside the class folders of {where} and belong to none: "
@@ -228,7 +228,7 @@ def _images(folder: Path, found: _Found, label: str) -> Iterator[str]:
         for name in files:
             if name.startswith(".") or name.casefold() in _FILES_OF_THE_SYSTEM:
                 continue
-            if readable(name):
+            if readable(Path(place, name)):
                 yield str(Path(place).relative_to(folder) / name)
             else:
                 suffixes = found.other_suffixes.setdefault(label, Counter())

@@ -7,6 +7,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
+from fedprompt.data.decode import MAX_PIXELS, Rgb, decode
 from fedprompt.errors import DataError
 from fedprompt.identity import sha256_bytes
 
@@ -46,6 +47,8 @@ class ImageSet:
         int64 [images], indices into ``domain_names``; int64 [0] when the source has no domains.
     domain_names
         Who drew, took or measured the images; empty when nobody says.
+    white_level
+        Of their 16-bit grey (``data.white_level``); 0 is the highest of the type.
     """
 
     classes: tuple[str, ...]
@@ -54,6 +57,7 @@ class ImageSet:
     rows: Indices
     domains: Indices = field(default_factory=no_domains)
     domain_names: tuple[str, ...] = ()
+    white_level: int = 0
 
     def __post_init__(self) -> None:
         if self.labels.shape != self.rows.shape or self.labels.ndim != 1:
@@ -75,6 +79,11 @@ class ImageSet:
     def content(self, index: int) -> bytes:
         """Return the encoded bytes of image ``index``; DataError when they cannot be read."""
         return self.source.content(int(self.rows[index]))
+
+    def pixels(self, index: int, max_pixels: int = MAX_PIXELS) -> Rgb:
+        """Return image ``index`` decoded, uint8 [height width 3]; DataError as `decode`."""
+        content = self.content(index)
+        return decode(content, max_pixels=max_pixels, white_level=self.white_level)
 
     def name(self, index: int) -> str:
         """Return the name of image ``index`` in its source."""
@@ -101,12 +110,13 @@ def image_set(
     source: Source,
     domains: Sequence[int] | Indices = (),
     domain_names: Sequence[str] = (),
+    white_level: int = 0,
 ) -> ImageSet:
     """Return the set of all images of a source, one label each, and one domain if it has any."""
     values = np.asarray(labels, dtype=np.int64)
     rows = np.arange(len(values), dtype=np.int64)
     numbers = np.asarray(domains, dtype=np.int64)
-    return ImageSet(tuple(classes), values, source, rows, numbers, tuple(domain_names))
+    return ImageSet(tuple(classes), values, source, rows, numbers, tuple(domain_names), white_level)
 
 
 def _check_range(what: str, values: Indices, count: int) -> None:

@@ -12,6 +12,7 @@ from fedprompt.data.check import (
     examine,
     first_copies,
     note_copies,
+    note_faint,
     seen_in,
     separate,
 )
@@ -138,8 +139,8 @@ def inspect(config: DataConfig) -> Loaded:
     notes = [*splits.notes, *about]
     train, test = _take(train, test, config)
     counts = len(train), len(test)
-    train, train_digests, bad = _readable(train, config, splits.verified)
-    test, test_digests, bad_test = _readable(test, config, splits.verified)
+    train, train_digests, bad = _readable(train, config, splits.verified, notes)
+    test, test_digests, bad_test = _readable(test, config, splits.verified, notes)
     skipped = bad | bad_test
     if splits.test is None:  # a split made here spreads the bad files by chance
         _refuse_many(skipped, sum(counts), config)
@@ -184,7 +185,8 @@ def _two_sets(splits: Splits, config: DataConfig) -> tuple[ImageSet, ImageSet]:
 
     def whole(split: Split) -> ImageSet:
         labels, domains = place[split.labels], split.domains
-        return image_set(names, labels, split.source, domains, splits.domain_names)
+        white = config.white_level
+        return image_set(names, labels, split.source, domains, splits.domain_names, white)
 
     train = whole(splits.train)
     if splits.test is not None:
@@ -223,10 +225,11 @@ def _take(train: ImageSet, test: ImageSet, config: DataConfig) -> tuple[ImageSet
 
 
 def _readable(
-    images: ImageSet, config: DataConfig, verified: bool
+    images: ImageSet, config: DataConfig, verified: bool, notes: list[str]
 ) -> tuple[ImageSet, list[bytes | None], dict[str, str]]:
     """Return the images that can be read, their digests, and why the others cannot, by name."""
     found: Examined = examine(images, config.max_pixels, verified=verified)
+    note_faint(images, found.faint, notes)
     named = {images.name(index): reason for index, reason in found.reasons.items()}
     kept = [index for index in range(len(images)) if index not in found.reasons]
     return images.subset(kept), [found.digests[index] for index in kept], named

@@ -132,6 +132,7 @@ def test_backbones_and_preprocessings_are_never_mixed(clip: FrozenClip) -> None:
     assert store_key(squashed) == store_key(clip)
     squashed.preprocessing = dataclasses.replace(clip.preprocessing, resize_mode="squash")
     assert store_key(squashed) != store_key(clip)
+    assert store_key(clip, white_level=4095) != store_key(clip)
 
 
 def test_an_empty_set_has_no_features(clip: FrozenClip, store: FeatureStore) -> None:

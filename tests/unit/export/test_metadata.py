@@ -63,6 +63,9 @@ def test_other_properties_and_later_keys_are_left_alone() -> None:
         ("parity", '{"images":{"images":1,"largest":"s"}}'),
         ("ladder", "{}"),
         ("ladder", "[1]"),
+        ("white_level", "65536"),
+        ("white_level", "-1"),
+        ("white_level", "1.5"),
         ("format", "2"),
         ("format", "null"),
     ],
@@ -91,6 +94,11 @@ def test_files_of_before_the_ladder_are_fp32() -> None:
     found = GraphMetadata.from_properties(properties)
     assert (found.ladder, found.precision) == ((), "fp32")
     assert replace(METADATA, parity=None).precision == "fp32"
+
+
+def test_the_white_level_is_kept() -> None:
+    metadata = replace(METADATA, white_level=4095)
+    assert GraphMetadata.from_properties(metadata.to_properties()) == metadata
 
 
 def test_the_ladder_and_the_precision_are_kept() -> None:

@@ -11,8 +11,9 @@ from PIL import Image
 from export.constants import Constants
 from export.reference import reference_logits
 from export.runtime import Classifier
-from export.write import Written
+from export.write import Written, write_classifier
 from fedprompt.backbone.clip import FrozenClip
+from fedprompt.data.decode import decode
 from fedprompt.data.preprocess import fit_to_input
 from fedprompt.errors import ConfigError, DataError, GraphError
 
@@ -30,7 +31,7 @@ def photo() -> Images:
     return np.random.default_rng(3).integers(0, 256, (50, 40, 3), dtype=np.uint8)
 
 
-def png(pixels: Images) -> bytes:
+def png(pixels: npt.NDArray[np.generic]) -> bytes:
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, "PNG")
     return buffer.getvalue()
@@ -44,6 +45,22 @@ def test_paths_bytes_pillow_images_and_arrays_agree(
     found = classifier.predict([path, str(path), png(photo), Image.fromarray(photo), photo])
     assert [p.name for p in found[:3]] == [str(path), str(path), "image 2"]
     assert len({(p.classes, p.probabilities) for p in found}) == 1
+
+
+def test_the_edge_decodes_16_bits_with_the_white_level_of_the_training(
+    clip: FrozenClip, constants: Constants, classifier: Classifier, tmp_path: Path
+) -> None:
+    names, none = classifier.classes, np.zeros((0, 32, 32, 3), np.uint8)
+    path = tmp_path / "c.onnx"
+    write_classifier(path, clip, constants, names, none, artefact_sha256="a" * 64, white_level=4095)
+    told = Classifier(path, threads=1)
+    wide = np.random.default_rng(4).integers(0, 4096, (40, 40), dtype=np.uint16)
+    content = png(wide)
+    shown = decode(content, white_level=4095)
+    assert shown.max() == 255
+    assert told.predict([content, Image.fromarray(wide), shown]) != classifier.predict([content])
+    found = told.predict([content, Image.fromarray(wide), shown])
+    assert len({one.probabilities for one in found}) == 1
 
 
 def test_probabilities_are_torch_s_softmax(

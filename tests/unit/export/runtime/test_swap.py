@@ -91,6 +91,7 @@ def test_what_does_not_belong_is_refused(bundle: Path, clip: FrozenClip) -> None
         "method is kgcoop, the bundle's dip": changed(artefact, method="kgcoop"),
         "backbone is": changed(artefact, backbone={"sha256": "0" * 64}),
         "tokenizer is": changed(artefact, tokenizer_sha256="0" * 64),
+        "white level is 4095, the bundle's 0": changed(artefact, white_level=4095),
         "preprocessing is": changed(artefact, preprocessing={"size": 64}),
         r"shape \[1, 3, 32\], the bundle takes \[1, 4, 32\]": tuned(
             clip, seed=1, init="random", tokens=3

@@ -135,6 +135,11 @@ def test_a_graph_that_browsers_cannot_run_is_refused(written: Written, tmp_path:
     assert not (tmp_path / "page").exists()
 
 
+def test_a_white_level_that_browsers_do_not_know_is_refused(model: Model, tmp_path: Path) -> None:
+    with pytest.raises(GraphError, match=r"data\.white_level = 4095, and browsers"):
+        write_web(tmp_path / "page", model[0], replace(model[1], white_level=4095))
+
+
 def test_a_file_without_probes_is_refused(model: Model, tmp_path: Path) -> None:
     with pytest.raises(GraphError, match="holds no probes"):
         write_web(tmp_path / "page", model[0], replace(model[1], probes=None))

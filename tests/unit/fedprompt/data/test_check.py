@@ -1,12 +1,16 @@
 import hashlib
+import io
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from fedprompt.data import check
-from fedprompt.data.check import examine, first_copies, seen_in
+from fedprompt.data.check import examine, first_copies, note_faint, seen_in
+from fedprompt.data.decode import Decoded
 from fedprompt.data.image_set import ImageSet, image_set
 from fedprompt.errors import DataError, StorageError
 
@@ -52,17 +56,31 @@ def test_a_second_start_decodes_nothing(encode: Encode, monkeypatch: pytest.Monk
     first = examine(images, 1000)
     decoded: list[bytes] = []
 
-    def count(content: bytes, *, max_pixels: int) -> np.ndarray:
+    def count(content: bytes, *, max_pixels: int, white_level: int) -> Decoded:
         decoded.append(content)
         raise DataError("no image")
 
-    monkeypatch.setattr(check, "decode", count)
+    monkeypatch.setattr(check, "decode_and_judge", count)
     assert examine(images, 1000).digests == first.digests
     assert decoded == [b"junk"]
     examine(images, 10)  # another limit is another question
     assert len(decoded) == 7
     assert not examine(images, 10, verified=True).reasons
     assert len(decoded) == 7
+
+
+def test_faint_images_are_told_of_at_every_start() -> None:
+    grey = [Image.fromarray(np.full((4, 4), level, np.uint16)) for level in (4095, 60_000)]
+    files = [io.BytesIO() for _ in grey]
+    for image, file in zip(grey, files, strict=True):
+        image.save(file, "PNG")
+    images = holding(*(file.getvalue() for file in files))
+    for _ in range(2):
+        assert examine(images, 1000).faint == (0,)
+    assert examine(replace(images, white_level=4095), 1000).faint == ()
+    notes: list[str] = []
+    note_faint(images, (0,), notes)
+    assert "set data.white_level, to 4095 for 12 bits" in notes[0]
 
 
 def test_a_read_only_cache_is_no_fault(encode: Encode, monkeypatch: pytest.MonkeyPatch) -> None:

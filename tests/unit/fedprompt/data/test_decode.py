@@ -1,10 +1,13 @@
 """F27: one decode rule for training and deployment."""
 
+import contextlib
 import io
+import struct
 import subprocess
 import sys
 import threading
 import warnings
+import zlib
 from collections.abc import Callable
 
 import numpy as np
@@ -13,7 +16,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
-from fedprompt.data.decode import _TURN, FORMATS, PILLOW_MAX_PIXELS, decode
+from fedprompt.data import decode as decoding
+from fedprompt.data.decode import (
+    _TURN,
+    FORMATS,
+    PILLOW_MAX_PIXELS,
+    decode,
+    decode_and_judge,
+    formats,
+)
 from fedprompt.errors import DataError
 
 Encode = Callable[..., bytes]
@@ -112,6 +123,129 @@ def test_F27_only_the_first_frame(kind: str) -> None:
     options = {"lossless": True} if kind == "WEBP" else {}
     content = file_of(first, kind, save_all=True, append_images=[second], **options)
     assert decode(content).reshape(-1, 3).tolist() == [[255, 0, 0]] * 16
+
+
+def tiff_16(values: np.ndarray, photometric: int, sample_format: int) -> bytes:
+    """Return a little-endian TIFF of one strip of 16 bits, tags as given."""
+    pixels = values.astype("<u2" if sample_format == 1 else "<i2").tobytes()
+    height, width = values.shape
+    tags = [
+        *((256, 4, width), (257, 4, height), (258, 3, 16), (259, 3, 1), (262, 3, photometric)),
+        *(
+            (273, 4, 8),
+            (277, 3, 1),
+            (278, 4, height),
+            (279, 4, len(pixels)),
+            (339, 3, sample_format),
+        ),
+    ]
+    table = b"".join(struct.pack("<HHII", tag, kind, 1, value) for tag, kind, value in tags)
+    head = struct.pack("<2sHI", b"II", 42, 8 + len(pixels))
+    return head + pixels + struct.pack("<H", len(tags)) + table + bytes(4)
+
+
+LEVELS = np.array([[0, 1, 4095], [32768, 60_000, 65_535]])
+
+
+def test_F27_white_is_zero_is_turned_over_in_16_bits_as_in_8() -> None:
+    grey = (LEVELS + 128) // 257
+    np.testing.assert_array_equal(decode(tiff_16(LEVELS, 1, 1))[..., 0], grey)
+    np.testing.assert_array_equal(decode(tiff_16(LEVELS, 0, 1))[..., 0], 255 - grey)
+
+
+@pytest.mark.parametrize("photometric", [0, 1])
+def test_F27_signed_pixels_are_refused_as_what_they_are(photometric: int) -> None:
+    with pytest.raises(
+        DataError, match=r"signed 16-bit pixels|TIFF of a kind that Pillow does not"
+    ):
+        decode(tiff_16(LEVELS // 2, photometric, 2))
+    with pytest.raises(DataError, match="signed 16-bit pixels"):
+        decode(tiff_16(LEVELS // 2, 1, 2))
+
+
+@pytest.mark.parametrize("white", [1, 255, 1023, 4095, 16_383, 65_535])
+def test_the_white_level_becomes_255_and_all_above_it(white: int) -> None:
+    values = np.arange(65_536, dtype=np.uint16).reshape(256, 256)
+    found = decode(file_of(Image.fromarray(values), "PNG"), white_level=white)[..., 1]
+    expected = np.minimum(values.astype(float), white) * 255 / white
+    assert np.abs(found - expected).max() <= 0.5
+    assert found[values >= white].min() == 255
+    assert np.array_equal(found, decode(tiff_16(values, 1, 1), white_level=white)[..., 1])
+    assert np.array_equal(255 - found, decode(tiff_16(values, 0, 1), white_level=white)[..., 1])
+
+
+def test_the_white_level_leaves_8_bits_and_files_that_state_their_own() -> None:
+    content = file_of(Image.fromarray(NOISE), "PNG")
+    np.testing.assert_array_equal(decode(content, white_level=4095), NOISE)
+    stated = b"P5 2 1 1000 " + struct.pack(">HH", 500, 1000)
+    assert decode(stated, white_level=4095)[0, :, 0].tolist() == [128, 255]
+
+
+def test_colours_of_16_bits_have_no_white_level() -> None:
+    head = struct.pack(">IIBBBBB", 1, 1, 16, 2, 0, 0, 0)
+    row = zlib.compress(b"\0" + struct.pack(">HHH", 4095, 2000, 100))
+    content = b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        for kind, data in ((b"IHDR", head), (b"IDAT", row), (b"IEND", b""))
+    )
+    assert decode_and_judge(content, max_pixels=9).is_faint
+    with pytest.raises(DataError, match="colours of 16 bits"):
+        decode(content, white_level=4095)
+
+
+@pytest.mark.parametrize(
+    ("highest", "white", "is_faint"),
+    [(4095, 0, True), (4096, 0, False), (0, 0, False), (4095, 4095, False), (255, 4095, True)],
+)
+def test_an_image_that_uses_a_sixteenth_of_its_levels_is_faint(
+    highest: int, white: int, is_faint: bool
+) -> None:
+    content = file_of(Image.fromarray(np.full((2, 2), highest, np.uint16)), "PNG")
+    assert decode_and_judge(content, max_pixels=9, white_level=white).is_faint == is_faint
+
+
+@pytest.mark.parametrize("orientation", [1, 3, 6, 8])
+@pytest.mark.parametrize("kind", ["AVIF", "HEIF"])
+def test_phone_photos_are_read_and_turned_once(kind: str, orientation: int) -> None:
+    formats()
+    image = Image.new("RGB", (64, 48), (200, 30, 30))
+    image.paste((30, 30, 200), (0, 0, 32, 24))
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    block = exif.tobytes()
+    content = file_of(image, kind, quality=100, exif=block)
+    turn = _TURN.get(orientation)
+    expected = np.asarray(image if turn is None else image.transpose(turn)).astype(int)
+    found = decode(content).astype(int)
+    assert found.shape == expected.shape
+    assert np.abs(found - expected).mean() < 8
+    with pytest.raises(DataError, match="max_pixels = 3071"):
+        decode(content, max_pixels=64 * 48 - 1)
+
+
+@pytest.mark.parametrize("kind", ["AVIF", "HEIF"])
+def test_mutated_phone_photos_raise_data_errors_only(kind: str) -> None:
+    formats()
+    whole = file_of(Image.fromarray(NOISE).resize((32, 32)), kind)
+    random = np.random.default_rng(0)
+    for _ in range(100):
+        content = bytearray(whole)
+        for place in random.integers(0, len(content), 3):
+            content[place] = random.integers(256)
+        with contextlib.suppress(DataError):
+            decode(bytes(content), max_pixels=10_000)
+
+
+def test_what_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    formats()
+    content = file_of(Image.fromarray(NOISE).resize((32, 32)), "HEIF")
+    monkeypatch.setattr(decoding, "formats", lambda: FORMATS)
+    with pytest.raises(
+        DataError, match=r"HEIC, which needs pillow-heif: pip .*fedprompt\[images\]"
+    ):
+        decode(content)
+    with pytest.raises(DataError, match="pointer of Git LFS"):
+        decode(b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n")
 
 
 @pytest.mark.parametrize(("mode", "value"), [("F", 0.5), ("I", 70_000)])

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from fedprompt.data.config import DataConfig
 from fedprompt.data.load import inspect, load, own, share
@@ -162,6 +163,20 @@ def test_F27_more_than_a_twentieth_unreadable_is_refused(photos: Path) -> None:
     with pytest.raises(DataError, match=r"5 of 90 images cannot be read, more than the 5%.*cat/0"):
         load(config(photos))
     assert len(load(config(photos, unreadable_share=0.1))[0]) == 85
+
+
+def test_12_bits_in_files_of_16_are_noted_until_the_white_level_is_set(tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    for name in ("cat", "owl"):
+        (tmp_path / name).mkdir()
+        for number in range(5):
+            wide = random.integers(0, 4096, (8, 8), dtype=np.uint16)
+            Image.fromarray(wide).save(tmp_path / name / f"{number}.png")
+    notes = inspect(config(tmp_path, test_share=0)).notes
+    assert any("10 images of 16 bits use less than a sixteenth" in note for note in notes)
+    told = inspect(config(tmp_path, test_share=0, white_level=4095))
+    assert not told.notes
+    assert told.train.subset([1]).pixels(0).max() > 200
 
 
 def test_F28_a_leak_is_named_and_refused_dropped_or_allowed(photos: Path) -> None:
