@@ -26,6 +26,7 @@ CASES: dict[str, Flat] = {
     "dip": {},
     "dip, factors": {"server.rule": "factors"},
     "dip, shared-basis": {"server.rule": "shared-basis"},
+    "dip, fresh-basis": {"server.rule": "fresh-basis"},
     "coop": {"prompt.method": "coop"},
 }
 

@@ -6,6 +6,7 @@ anew, and the SHA-256 of each prompt must be the record's, bit for bit.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 
 from flwr.app import Message, RecordDict
@@ -15,6 +16,7 @@ from benchmarks.deployment import Deployment
 from client.deployment.policy import Policy
 from client.norm import shorten
 from client.site import Site
+from fedprompt.dense import unmoved
 from fedprompt.identity import sha256_arrays
 from fedprompt.wire import Arrays
 from server import record
@@ -71,14 +73,17 @@ class Replay:
 
     def merged(self, arrays: Arrays, server_round: int, accepted: Sequence[int]) -> Arrays:
         """Return what a round makes of ``arrays`` with the replies of some sites."""
-        current = self._rule.lift(arrays)
+        origin = unmoved(arrays, self._task.reply or arrays)
         replies = [self._reply(arrays, server_round, number) for number in accepted]
         joined = [Joined(n, n, len(self._sites[n].train_labels)) for n in accepted]
         asked = {site.node: self._receipts.ask(site, server_round) for site in joined}
         bounds = Bounds(self._config.clip_factor, self._config.clip_norm)
-        moved = partial(self._rule.moved, arrays, dtype=self._config.dtype)
-        updates, _ = judge(replies, asked, current, moved, bounds)
-        weighed = weigh(updates, self._config)
+        moved = partial(self._rule.moved, origin, dtype=self._config.dtype)
+        updates, _ = judge(replies, asked, self._rule.lift(origin), moved, bounds)
+        weighed = [
+            replace(update, update=self._rule.place(arrays, update.update, server_round))
+            for update in weigh(updates, self._config)
+        ]
         messages = {n: Message(RecordDict(), n, "train") for n in accepted}
         return merge(
             self._strategy, self._rule, arrays, weighed, messages, server_round, self._config.dtype
@@ -91,7 +96,8 @@ class Replay:
             start, seed=config.seed, server_round=server_round, rounds=config.rounds, mu=0.0
         )
         frozen = site.prompt.frozen_arrays()
-        trained = shorten(trained, start, frozen, self._norms[number], config.dtype)
+        given = unmoved(start, trained)
+        trained = shorten(trained, given, frozen, self._norms[number], config.dtype)
         stamp = self._receipts.of(_joined(site), server_round)
         travelled = as_travelled(trained, config.dtype)
         return Reply(number, None, travelled, len(site.train_labels), stamp, loss)

@@ -16,6 +16,7 @@ from client.norm import shorten
 from client.secure_aggregation import secured
 from client.site import Site, deployed, simulated
 from fedprompt.config import Scalar
+from fedprompt.dense import unmoved
 from fedprompt.errors import ConfigError
 from fedprompt.identity import sha256_file
 from fedprompt.wire import (
@@ -74,7 +75,7 @@ def train(message: Message, context: Context) -> Message:
         mu=_number(config, "mu"),
         run=str(config["run"]),
     )
-    start = {name: start[name] for name in arrays}
+    start = unmoved(start, arrays)
     arrays = shorten(arrays, start, site.prompt.frozen_arrays(), _largest_norm(context), dtype)
     examples = len(site.train_labels) if arrays else 0  # what keeps its prompt to itself abstains
     content = trained(arrays, dtype, examples, loss, _receipt(site, config))

@@ -1,13 +1,16 @@
 """Tune a prompt on one machine's images from the run's first epoch to its last."""
 
+from collections.abc import Callable
+
 from client.config import FitConfig
-from client.fit import fit
+from client.fit import Span, fit
 from fedprompt.backbone.encoded import EncodedImages
 from fedprompt.dense import products
 from fedprompt.factors import nearest
 from fedprompt.prompts.averaging import PromptAverage
 from fedprompt.prompts.build import Prompt, is_averaged
 from fedprompt.prompts.config import PromptConfig
+from fedprompt.prompts.forms import FreshBasis, begin_turn, forms_of
 from fedprompt.types import Labels
 
 
@@ -17,7 +20,8 @@ def fit_run(
     """Tune ``prompt`` in place and return the mean cross-entropy, nats.
 
     Where the method asks for it (PromptSRC) the prompt ends as the average of its epochs; factors
-    are averaged as products, and brought back to their rank.
+    are averaged as products, and brought back to their rank. With a fresh basis each epoch is a
+    turn, as each round of a federation is, and its optimiser starts anew.
 
     Parameters
     ----------
@@ -31,14 +35,35 @@ def fit_run(
     PromptError, BackboneError
         As `fit` does.
     """
-    if not is_averaged(tuned.method):
-        return fit(prompt, images, labels, config, tuned.seed)
-    average = PromptAverage(config.epochs, products)
+    average = PromptAverage(config.epochs, products) if is_averaged(tuned.method) else None
 
     def take(epoch: int) -> None:
-        average.take(epoch, prompt.arrays())
+        if average:
+            average.take(epoch, prompt.arrays())
 
-    loss = fit(prompt, images, labels, config, tuned.seed, after_epoch=take)
-    arrays, _ = nearest(average.total, prompt.arrays())
-    prompt.load_arrays(arrays)
+    if any(isinstance(form, FreshBasis) for form in forms_of(prompt)):
+        loss = _fit_turns(prompt, images, labels, config, tuned.seed, take)
+    else:
+        loss = fit(prompt, images, labels, config, tuned.seed, after_epoch=take)
+    if average:
+        arrays, _ = nearest(average.total, prompt.arrays())
+        prompt.load_arrays(arrays)
     return loss
+
+
+def _fit_turns(
+    prompt: Prompt,
+    images: EncodedImages,
+    labels: Labels,
+    config: FitConfig,
+    seed: int,
+    after_epoch: Callable[[int], None],
+) -> float:
+    """Tune for one epoch after the other, each on a basis of its own; return the mean loss."""
+    once, total = config.model_copy(update={"epochs": 1}), 0.0
+    for epoch in range(config.epochs):
+        begin_turn(prompt, epoch)
+        span = Span(start=epoch / config.epochs, end=(epoch + 1) / config.epochs)
+        total += fit(prompt, images, labels, once, seed + epoch, span=span)
+        after_epoch(epoch + 1)
+    return total / config.epochs

@@ -18,7 +18,7 @@ from flwr.common.secure_aggregation.secaggplus_constants import (
 )
 from flwr.compat.common.recorddict_compat import fitres_to_recorddict
 
-from fedprompt.dense import products
+from fedprompt.dense import products, unmoved
 from fedprompt.errors import ConfigError
 from fedprompt.factors import given_to
 from fedprompt.secure_sum import MODULUS, agreed_clip, flatten, levels, shorten
@@ -91,7 +91,7 @@ def to_fit_result(sent: RecordDict, reply: RecordDict, clip: float, steps: int) 
         Of the quantiser, as agreed in the setup stage.
     """
     current, trained = (_unpack(content) for content in (sent, reply))
-    before = products(given_to(current, trained, _dtype(sent)))
+    before = products(given_to(unmoved(current, trained), trained, _dtype(sent)))
     after = products(trained)
     metrics = reply.metric_records[METRICS]
     weight = int(bool(metrics["num-examples"]))

@@ -25,6 +25,7 @@ from fedprompt.config import Scalar, section
 from fedprompt.data.config import DataConfig
 from fedprompt.data.image_set import ImageSet
 from fedprompt.data.load import Images, own, share
+from fedprompt.dense import unmoved
 from fedprompt.errors import ConfigError
 from fedprompt.factors import shrink
 from fedprompt.identity import canonical_json, sha256_bytes
@@ -33,6 +34,7 @@ from fedprompt.prompts.build import Bank, Prompt, bank_of, build_prompt
 from fedprompt.prompts.config import PromptConfig
 from fedprompt.prompts.domain_names import METHOD as ADAPT
 from fedprompt.prompts.domain_names import of_site
+from fedprompt.prompts.forms import begin_turn
 from fedprompt.prompts.method import Arrays
 from fedprompt.types import Labels
 from fedprompt.wire import identity_digest
@@ -77,7 +79,7 @@ class Site:
                 f"fit.rank = {self.config.rank} under server.rule = {rule}: sites of unequal rank "
                 "meet under product only; set fit.rank = 0 or server.rule = product"
             )
-        self.shared_basis = rule == "shared-basis"
+        self._rule = rule
         with _loading:
             self.clip = shared_backbone(section(settings, "backbone", BackboneConfig))
             images = load_images(self.data)
@@ -100,19 +102,21 @@ class Site:
     ) -> tuple[Arrays, float]:
         """Tune the prompt from ``arrays`` and return what may leave of it, and the mean loss.
 
-        A site without images returns the arrays as they came: it abstains. Under ``prompt.personal
-        = local`` nothing may leave. A prompt of this site's own goes on from where the rounds of
-        ``run`` before this one left it.
+        A site without images abstains: it returns what it would had it learned nothing. Under
+        ``prompt.personal = local`` nothing may leave. A prompt of this site's own goes on from
+        where the rounds of ``run`` before this one left it.
         """
         if not len(self.train_labels):
-            return arrays, 0.0
+            return unmoved(arrays, self.prompt.leaving()), 0.0
         arrays = shrink(arrays, self.config.rank)
         ranks = [array.shape[1] for name, array in arrays.items() if name.endswith(".A")]
         shared = self._of_rank(max(ranks)) if ranks else self.prompt
         shared.load_arrays(arrays)
         span = Span(start=(server_round - 1) / rounds, end=server_round / rounds)
+        prompt = self._personal.around(shared, run, server_round - 1)
+        begin_turn(prompt, server_round - 1)
         loss = fit(
-            self._personal.around(shared, run, server_round - 1),
+            prompt,
             self.train_images,
             self.train_labels,
             self.config,
@@ -172,7 +176,8 @@ class Site:
             self.clip,
             self.classes,
             self.data.template,
-            shared_basis=self.shared_basis,
+            shared_basis=self._rule == "shared-basis",
+            fresh_basis=self._rule == "fresh-basis",
             any_start=True,  # the server sends its own
         )
 

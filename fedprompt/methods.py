@@ -61,14 +61,22 @@ def listed(method: str, flat: Flat, clip: FrozenClip, classes: tuple[str, ...]) 
     own: Flat = {"prompt.method": method, "prompt.public": ""}  # no image changes a count
     config = section(_with_domains(flat) | own, "prompt", PromptConfig)
     template = section(flat, "data", DataConfig).template
-    basis = flat.get("server.rule") == "shared-basis"
+    rule = flat.get("server.rule")
     try:
-        prompt = build_prompt(config, clip, classes, template, shared_basis=basis, any_start=True)
+        prompt = build_prompt(
+            config,
+            clip,
+            classes,
+            template,
+            shared_basis=rule == "shared-basis",
+            fresh_basis=rule == "fresh-basis",
+            any_start=True,
+        )
     except (BackboneError, PromptError) as error:
         form = config.form or (recipe.form if recipe else "")
         return Listed(method, "", form, source, None, None, str(error))
     about = prompt.describe()
-    trained = sum(tensor.numel() for tensor in prompt.parameters())
+    trained = sum(tensor.numel() for tensor in prompt.parameters() if tensor.requires_grad)
     sent = sum(array.size for array in prompt.leaving().values())
     return Listed(method, about["host"], about["form"], source, trained, sent)
 

@@ -64,47 +64,50 @@ def attempt(
     quarantine, ``without``, may not.
     """
     f, c = federation, federation.config
-    lifted = f.rule.lift(arrays)
     sites = sample(f, f"{c.seed}:{server_round}:{number}", without)
     if not sites:  # a strategy would wait for nodes without end
         return Attempt([], [], [], Traffic(0, 0), None, "no site is left to ask")
     instruction = Instruction(f.task.run, server_round, c.seed, len(sites))
     wire = f.domains.records(arrays, sites, c.dtype)
-    contents = plan(f.strategy, f.grid, lifted, wire, instruction)
+    contents = plan(f.strategy, f.grid, f.rule.lift(arrays), wire, instruction)
     if c.secure_aggregation:
         return in_secret(f, arrays, sites, contents, server_round, on_reply)
     answers, traffic = exchange(f.grid, contents, "train", c.deadline, on_reply)
     by_node = {site.node: site for site in sites}
-    replies = [_read(f, answer, arrays, by_node[answer.node]) for answer in answers]
+    unmoved = f.unmoved(arrays)
+    origin = f.rule.lift(unmoved)
+    replies = [_read(f, answer, unmoved, by_node[answer.node]) for answer in answers]
     # under privacy one site's norm must not decide what becomes of another's update
     bounds = Bounds(0.0 if f.mechanism else c.clip_factor, c.clip_norm)
     asked = f.asked(sites, server_round)
-    moved = partial(f.rule.moved, arrays, dtype=c.dtype)
-    accepted, verdicts = judge(replies, asked, lifted, moved, bounds)
+    moved = partial(f.rule.moved, unmoved, dtype=c.dtype)
+    accepted, verdicts = judge(replies, asked, origin, moved, bounds)
     updates = weigh(accepted, c)
     passed = sum(verdict.accepted for verdict in verdicts)
     if shortfall := below_quorum(c, len(sites), passed, len(updates)):
         return Attempt(sites, verdicts, updates, traffic, None, shortfall)
     if f.mechanism:  # no site is measured: the record would tell what the noise hides
         changes = [update.update for update in updates]
-        mean = f.mechanism.release(changes, lifted, server_round, len(sites))
+        mean = f.mechanism.release(changes, origin, server_round, len(sites))
+        mean = f.rule.place(arrays, mean, server_round)
         merged = merge_mean(f.strategy, f.rule, arrays, mean, server_round, c.dtype)
         return Attempt(sites, verdicts, updates, traffic, merged)
     messages = {answer.node: answer.message for answer in answers}
+    updates = [replace(u, update=f.rule.place(arrays, u.update, server_round)) for u in updates]
     pooled = f.domains.pooled(updates, sites)
     merged = merge(f.strategy, f.rule, arrays, pooled, messages, server_round, c.dtype)
-    measures = measure(updates, lifted, f.rule.lift(merged.arrays))
+    measures = measure(updates, f.rule.lift(arrays), f.rule.lift(merged.arrays))
     arrived = {asked[reply.node].site: reply.digest for reply in replies if reply.digest}
     return Attempt(sites, verdicts, updates, traffic, merged, "", measures, arrived)
 
 
-def _read(federation: Federation, answer: Answer, arrays: Arrays, site: Site) -> Reply:
+def _read(federation: Federation, answer: Answer, unmoved: Arrays, site: Site) -> Reply:
     """Unpack a site's reply; arrays that are not its own to send are as they were."""
     f = federation
-    own = f.domains.returned(arrays, site)
+    own = f.domains.returned(unmoved, site)
     with outcome.blaming(site.partition):
         reply = read_train(answer, own, f.config.dtype, f.rule.mixed_ranks)
-    return reply if reply.arrays is None else replace(reply, arrays={**arrays, **reply.arrays})
+    return reply if reply.arrays is None else replace(reply, arrays={**unmoved, **reply.arrays})
 
 
 def in_secret(
@@ -117,18 +120,19 @@ def in_secret(
 ) -> Attempt:
     """Merge the sites' mean without seeing an update, if enough masked ones came."""
     f, c = federation, federation.config
-    lifted = f.rule.lift(arrays)
+    origin = f.rule.lift(f.unmoved(arrays))
     clip = f.mechanism.config.clip_norm if f.mechanism else c.clip_norm
     needed = max(1, math.ceil(c.quorum * len(sites)))
-    expected = Expected(f.asked(sites, server_round), flatten(lifted).size)
+    expected = Expected(f.asked(sites, server_round), flatten(origin).size)
     protocol = Protocol(f.grid, contents, expected, needed, c.deadline, on_reply)
-    found = secure_mean(protocol, lifted, clip)
+    found = secure_mean(protocol, origin, clip)
     if found.change is None:
         return Attempt(sites, found.verdicts, [], found.traffic, None, found.shortfall)
     share = found.weight / len(sites) if f.mechanism else 1.0  # as if the others had not moved
-    mean = {name: lifted[name] + share * found.change[name] for name in lifted}
+    mean = {name: origin[name] + share * found.change[name] for name in origin}
     if f.mechanism:
         mean = f.mechanism.hide(mean, server_round, len(sites))
+    mean = f.rule.place(arrays, mean, server_round)
     merged = merge_mean(f.strategy, f.rule, arrays, mean, server_round, c.dtype)
     return Attempt(sites, found.verdicts, [], found.traffic, merged)
 
@@ -173,6 +177,7 @@ def line(found: Attempt, merged: Projection) -> dict[str, Any]:
         "loss": found.loss,
         "outliers": {str(site): asdict(found.measures[site]) for site in sorted(found.measures)},
         "truncation_error": merged.truncation_error,
+        "truncation_of_change": merged.truncation_of_change,
         "bytes_up": found.traffic.up,
         "bytes_down": found.traffic.down,
     }

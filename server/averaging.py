@@ -58,7 +58,8 @@ class RoundAverage:
             return merged
         found = self._rule.project(self._average.total, merged.arrays)
         lost = merged.truncation_error + found.truncation_error
-        return Projection(as_travelled(found.arrays, self._config.dtype), lost)
+        travelling = as_travelled(found.arrays, self._config.dtype)
+        return Projection(travelling, lost, merged.truncation_of_change)
 
     def state(self) -> dict[str, npt.NDArray[Any]]:
         """Return the sum's arrays, named so that ``restore`` finds them again."""

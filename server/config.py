@@ -15,7 +15,7 @@ class ServerConfig(Section):
         "fedavg", "fedprox", "fedadam", "fedyogi", "fedavgm",
         "fedmedian", "fedtrimmedavg", "krum", "multikrum", "bulyan",
     ] = "fedavg"  # fmt: skip
-    rule: Literal["product", "shared-basis", "factors"] = "product"
+    rule: Literal["product", "shared-basis", "fresh-basis", "factors"] = "product"
     dtype: Literal["float32", "float16"] = "float32"  # of the arrays on the wire, both ways
     seed: int = Field(0, ge=0, lt=2**32)  # of sampling and, through the messages, of local training
     output: Place = "runs/latest"  # folder of checkpoints, rounds.jsonl and the artefact

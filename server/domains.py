@@ -128,6 +128,11 @@ def check(prompt: PromptConfig, server: ServerConfig, privacy: PrivacyConfig) ->
             f"{alone}, too few to tell who is hostile",
         ),
         (
+            server.rule == "fresh-basis",
+            "server.rule = fresh-basis",
+            "what the other domains' sites get is no update of a round",
+        ),
+        (
             prompt.personal != "global",
             f"prompt.personal = {prompt.personal}",
             "the domains' prompts are personal already",

@@ -1,7 +1,7 @@
 """What the rounds of one run share: the grid, the task, the settings and the sites that joined."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -9,6 +9,7 @@ from typing import Any
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 
+from fedprompt.dense import unmoved
 from fedprompt.wire import Arrays
 from server.admission import Site
 from server.config import ServerConfig
@@ -33,6 +34,7 @@ class Task:
     asks_start: bool = False  # the sites' centres, not ``arrays``, are what the prompt starts from
     domains: Sequence[str] = ()  # whose prompts are kept apart (ADAPT)
     averaged: bool = False  # the run ends in an average of its rounds' prompts
+    reply: Arrays = field(default_factory=dict)  # names and shapes a site returns; {} = as arrays
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,10 @@ class Federation:
     receipts: Receipts
     domains: Domains
     mechanism: Mechanism | None = None  # of differential privacy
+
+    def unmoved(self, arrays: Arrays) -> Arrays:
+        """Return what a site that learned nothing returns."""
+        return unmoved(arrays, self.task.reply or arrays)
 
     def asked(self, sites: Iterable[Site], server_round: int) -> dict[int, Asked]:
         """Return what each site's reply must carry, by node."""

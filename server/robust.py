@@ -110,7 +110,8 @@ def check(config: ServerConfig) -> None:
     if config.rule == "factors":
         raise ConfigError(
             f"server.strategy = {name} under server.rule = factors would judge A and B apart, and "
-            "equal prompts have many factors; set server.rule = product or shared-basis"
+            "equal prompts have many factors; set server.rule = product, shared-basis or "
+            "fresh-basis"
         )
 
 

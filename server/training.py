@@ -1,5 +1,6 @@
 """Plan a round with a strategy, and merge what the gate let through."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -8,6 +9,7 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 
+from fedprompt.dense import products
 from fedprompt.errors import PromptError
 from fedprompt.wire import ARRAYS, CONFIG, Arrays, nonce
 from server import strategies
@@ -17,6 +19,7 @@ from server.replies import to_numpy_record, to_strategy
 from server.rules import Dense, Projection, Rule
 from server.verdict import Accepted
 
+_ROUNDING = 1e-9  # a change that is shorter is none
 _NOT_SENT = ("server-round", "proximal-mu")  # Flower's names for what is sent as round and mu
 
 
@@ -83,7 +86,15 @@ def merge(
     merged = _step(strategy, rule, arrays, replies, server_round, dtype)
     weights = [update.weight for update in updates]
     lost = rule.merge_error([u.update for u in updates], weights)
-    return Projection(merged.arrays, merged.truncation_error + lost)
+    if not lost:
+        return merged
+    share = np.asarray(weights, np.float64) / np.sum(weights)
+    exact = [products(update.update) for update in updates]
+    mean = {n: np.tensordot(share, [update[n] for update in exact], 1) for n in exact[0]}
+    longer = _relative(mean, _difference(mean, products(arrays)))
+    return Projection(
+        merged.arrays, merged.truncation_error + lost, merged.truncation_of_change + lost * longer
+    )
 
 
 def merge_mean(
@@ -116,7 +127,20 @@ def _step(
         for name, array in averaged.items()
     }
     projection = rule.project(dense, arrays)
-    return Projection(as_travelled(projection.arrays, dtype), projection.truncation_error)
+    lost = _difference(dense, rule.lift(projection.arrays)) if projection.truncation_error else {}
+    of_change = _relative(lost, _difference(dense, rule.lift(arrays)))
+    travelling = as_travelled(projection.arrays, dtype)
+    return Projection(travelling, projection.truncation_error, of_change)
+
+
+def _difference(one: Dense, other: Dense) -> Dense:
+    return {name: one[name] - other[name] for name in one}
+
+
+def _relative(part: Dense, whole: Dense) -> float:
+    """Return the Frobenius norm of one over the other's; 0 where that is rounding."""
+    lengths = [math.hypot(*(float(np.linalg.norm(a)) for a in x.values())) for x in (part, whole)]
+    return lengths[0] / lengths[1] if _ROUNDING < lengths[1] < math.inf else 0.0
 
 
 def as_travelled(arrays: Arrays, dtype: str) -> Arrays:

@@ -21,8 +21,10 @@ from fedprompt.identity_card import identity_card
 from fedprompt.prompts.artefacts import to_artefact
 from fedprompt.prompts.build import build_prompt, is_averaged
 from fedprompt.prompts.config import PromptConfig
+from fedprompt.prompts.density import change_rank
 from fedprompt.prompts.domain_names import METHOD as ADAPT
 from fedprompt.prompts.domain_names import domain_names, of_data
+from fedprompt.prompts.forms import forms_of
 from fedprompt.wire import Arrays
 from server import domains, start
 from server.config import ServerConfig
@@ -70,8 +72,10 @@ class Tuning:
             self.classes,
             self.data.template,
             shared_basis=self.server.rule == "shared-basis",
+            fresh_basis=self.server.rule == "fresh-basis",
             any_start=self.asks_start,  # the sites' centres overwrite it
         )
+        self._starts = [form.fold() for form in forms_of(self.prompt)]
         if not self.prompt.arrays():
             raise ConfigError("this prompt.method trains nothing; choose dip or coop")
 
@@ -88,7 +92,16 @@ class Tuning:
         run = sha256_bytes(canonical_json([fixed, identity, sha256_arrays(arrays)]))
         config = section(self.settings, "prompt", PromptConfig)
         averaged = is_averaged(config.method) and config.personal != "local"
-        return Task(arrays, identity, self.describe, run, self.asks_start, self.domains, averaged)
+        return Task(
+            arrays,
+            identity,
+            self.describe,
+            run,
+            self.asks_start,
+            self.domains,
+            averaged,
+            self.prompt.leaving() if self.server.rule == "fresh-basis" else {},
+        )
 
     def mechanism(self, task: Task) -> Mechanism | None:
         """Return what makes the merged prompts private; None if nothing is asked to."""
@@ -97,9 +110,15 @@ class Tuning:
         return Mechanism(self.privacy, self.server, task.run)
 
     def describe(self, arrays: Arrays) -> dict[str, float]:
-        """Return what the record says of a prompt: its information density."""
+        """Return what the record says of a prompt: information density, and rank of its change.
+
+        The rank is the largest of P - P0 over all matrices; where the sites give the start, none.
+        """
         self.prompt.load_arrays(arrays)
-        return {"information_density": self.prompt.information_density()}
+        found = {"information_density": self.prompt.information_density()}
+        if not self.asks_start:
+            found["change_rank"] = change_rank(forms_of(self.prompt), self._starts)
+        return found
 
     def artefact(
         self,

@@ -47,7 +47,8 @@ def train(
             "train` has one prompt; leave it out, or use `fedprompt simulate`"
         )
     classes, template = bench.train.classes, bench.data.template
-    prompt = build_prompt(settings, bench.clip, classes, template)
+    fresh = flat.get("server.rule") == "fresh-basis"  # a federation of one: epochs are its rounds
+    prompt = build_prompt(settings, bench.clip, classes, template, fresh_basis=fresh)
     before = _accuracy(bench, Template(bench.clip, classes, template))
     bank = bank_of(settings.method)
     images, labels = bench.encode(bench.train, prompt.first_layer, bank)

@@ -92,8 +92,15 @@ def local_accuracy(line: Line) -> float:
 
 def _fitted(bench: Workbench, settings: Flat, train: ImageSet) -> Artefact | None:
     config, template = section(settings, "prompt", PromptConfig), bench.data.template
-    basis = settings["server.rule"] == "shared-basis"
-    prompt = build_prompt(config, bench.clip, train.classes, template, shared_basis=basis)
+    rule = settings["server.rule"]
+    prompt = build_prompt(
+        config,
+        bench.clip,
+        train.classes,
+        template,
+        shared_basis=rule == "shared-basis",
+        fresh_basis=rule == "fresh-basis",
+    )
     if not prompt.arrays():
         return None
     images, labels = bench.encode(train, prompt.first_layer, bank_of(config.method))

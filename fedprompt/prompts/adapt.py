@@ -135,7 +135,7 @@ class Adapt(PromptedClip):
         All domains' prompts are of one shape, so that this is also what a site sends in numbers.
         """
         own = (None, self.host.own or 0)
-        return {name: array for name, array in self.arrays().items() if domain_of(name) in own}
+        return {name: array for name, array in super().leaving().items() if domain_of(name) in own}
 
     def _domain_vectors(self, generator: torch.Generator | None) -> DomainVectors:
         """Return class vectors of each domain; those that are not tuned here are computed once."""

@@ -94,6 +94,7 @@ def build_prompt(
     template: str,
     *,
     shared_basis: bool = False,
+    fresh_basis: bool = False,
     speedups: Speedups | None = None,
     any_start: bool = False,
 ) -> Prompt:
@@ -110,7 +111,9 @@ def build_prompt(
     template
         Text with ``{}`` once; text prompts start at the words before it.
     shared_basis
-        Freeze every A at its seeded start; only B is trained and sent.
+        Freeze every A at its start; only B is trained and sent.
+    fresh_basis
+        Take another frozen A at each turn, and add up what the turns learn.
     speedups
         Of the text tower; all by default.
     any_start
@@ -130,7 +133,11 @@ def build_prompt(
     _check_placed(config, recipe)
     generator = torch.Generator().manual_seed(config.seed)
     form = form_maker(
-        config.form or recipe.form, config.rank, config.dropout, generator, freeze_a=shared_basis
+        config.form or recipe.form,
+        config.rank,
+        config.dropout,
+        freeze_a=shared_basis,
+        fresh=fresh_basis,
     )
     material = Material(
         clip=clip,

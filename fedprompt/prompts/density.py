@@ -1,6 +1,6 @@
 """Information density: how much of a prompt lies in its first singular directions."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 from jaxtyping import Float
@@ -9,6 +9,8 @@ from torch import Tensor
 from fedprompt.prompts.config import PromptConfig
 from fedprompt.prompts.forms import Form
 from fedprompt.types import Context
+
+_LEAST = 1e-4  # of the first singular value; a difference of float32 matrices is never exact
 
 
 def information_density(prompt: Context, k: int, *, squared: bool = False) -> Float[Tensor, ""]:
@@ -46,6 +48,15 @@ def density_penalty(matrices: Sequence[Form], config: PromptConfig) -> Float[Ten
 def mean_density(matrices: Sequence[Form], config: PromptConfig) -> float:
     """Return the mean ID_k of the folded matrices."""
     return float(torch.stack([_density(form.fold(), config) for form in matrices]).mean())
+
+
+@torch.no_grad()
+def change_rank(matrices: Iterable[Form], starts: Iterable[Context]) -> int:
+    """Return the largest rank of P - P0, of singular values above 1e-4 of the first."""
+    changes = [form.fold() - start for form, start in zip(matrices, starts, strict=True)]
+    return max(
+        (int(torch.linalg.matrix_rank(change, rtol=_LEAST)) for change in changes), default=0
+    )
 
 
 def _density(prompt: Context, config: PromptConfig) -> Float[Tensor, ""]:

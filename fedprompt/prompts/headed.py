@@ -19,6 +19,7 @@ from fedprompt.prompts.method import (
     load_module_buffers,
     module_arrays,
     module_buffers,
+    module_leaving,
 )
 from fedprompt.types import Labels, Logits
 
@@ -75,8 +76,8 @@ class HeadedClip(nn.Module):
         return module_arrays(self.head)
 
     def leaving(self) -> Arrays:
-        """Return what a site sends of them: all."""
-        return self.arrays()
+        """Return what a site sends: all of them, or of a fresh basis the update alone."""
+        return module_leaving(self.head)
 
     def load_arrays(self, arrays: Arrays) -> None:
         """Take what travelled."""

@@ -14,6 +14,7 @@ from fedprompt.backbone.encoded import Encoded, EncodedImages
 from fedprompt.backbone.prompts import ImagePrompts
 from fedprompt.errors import PromptError
 from fedprompt.prompts.attention import FeatureAttention
+from fedprompt.prompts.forms import FreshBasis
 from fedprompt.types import DomainVectors, ImageFeatures, Labels, Logits, TextFeatures
 
 Arrays = dict[str, npt.NDArray[np.float32]]
@@ -76,7 +77,10 @@ class PromptMethod(Protocol):
         """Return what travels: named float32 arrays."""
 
     def leaving(self) -> Arrays:
-        """Return what a site sends of them: all, unless some are of other sites' domains."""
+        """Return what a site sends: all of them, unless some are of other sites' domains.
+
+        Of a matrix under rule ``fresh-basis`` it is the round's update B [rank width] alone.
+        """
 
     def load_arrays(self, arrays: Arrays) -> None:
         """Take what travelled; PromptError when names or shapes differ."""
@@ -125,19 +129,29 @@ def cross_entropy(logits: Logits, labels: Labels) -> Tensor:
 
 
 def module_arrays(module: nn.Module) -> Arrays:
-    """Return a module's trained tensors as float32 arrays, by name."""
-    return {name: _array(parameter) for name, parameter in _trained(module).items()}
+    """Return what a module's prompts are, as float32 arrays by name: all but frozen starts."""
+    folded = {name: part.fold() for name, part in _fresh(module).items()}
+    return {name: _array(folded.get(name, tensor)) for name, tensor in _held(module).items()}
 
 
 def load_module_arrays(module: nn.Module, arrays: Arrays) -> None:
-    """Copy arrays into a module's trained tensors.
+    """Copy arrays into a module's prompts; a basis' update starts at zero again.
 
     Raises
     ------
     PromptError
         A name is missing or unknown, or a shape differs; nothing is changed then.
     """
-    _copy(_trained(module), arrays)
+    _copy(_held(module), arrays)
+    with torch.no_grad():
+        for part in _fresh(module).values():
+            part.B.zero_()
+
+
+def module_leaving(module: nn.Module) -> Arrays:
+    """Return a module's trained tensors as float32 arrays: all, and of a fresh basis B alone."""
+    trained = {n: tensor for n, tensor in _named(module).items() if tensor.requires_grad}
+    return {name: _array(tensor) for name, tensor in trained.items()}
 
 
 def module_buffers(module: nn.Module) -> Arrays:
@@ -150,8 +164,19 @@ def load_module_buffers(module: nn.Module, arrays: Arrays) -> None:
     _copy(dict(module.named_buffers()), arrays)
 
 
-def _trained(module: nn.Module) -> dict[str, Tensor]:
+def _named(module: nn.Module) -> dict[str, Tensor]:
     return {name.removesuffix(".matrix"): tensor for name, tensor in module.named_parameters()}
+
+
+def _fresh(module: nn.Module) -> dict[str, FreshBasis]:
+    parts = module.named_modules()
+    return {name: part for name, part in parts if isinstance(part, FreshBasis)}
+
+
+def _held(module: nn.Module) -> dict[str, Tensor]:
+    """Return all parameters but what a fresh basis trains, which is part of its matrix."""
+    updates = {f"{name}.B" for name in _fresh(module)}
+    return {name: tensor for name, tensor in _named(module).items() if name not in updates}
 
 
 def _array(tensor: Tensor) -> npt.NDArray[np.float32]:

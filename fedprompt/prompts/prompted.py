@@ -32,6 +32,7 @@ from fedprompt.prompts.method import (
     load_module_buffers,
     module_arrays,
     module_buffers,
+    module_leaving,
 )
 from fedprompt.prompts.objectives import Objective
 from fedprompt.prompts.words import Layout
@@ -167,8 +168,8 @@ class PromptedClip(nn.Module):
         return module_arrays(self.host)
 
     def leaving(self) -> Arrays:
-        """Return what a site sends of them: all."""
-        return self.arrays()
+        """Return what a site sends: all of them, or of a fresh basis the update alone."""
+        return module_leaving(self.host)
 
     def load_arrays(self, arrays: Arrays) -> None:
         """Take what travelled."""

@@ -71,7 +71,10 @@ def density_chart(lines: Sequence[Line]) -> Chart | None:
 
 def truncation_chart(lines: Sequence[Line]) -> Chart | None:
     """Return what merging lost."""
-    curves = [Curve("error", _points(lines, lambda line: line.truncation_error), WORST)]
+    curves = [
+        Curve("of the prompt", _points(lines, lambda line: line.truncation_error), WORST),
+        Curve("of its change", _points(lines, lambda line: line.truncation_of_change), WORST, "--"),
+    ]
     note = "What merging the sites' updates at the prompt's rank lost; 0 is nothing."
     return _plain("truncation", "Truncation error", note, curves)
 

@@ -68,6 +68,8 @@ class Line(Entry):
     sites: dict[int, SiteScore] = {}
     information_density: float | None = None
     truncation_error: float | None = None
+    truncation_of_change: float | None = None
+    change_rank: Count | None = None
 
     bytes_up: Count = 0  # training
     bytes_down: Count = 0

@@ -1,12 +1,13 @@
-"""The three ways to merge low-rank prompts, each a pair of pure functions around any strategy."""
+"""The ways to merge low-rank prompts, each a pair of pure functions around any strategy."""
 
 from fedprompt.dense import Dense
-from server.rules import factors, product, shared_basis
+from server.rules import factors, fresh_basis, product, shared_basis
 from server.rules.rule import Projection, Rule
 
 RULES = {
     "product": product.RULE,
     "shared-basis": shared_basis.RULE,
+    "fresh-basis": fresh_basis.RULE,
     "factors": factors.RULE,
 }
 

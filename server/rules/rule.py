@@ -12,10 +12,15 @@ from fedprompt.wire import Arrays
 
 @dataclass(frozen=True)
 class Projection:
-    """Hold the arrays that travel and what was lost on the way, in relative Frobenius norm."""
+    """Hold the arrays that travel and what was lost on the way, in relative Frobenius norm.
+
+    ``truncation_error`` is relative to the prompt that was to be merged, ``truncation_of_change``
+    to how far it lies from the prompt before: in late rounds the prompt is long and hides a loss.
+    """
 
     arrays: Arrays
     truncation_error: float
+    truncation_of_change: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -24,13 +29,15 @@ class Rule:
 
     ``project`` gets the current arrays too: their rank is the rank to keep. ``merge_error`` is
     what averaging itself loses, given the lifted updates and their weights; ``mixed_ranks`` tells
-    whether sites of a smaller rank may take part.
+    whether sites of a smaller rank may take part. ``place`` takes the current arrays, a lifted
+    reply or mean of them and the round, and gives what a strategy averages.
     """
 
     lift: Callable[[Arrays], Dense]
     project: Callable[[Dense, Arrays], Projection]
     merge_error: Callable[[Sequence[Dense], Sequence[float]], float]
     mixed_ranks: bool = False
+    place: Callable[[Arrays, Dense, int], Dense] = lambda _, update, __: update
 
     def moved(self, current: Arrays, reply: Arrays, dtype: str) -> Dense:
         """Return ``current``, lifted, moved by what a site changed of what it was given.

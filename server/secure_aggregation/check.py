@@ -36,7 +36,7 @@ def check(config: ServerConfig, clip: float) -> None:
     if config.rule == "factors":
         raise ConfigError(
             f"server.rule = factors {told}: what averaging factors loses could not be measured; "
-            "set server.rule = product or shared-basis"
+            "set server.rule = product, shared-basis or fresh-basis"
         )
     if config.weighting != "uniform":
         raise ConfigError(

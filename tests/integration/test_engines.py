@@ -128,6 +128,11 @@ def test_resumed_equals_uninterrupted(images, reference, tmp_path, monkeypatch):
     "changes",
     [
         {"server__rule": "shared-basis"},
+        {"server__rule": "fresh-basis"},
+        {"server__rule": "fresh-basis", "prompt__method": "linear", "prompt__form": "lowrank"},
+        {"server__rule": "fresh-basis", "prompt__method": "coop"},
+        {"server__rule": "fresh-basis", "prompt__personal": "both"},
+        {"server__rule": "fresh-basis", "server__strategy": "fedavgm"},
         {"server__rule": "factors"},
         {"server__strategy": "fedprox"},
         {"server__strategy": "fedadam"},

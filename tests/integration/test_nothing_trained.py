@@ -4,6 +4,7 @@ Toy sites return what they were given, through the real messages, gate, strategi
 """
 
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -29,10 +30,12 @@ SITES = 7  # Bulyan bears one hostile site of seven
 TOLERANCE = {"float32": 2e-6, "float16": 5e-3}  # relative; the merged factors are rounded once more
 
 
-def learns_nothing(rank: int):
+def learns_nothing(rank: int, rule: str = "product"):
     """Return a site that gives back the prompt, cut to its rank as `client.site.Site` cuts it."""
 
     def reply(message, honest):
+        if rule == "fresh-basis":
+            return repack(message, honest, lambda _: {"ctx.B": np.zeros((rank, 12), np.float32)})
         return repack(message, honest, lambda _: shrink(unpack(message), rank))
 
     return reply
@@ -47,7 +50,7 @@ def moved(arrays: Arrays, start: Arrays) -> float:
 
 @st.composite
 def runs(draw):
-    rule = draw(st.sampled_from(["product", "product", "shared-basis", "factors"]))
+    rule = draw(st.sampled_from(["product", "product", "shared-basis", "fresh-basis", "factors"]))
     protection = draw(st.sampled_from(["", "", "privacy", "secure", "both"]))
     strategies = sorted(STRATEGIES)
     if protection or rule == "factors":
@@ -72,6 +75,8 @@ def test_a_prompt_that_nobody_trains_stays(chosen, seed, monkeypatch):
     }
     if rule == "shared-basis":
         del arrays["ctx.A"]
+    if rule == "fresh-basis":
+        arrays = {"ctx": arrays["ctx.A"] @ arrays["ctx.B"]}
     start = as_travelled(arrays, dtype)
     with tempfile.TemporaryDirectory() as folder:
         server = config(
@@ -87,12 +92,14 @@ def test_a_prompt_that_nobody_trains_stays(chosen, seed, monkeypatch):
         )
         noise = PrivacyConfig(noise_multiplier=100.0, clip_norm=5.0)
         told = task(start)
+        if rule == "fresh-basis":
+            told = replace(told, reply={"ctx.B": np.zeros((rank, 12), np.float32)})
         agreed = {f"server.{k}": v for k, v in server.model_dump().items()}
         hidden = None
         if protection in ("privacy", "both"):
             hidden = privacy.Mechanism(noise, server, told.run)
             agreed |= {f"privacy.{k}": v for k, v in noise.model_dump().items()}
-        sites = client({n: learns_nothing(r) for n, r in enumerate(ranks)}, mods=[secured])
+        sites = client({n: learns_nothing(r, rule) for n, r in enumerate(ranks)}, mods=[secured])
         with LocalGrid(sites, SITES, agreed) as grid:
             state = Rounds(grid, told, server, SITES, hidden).run()
         lines = record.read(Path(folder) / "rounds.jsonl")

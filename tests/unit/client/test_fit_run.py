@@ -4,13 +4,15 @@ import torch
 
 from client.config import FitConfig
 from client.features import encode
-from client.fit import fit
+from client.fit import Span, fit
 from client.fit_run import fit_run
 from fedprompt.backbone.clip import FrozenClip
 from fedprompt.backbone.encoded import EncodedImages
+from fedprompt.basis import columns
 from fedprompt.prompts.averaging import gaussian_weights
 from fedprompt.prompts.build import build_prompt
 from fedprompt.prompts.config import PromptConfig
+from fedprompt.prompts.forms import begin_turn
 from tests.unit.client.test_fit import IMAGES, LABELS, NAMES, TEMPLATE
 
 EPOCHS = FitConfig(epochs=5, batch=8, learning_rate=0.05)
@@ -70,3 +72,24 @@ def test_a_short_last_batch_ends_an_epoch_once(clip: FrozenClip) -> None:
         chosen = FitConfig(epochs=3, batch=batch)
         fit(prompt, EncodedImages(features), LABELS, chosen, 0, after_epoch=seen.append)
         assert seen == [1, 2, 3]
+
+
+def test_with_a_fresh_basis_each_epoch_adds_a_turn(clip: FrozenClip, images: EncodedImages) -> None:
+    """A federation of one: each epoch is a round's fit on that round's basis."""
+    config = PromptConfig(dropout=0.0)
+    prompt = build_prompt(config, clip, NAMES, TEMPLATE, fresh_basis=True)
+    start = prompt.arrays()["ctx"]
+    loss = fit_run(prompt, images, LABELS, EPOCHS, config)
+    again, losses = build_prompt(config, clip, NAMES, TEMPLATE, fresh_basis=True), []
+    once = EPOCHS.model_copy(update={"epochs": 1})
+    for epoch in range(5):
+        begin_turn(again, epoch)
+        before, span = again.arrays()["ctx"], Span(start=epoch / 5, end=(epoch + 1) / 5)
+        losses.append(fit(again, images, LABELS, once, config.seed + epoch, span=span))
+        moved = again.arrays()["ctx"] - before
+        basis = columns(4, 1, epoch)
+        np.testing.assert_allclose(basis @ (basis.T @ moved), moved, atol=1e-6)
+        assert np.abs(moved).max() > 0 or epoch == 0  # the rate begins near zero
+    assert np.array_equal(prompt.arrays()["ctx"], again.arrays()["ctx"])
+    assert loss == pytest.approx(np.mean(losses))
+    assert np.linalg.matrix_rank(prompt.arrays()["ctx"] - start, rtol=1e-4) == 4

@@ -7,6 +7,7 @@ import torch
 from client import site as module
 from client.site import Site, simulated
 from fedprompt.backbone.clip import FrozenClip
+from fedprompt.basis import columns
 from fedprompt.config import Flat
 from fedprompt.data import load
 from fedprompt.errors import ConfigError, PromptError
@@ -135,6 +136,31 @@ def test_a_rate_of_zero_learns_nothing(settings: Flat, rank: int, optimiser: str
     assert {n: a.tobytes() for n, a in found.items()} == {n: a.tobytes() for n, a in given_.items()}
 
 
+def test_under_a_fresh_basis_each_round_trains_b_of_another_one(settings: Flat) -> None:
+    site = simulated({**settings, "server.rule": "fresh-basis", "fit.learning_rate": 0.1}, 0, 2)
+    sent = start(site)
+    assert {n: a.shape for n, a in sent.items()} == {"ctx": (4, 32)}
+    for number in (1, 2, 6, 1):
+        found, _ = site.train(sent, seed=1, server_round=number, rounds=8, mu=0.0)
+        assert {n: a.shape for n, a in found.items()} == {"ctx.B": (1, 32)}
+        moved = site.prompt.arrays()["ctx"] - sent["ctx"]
+        basis = columns(4, 1, number - 1)
+        np.testing.assert_allclose(moved, basis @ found["ctx.B"], atol=1e-6)
+        assert np.abs(moved).max() > 0.01
+    again, _ = site.train(sent, seed=1, server_round=1, rounds=8, mu=0.0)
+    assert again["ctx.B"].tobytes() == found["ctx.B"].tobytes()  # nothing of earlier rounds is left
+
+
+def test_under_a_fresh_basis_a_site_without_images_returns_no_update(settings: Flat) -> None:
+    uneven = {**settings, "data.partitioner": "dirichlet", "data.alpha": 0.001}
+    uneven |= {"server.rule": "fresh-basis"}
+    sites = [simulated(uneven, partition, 8) for partition in range(8)]
+    empty = next(site for site in sites if not len(site.train_labels))
+    found, _ = empty.train(start(empty), seed=1, server_round=2, rounds=3, mu=0.0)
+    assert {n: a.shape for n, a in found.items()} == {"ctx.B": (1, 32)}
+    assert not found["ctx.B"].any()
+
+
 def test_under_a_shared_basis_only_b_leaves(settings: Flat) -> None:
     site = simulated({**settings, "server.rule": "shared-basis", "prompt.rank": 2}, 0, 2)
     before = site.prompt.frozen_arrays()["ctx.A"]
@@ -165,7 +191,7 @@ def test_features_are_kept_only_where_wanted(settings: Flat, own_cache: Path) ->
     assert len(list(own_cache.rglob("*.sqlite"))) == 1
 
 
-@pytest.mark.parametrize("rule", ["factors", "shared-basis"])
+@pytest.mark.parametrize("rule", ["factors", "shared-basis", "fresh-basis"])
 def test_a_rank_of_its_own_needs_the_product_rule(settings: Flat, rule: str) -> None:
     with pytest.raises(ConfigError, match=r"fit\.rank = 1 under server\.rule"):
         simulated({**settings, "prompt.rank": 2, "fit.rank": 1, "server.rule": rule}, 0, 2)

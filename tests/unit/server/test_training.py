@@ -1,9 +1,12 @@
 """Planning a round with a strategy and merging what passed."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from flwr.app import Message, RecordDict
 
+from fedprompt.dense import products
 from fedprompt.errors import PromptError
 from fedprompt.wire import from_array_record, to_array_record
 from server.config import ServerConfig
@@ -90,6 +93,47 @@ def test_factors_report_what_averaging_lost(grid):
         messages[i] = Message(RecordDict(), i, "train")
     merged = merge(strategy(), RULES["factors"], start(), found, messages, 1, "float32")
     assert merged.truncation_error > 0.5
+
+
+def test_what_was_lost_is_told_of_the_rounds_change_too(grid):
+    """A long prompt that moves a little: what is lost of the move is small beside the prompt."""
+    current = {"ctx.A": np.float32([[1], [0], [0], [0]]), "ctx.B": np.zeros((1, 32), np.float32)}
+    current["ctx.B"][0, 0] = 100
+    moved = products(current)["ctx"].copy()
+    moved[0, 0], moved[1, 1] = 103, 4  # at rank 1 the second part is lost
+    found, messages = updates()
+    found = [replace(update, update={"ctx": moved}) for update in found]
+    merged = merge(strategy(), RULE, current, found, messages, 1, "float32")
+    assert merged.truncation_error == pytest.approx(4 / np.hypot(103, 4), rel=1e-6)
+    assert merged.truncation_of_change == pytest.approx(4 / 5, rel=1e-5)
+
+
+def test_factors_tell_what_averaging_lost_of_the_change(grid):
+    current = {"ctx.A": np.float32([[1], [0]]), "ctx.B": np.float32([[10, 0]])}
+    found, messages = [], {}
+    for i, (a, b) in enumerate([([2, 0], [10, 2]), ([1, 0], [10, 0])]):
+        update = {"ctx.A": np.array([a]).T.astype(float), "ctx.B": np.array([b]).astype(float)}
+        found.append(Accepted(i, i, update, 1, 0.5))
+        messages[i] = Message(RecordDict(), i, "train")
+    merged = merge(strategy(), RULES["factors"], current, found, messages, 1, "float32")
+    exact, kept = np.array([15, 2.0]), 1.5 * np.array([10, 1.0])
+    lost = np.linalg.norm(exact - kept)
+    assert merged.truncation_error == pytest.approx(lost / np.linalg.norm(exact))
+    assert merged.truncation_of_change == pytest.approx(lost / np.linalg.norm(exact - [10, 0]))
+
+
+@pytest.mark.parametrize("name", sorted(RULES))
+def test_a_prompt_that_nobody_moved_has_lost_nothing(grid, name):
+    rng = np.random.default_rng(0)
+    current = {"ctx.A": rng.normal(size=(4, 1)), "ctx.B": rng.normal(size=(1, 32))}
+    current = {n: a.astype(np.float32) for n, a in current.items()}
+    if name.endswith("basis"):
+        del current["ctx.A"]
+    found, messages = updates()
+    found = [replace(update, update=RULES[name].lift(current)) for update in found]
+    merged = merge(strategy(), RULES[name], current, found, messages, 1, "float32")
+    assert merged.truncation_error < 1e-6
+    assert merged.truncation_of_change == 0
 
 
 def test_nothing_to_merge_keeps_the_arrays(grid):

@@ -66,14 +66,20 @@ def test_free_settings_exist(settings):
     assert set(defaults()) >= FREE
 
 
-def test_it_describes_a_prompt_by_its_density(settings):
-    tuning = Tuning(settings)
-    told = tuning.describe(tuning.task().arrays)
-    assert set(told) == {"information_density"}
+def test_it_describes_a_prompt_by_its_density_and_the_rank_of_its_change(settings):
+    tuning = Tuning(settings | {"server.rule": "fresh-basis"})
+    start = tuning.task().arrays["ctx"]
+    told = tuning.describe({"ctx": start})
+    assert set(told) == {"information_density", "change_rank"}
     assert 0 < told["information_density"] <= 1
+    assert told["change_rank"] == 0
+    for rank in (1, 2, 4):
+        change = np.random.default_rng(rank).normal(size=(4, rank, 1)) * np.ones((1, 1, 32))
+        change = np.einsum("lrw,rw->lw", change, np.random.default_rng(0).normal(size=(rank, 32)))
+        assert tuning.describe({"ctx": start + change.astype("f4")})["change_rank"] == rank
 
 
-@pytest.mark.parametrize("rule", ["product", "shared-basis"])
+@pytest.mark.parametrize("rule", ["product", "shared-basis", "fresh-basis"])
 def test_the_artefact_holds_the_merged_prompt(settings, clip, rule):
     tuning = Tuning(settings | {"server.rule": rule})
     rng = np.random.default_rng(0)
@@ -85,6 +91,13 @@ def test_the_artefact_holds_the_merged_prompt(settings, clip, rule):
     assert all(np.array_equal(prompt.arrays()[name], merged[name]) for name in merged)
     tuning.prompt.load_arrays(merged)
     torch.testing.assert_close(prompt.class_vectors(), tuning.prompt.class_vectors())
+
+
+def test_a_fresh_basis_sends_the_prompt_and_is_returned_b(settings):
+    task = Tuning(settings | {"server.rule": "fresh-basis"}).task()
+    assert set(task.arrays) == {"ctx"}
+    assert {n: a.shape for n, a in task.reply.items()} == {"ctx.B": (1, 32)}
+    assert Tuning(settings).task().reply == {}
 
 
 def test_a_shared_basis_sends_b_alone(settings):

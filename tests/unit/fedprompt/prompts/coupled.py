@@ -106,7 +106,7 @@ def sent_by_vit_b16(method: str, **config: Any) -> int:
     )
     vars(clip).update(text=SimpleNamespace(**text), image=SimpleNamespace(**image))
     recipe = METHODS[method]
-    form = form_maker(settings.form or recipe.form, settings.rank, 0.0, draws)
+    form = form_maker(settings.form or recipe.form, settings.rank, 0.0)
     host = recipe.host(
         Material(
             clip=clip, config=settings, template=TEMPLATE, form=form, generator=draws, classes=5

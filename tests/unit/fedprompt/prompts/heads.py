@@ -66,4 +66,5 @@ def check_gradients(prompt: HeadedClip, batch: Encoded, expected: torch.Tensor) 
     torch.testing.assert_close(prompt(batch).logits, expected, rtol=1e-4, atol=1e-4)
     for parameter, gradient in zip(trained, wanted, strict=True):
         assert gradient.norm() > 0
-        assert (parameter.grad - gradient).norm() <= 1e-4 * gradient.norm()
+        # 1e-7: a gradient whose terms nearly cancel is no more exact than its terms are
+        assert (parameter.grad - gradient).norm() <= 1e-4 * gradient.norm() + 1e-7

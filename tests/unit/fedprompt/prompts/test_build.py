@@ -19,13 +19,14 @@ HOSTED = sorted(name for name, recipe in METHODS.items() if isinstance(recipe, R
 HEADED = sorted(METHODS.keys() - set(HOSTED))
 
 
-def build(clip: FrozenClip, shared_basis: bool = False, **config):
+def build(clip: FrozenClip, shared_basis: bool = False, fresh_basis: bool = False, **config):
     return build_prompt(
         PromptConfig(**{"domains": "ink, clay", **config}),  # of which adapt has a prompt each
         clip,
         CLASSES,
         "a photo of a {}.",
         shared_basis=shared_basis,
+        fresh_basis=fresh_basis,
         any_start=True,  # no images are at hand here
     )
 
@@ -61,7 +62,7 @@ def test_every_matrix_of_every_method_takes_either_form(
 
 @pytest.mark.parametrize(
     "config",
-    [{}, {"init": "random", "tokens": 4}, {"method": "coop", "init": "random", "tokens": 4}],
+    [{"init": "random", "tokens": 4}, {"method": "coop", "init": "random", "tokens": 4}],
 )
 def test_the_seed_alone_decides_the_start(clip: FrozenClip, config: dict) -> None:
     def digest(seed: int, torch_seed: int = 0) -> str:
@@ -73,9 +74,36 @@ def test_the_seed_alone_decides_the_start(clip: FrozenClip, config: dict) -> Non
     assert digest(1) != digest(2)
 
 
-def test_a_shared_basis_is_the_seeds_own_a(clip: FrozenClip) -> None:
-    frozen = build(clip, shared_basis=True, rank=2).frozen_arrays()["ctx.A"]
-    assert np.array_equal(frozen, build(clip, rank=2).arrays()["ctx.A"])
+@pytest.mark.parametrize("options", [{}, {"shared_basis": True}, {"fresh_basis": True}])
+def test_from_words_no_seed_decides_anything(clip: FrozenClip, options: dict) -> None:
+    """A is the same columns for everybody: no seed draws better ones than another."""
+    one, two = (build(clip, rank=2, seed=seed, **options) for seed in (1, 2))
+    for arrays in (one.arrays(), one.frozen_arrays(), one.leaving()):
+        assert all(np.isfinite(array).all() for array in arrays.values())
+    assert sha256_arrays(one.arrays() | one.frozen_arrays()) == sha256_arrays(
+        two.arrays() | two.frozen_arrays()
+    )
+
+
+def test_a_fresh_basis_holds_the_prompt_and_sends_b_alone(clip: FrozenClip) -> None:
+    prompt = build(clip, fresh_basis=True, rank=2)
+    assert {n: a.shape for n, a in prompt.arrays().items()} == {"ctx": (4, 32)}
+    assert {n: a.shape for n, a in prompt.leaving().items()} == {"ctx.B": (2, 32)}
+    assert prompt.frozen_arrays() == {}
+    assert np.array_equal(prompt.arrays()["ctx"], build(clip, method="coop").arrays()["ctx"])
+    assert prompt.describe()["form"] == "full"  # what an artefact holds of it
+
+
+def test_of_a_fresh_basis_the_arrays_are_the_whole_prompt(clip: FrozenClip) -> None:
+    prompt = build(clip, fresh_basis=True)
+    start = prompt.arrays()["ctx"]
+    with torch.no_grad():
+        prompt.host.ctx.B.fill_(2.0)
+    moved = prompt.arrays()["ctx"]
+    np.testing.assert_allclose(moved - start, np.outer([1, -1, 1, -1], np.ones(32)), atol=1e-6)
+    prompt.load_arrays({"ctx": moved})
+    assert np.array_equal(prompt.arrays()["ctx"], moved)  # not with B once more
+    assert not prompt.leaving()["ctx.B"].any()
 
 
 def test_rank_above_length_is_refused(clip: FrozenClip) -> None:

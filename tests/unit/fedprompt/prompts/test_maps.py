@@ -15,7 +15,7 @@ def seeded(seed: int = 0) -> torch.Generator:
 
 
 def low_rank(rank: int = 2, dropout: float = 0.0):
-    return form_maker("lowrank", rank, dropout, seeded(9))
+    return form_maker("lowrank", rank, dropout)
 
 
 def numbers(module: nn.Module) -> dict[str, np.ndarray]:

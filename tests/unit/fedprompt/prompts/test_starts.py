@@ -18,7 +18,7 @@ def material(
         clip=clip,
         config=PromptConfig(**config),
         template=template,
-        form=form_maker("full", 1, 0.0, generator),
+        form=form_maker("full", 1, 0.0),
         generator=generator,
         classes=3,
     )
