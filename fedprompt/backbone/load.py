@@ -16,6 +16,7 @@ from fedprompt.backbone.config import BackboneConfig
 from fedprompt.backbone.embedded import load_embedded
 from fedprompt.backbone.tags import HUB, LOCAL, activation, preprocessing, stated_preprocessing
 from fedprompt.errors import BackboneError
+from fedprompt.reach import within_reach
 
 EMBEDDED = ("embedded", "embedded-cnn")
 _loading = threading.Lock()
@@ -89,6 +90,13 @@ def _check_pretrained(config: BackboneConfig) -> None:
 
 
 def _open_clip_model(config: BackboneConfig) -> tuple[nn.Module, Any]:
+    if config.name.startswith("local-dir:") or Path(config.pretrained).is_file():
+        return _created(config)
+    with within_reach() as why:
+        return _created(config, why)
+
+
+def _created(config: BackboneConfig, unreachable: str = "") -> tuple[nn.Module, Any]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # open_clip's gelu warning is answered by activation
@@ -101,10 +109,11 @@ def _open_clip_model(config: BackboneConfig) -> tuple[nn.Module, Any]:
             return model, open_clip.get_tokenizer(config.name)
     except Exception as error:  # open_clip raises nearly every type, from KeyError to HTTP errors
         _log.debug("open_clip failed", exc_info=True)
+        told = ": ".join(filter(None, [unreachable, _first_line(error)]))
         raise BackboneError(
-            f"backbone {config.name} {config.pretrained} could not be loaded: "
-            f"{_first_line(error)}. Without internet give a local checkpoint file in "
-            "backbone.pretrained, a local-dir: folder, or use backbone.name = embedded"
+            f"backbone {config.name} {config.pretrained} could not be loaded: {told}. "
+            "Without internet give a local checkpoint file in backbone.pretrained, a local-dir: "
+            "folder, or use backbone.name = embedded"
         ) from error
 
 

@@ -4,9 +4,6 @@ Nothing is decoded here: images are kept as the bytes they were saved with, so t
 rule applies. From the hub, ``hf:owner/name:configuration`` names one of several configurations.
 """
 
-import socket
-import urllib.parse
-import urllib.request
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +13,7 @@ import numpy as np
 
 from fedprompt.data.splits import Split, Splits, named_splits
 from fedprompt.errors import DataError
+from fedprompt.reach import unreachable
 
 PREFIX = "hf:"
 _SAVED = ("dataset_dict.json", "dataset_info.json")
@@ -90,21 +88,11 @@ def read_hub(reference: str, image_column: str = "", label_column: str = "") -> 
 
 
 def _check_reachable(reference: str) -> None:
-    """Say at once that there is no internet; the hub's client tries for half a minute."""
-    from huggingface_hub import constants
-
-    if constants.HF_HUB_OFFLINE or urllib.request.getproxies():
-        return
-    address = urllib.parse.urlsplit(constants.ENDPOINT)
-    port = address.port or (443 if address.scheme == "https" else 80)
-    try:
-        socket.create_connection((address.hostname or "", port), timeout=10).close()
-    except OSError as error:
+    if why := unreachable():
         raise DataError(
-            f"{reference}: {address.hostname} cannot be reached ({error}); connect to the "
-            "internet, set HF_HUB_OFFLINE=1 to use what was downloaded before, or give a folder "
-            "written by save_to_disk"
-        ) from error
+            f"{reference}: {why}; connect to the internet, set HF_HUB_OFFLINE=1 to use what was "
+            "downloaded before, or give a folder written by save_to_disk"
+        )
 
 
 def _splits(loaded: Any, image_column: str, label_column: str, origin: str) -> Splits:

@@ -2,11 +2,14 @@ import functools
 import json
 import os
 import pickle
+import socket
+import urllib.request
 from pathlib import Path
 
 import open_clip
 import pytest
 import torch
+from huggingface_hub import constants
 from open_clip.transformer import QuickGELU
 from safetensors.torch import save_file
 from torch import nn
@@ -321,3 +324,24 @@ def test_one_process_loads_a_shared_backbone_once(
         assert calls == [BackboneConfig(name="a")]
     finally:
         load._kept_backbone.cache_clear()
+
+
+def test_without_internet_the_hub_is_asked_once_and_not_again(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
+    dialled: list[object] = []
+
+    def refuse(address: object, *_: object, **__: object) -> None:
+        dialled.append(address)
+        raise OSError(101, "Network is unreachable")
+
+    monkeypatch.setattr(urllib.request, "getproxies", dict)
+    monkeypatch.setattr(socket, "create_connection", refuse)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    with pytest.raises(BackboneError, match=r"cannot be reached .*Network is unreachable") as told:
+        load_backbone(config(name="hf-hub:fedprompt/there-is-no-such-model"))
+    assert len(dialled) == 1
+    assert "local checkpoint file" in str(told.value)
+    assert not [r for r in caplog.records if "Retrying" in r.getMessage()]
+    assert constants.HF_HUB_OFFLINE is False
