@@ -21,6 +21,7 @@ from flwr.supercore.inflatable.inflatable_object import (
     get_object_tree,
 )
 
+from server.deployment import sender
 from server.exchange import LINGER, Fault, exchange
 from server.rounds import Rounds
 from tests import sites
@@ -376,6 +377,22 @@ def test_F11_a_reply_may_be_sent_again_after_a_lost_connection(link):
 
     found = ask(link, {node: twice})
     assert fault(found[node.id]) is None
+
+
+def test_F21_a_node_that_goes_on_after_the_superlink_was_started_again_did_no_wrong(link, caplog):
+    """Its requests are repeated until somebody answers, and the earlier run may not be over yet."""
+    node = link.node("north")
+    link.grid.push_messages([Message(content(), node.id, "train")])
+    message = node.pull()
+    reply = answer(message)
+    session = node.announce(reply).session_id
+    sender.check(MOST)  # what the SuperLink knew of the run is gone
+    assert not node.fetch(message.metadata.message_id).object_found
+    node.confirm(message.metadata.message_id)
+    assert not node.upload(session, reply.object_id, reply.deflate())
+    assert list(node.announce(reply).objects_to_push) == []
+    assert not [line for line in caplog.records if line.name == "fedprompt.audit"]
+    assert fault(ask(link, {node: honest})[node.id]) is None
 
 
 def test_equal_content_of_two_sites_is_no_trespass_and_tells_nothing(link):
