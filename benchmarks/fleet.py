@@ -11,7 +11,7 @@ import random
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -124,7 +124,7 @@ class Node:
                 )
                 message.metadata.__dict__["_message_id"] = found[1].object_id
                 reply = self._answer(message, node, self._runs.of(run, get_run, get_fab))
-                _push(reply, run, send, push)
+                self._send(reply, run, send, push)
             except RunNotRunningException:
                 time.sleep(self._poll)  # the run was stopped meanwhile: nobody waits for this reply
             except Exception as error:  # a message that cannot be answered is the deadline's to end
@@ -142,38 +142,44 @@ class Node:
         with self._turn:
             return client_app.app(message, context)
 
+    def _send(
+        self,
+        reply: Message,
+        run: int,
+        send: Callable[[Message, ObjectTree, float], tuple[set[str], str]],
+        push: Callable[[int, str, str, bytes], None],
+    ) -> None:
+        """Send a reply as a SuperNode does: its tree first, then its objects."""
+        reply.metadata.__dict__["_message_id"] = reply.object_id
+        with no_object_id_recompute():
+            tree, objects = get_object_tree(reply), get_all_nested_objects(reply)
+            wanted, session = send(reply, tree, 0.0)
+            push_objects(
+                objects, functools.partial(push, run, session), object_ids_to_push=set(wanted)
+            )
 
-def _push(
-    reply: Message,
-    run: int,
-    send: Callable[[Message, ObjectTree, float], tuple[set[str], str]],
-    push: Callable[[int, str, str, bytes], None],
-) -> None:
-    """Send a reply as a SuperNode does: its tree first, then its objects."""
-    reply.metadata.__dict__["_message_id"] = reply.object_id
-    with no_object_id_recompute():
-        tree, objects = get_object_tree(reply), get_all_nested_objects(reply)
-        wanted, session = send(reply, tree, 0.0)
-        push_objects(objects, functools.partial(push, run, session), object_ids_to_push=set(wanted))
+
+def live(nodes: Sequence[Node]) -> None:
+    """Be some sites until this process is ended."""
+    for name in ("flwr", "client", "httpx"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    torch.set_num_threads(1)
+    # the app of a real site keeps the last two; here there are as many sites as nodes
+    kept = functools.lru_cache(len(nodes) + 1)(client_app._own_site.__wrapped__)
+    setattr(client_app, "_own_site", kept)  # noqa: B010
+    threads = [threading.Thread(target=node.live, daemon=True) for node in nodes]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
 
 
 def main(poll: float, folders: list[str]) -> None:
     """Be the sites of some folders until this process is ended."""
     leash.hold()
     logs.configure(None)
-    for name in ("flwr", "client", "httpx"):
-        logging.getLogger(name).setLevel(logging.ERROR)
-    torch.set_num_threads(1)
-    # the app of a real site keeps the last two; here there are as many sites as folders
-    kept = functools.lru_cache(len(folders) + 1)(client_app._own_site.__wrapped__)
-    setattr(client_app, "_own_site", kept)  # noqa: B010
     runs, turn = RunSettings(), threading.Lock()
-    nodes = [Node(SiteFolder(Path(folder)), runs, turn, poll) for folder in folders]
-    threads = [threading.Thread(target=node.live, daemon=True) for node in nodes]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    live([Node(SiteFolder(Path(folder)), runs, turn, poll) for folder in folders])
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, astuple
 from pathlib import Path
@@ -50,6 +50,8 @@ class Theatre:
         Kills, in order.
     seed
         Of the choice among processes of a kind.
+    others
+        Command lines of other processes that take part, by a name for each.
 
     Attributes
     ----------
@@ -70,7 +72,9 @@ class Theatre:
         poll: float,
         planned: Sequence[Planned],
         seed: int,
+        others: Mapping[str, list[str]] | None = None,
     ) -> None:
+        self._others = others or {}
         self._deployment, self._real, self._poll = deployment, real, poll
         self._due, self._draw = list(planned), random.Random(seed)  # noqa: S311 (not for secrets)
         self._scripts = Path(sys.executable).parent
@@ -132,7 +136,7 @@ class Theatre:
         }
         server = [str(self._scripts / "flower-server"), "start", str(self._deployment.server.path)]
         fleet = [sys.executable, "-m", "benchmarks.fleet", str(self._poll), *rest]
-        return {"server": server} | commands | ({"fleet": fleet} if rest else {})
+        return {"server": server} | commands | ({"fleet": fleet} if rest else {}) | self._others
 
     def _is_done(self) -> bool:
         server = self._running.get("server")

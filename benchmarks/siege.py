@@ -1,0 +1,218 @@
+"""Five attackers among twelve sites: ``python -m benchmarks.siege [--json]``, 30 rounds.
+
+The server is ``flower-server start``, TLS and keys on. Seven honest sites live in one process
+(`benchmarks.fleet`), the five hostile ones in another (`benchmarks.besiegers`): one announces and
+never sends, one reports a loss of 1e308, one claims 10^15 images, one replays its first update, one
+claims the objects of the server's next message. All sites have images of Fashion-MNIST. The same
+run is repeated without the hostile sites.
+
+``rounds_lost`` counts the rounds that the record lacks or has twice, and those that took a second
+try. ``accuracy_gap`` is what the siege costs, in points on test images of no site; ``named`` lists
+the attacks whose site was struck and sat out in quarantine, and no honest one may be.
+"""
+
+import json
+import logging
+import signal
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import typer
+
+from benchmarks.besiegers import ATTACKS
+from benchmarks.console import machine, show
+from benchmarks.deployment import ENCODE_BATCH, Deployment, three_ports
+from benchmarks.soak import lost, workplace
+from benchmarks.theatre import Theatre
+from client.deployment import site_files
+from client.deployment.site_folder import SiteFolder
+from client.evaluate import predict
+from client.workbench import Workbench, open_workbench
+from fedprompt import bundle as bundles
+from fedprompt import logs
+from fedprompt.artefact import Artefact
+from fedprompt.config import Flat, defaults
+from fedprompt.data.image_set import ImageSet
+from fedprompt.prompts.artefacts import from_artefact
+from server import record
+from server.app import ARTEFACT
+from server.deployment import enrolment, setup
+from server.deployment.folder import DeploymentFolder
+from server.record import Line
+from server.rounds import RECORD
+
+log = logging.getLogger("fedprompt.siege")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setting:
+    """Say how large a siege is."""
+
+    rounds: int = 30
+    honest: int = 7
+    images: int = 100  # of a site
+    test_images: int = 2000
+    deadline: float = 20.0  # seconds of an exchange
+    poll: float = 0.3  # seconds between two looks of a site for a message
+    attacks: tuple[str, ...] = tuple(ATTACKS)
+
+    def settings(self, sites: int) -> Flat:
+        """Return the run's settings."""
+        return {
+            "fit.batch": 16,
+            "fit.epochs": 3,
+            "server.rounds": self.rounds,
+            "server.min_sites": sites,
+            "server.deadline": self.deadline,
+            "server.join_deadline": 300.0,
+        }
+
+
+def known(images: ImageSet) -> ImageSet:
+    """Leave out the class whose name is no name of a folder: T-shirt/top."""
+    kept = images.labels > 0
+    return ImageSet(images.classes[1:], images.labels[kept] - 1, images.source, images.rows[kept])
+
+
+def workbench(setting: Setting) -> Workbench:
+    """Open the images that sites and test are drawn from."""
+    sites = setting.honest + len(setting.attacks)
+    limits: Flat = {
+        "data.limit": 2 * sites * setting.images,  # more than enough without the class left out
+        "data.test_limit": setting.test_images,
+    }
+    return open_workbench(defaults() | limits)
+
+
+def make(folder: Path, setting: Setting, bench: Workbench, sites: int) -> Deployment:
+    """Make a server's folder and its sites', the honest ones first."""
+    server, images = DeploymentFolder(folder / "server"), known(bench.train)
+    classes = ",".join(images.classes)
+    address = f"127.0.0.1:{three_ports()}"
+    setup.create(server, address, classes, setting.settings(sites), days=30)
+    made = []
+    for number in range(sites):
+        name, places = f"site-{number:02d}", range(number * setting.images, len(images.rows))
+        pictures, bundle = folder / "images" / name, folder / f"{name}.fedprompt"
+        for place in places[: setting.images]:
+            path = pictures / images.classes[images.labels[place]] / f"{place:05d}.pgm"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(images.source.content(images.rows[place]))
+        enrolment.enrol(server, name, images=setting.images, output=bundle)
+        site = SiteFolder(folder / "sites" / name)
+        site_files.make(site, bundles.read_file(bundle), str(pictures))
+        text = site.toml.read_text(encoding="utf-8")
+        text = text.replace("encode_batch = 64", f"encode_batch = {ENCODE_BATCH}")
+        site.toml.write_text(text, encoding="utf-8")
+        made.append(site)
+    return Deployment(server, made)
+
+
+def play(folder: Path, setting: Setting, bench: Workbench, attacks: Sequence[str]) -> Path:
+    """Run a deployment to its end, besieged or not, and return the folder of its run."""
+    deployment = make(folder, setting, bench, setting.honest + len(attacks))
+    honest, hostile = deployment.sites[: setting.honest], deployment.sites[setting.honest :]
+    besiegers = [f"{name}={site.path}" for name, site in zip(attacks, hostile, strict=True)]
+    command = [sys.executable, "-m", "benchmarks.besiegers", str(setting.poll), *besiegers]
+    others = {"besiegers": command} if besiegers else {}
+    inner = Deployment(deployment.server, honest)
+    with Theatre(inner, 0, setting.poll, [], seed=0, others=others) as theatre:
+        theatre.play()
+    return deployment.server.run
+
+
+def accuracy(run: Path, bench: Workbench) -> float:
+    """Return a run's accuracy on the test images, per cent."""
+    prompt = from_artefact(Artefact.load(run / ARTEFACT), bench.clip)
+    images, labels = bench.encode(known(bench.test))
+    return 100 * float((predict(prompt, images).argmax(1) == labels).float().mean())
+
+
+def punished(lines: Sequence[Line], site: int) -> dict[str, Any]:
+    """Return what a record says of one site: all its reasons, and the round that sent it away."""
+    verdicts = [
+        verdict
+        for line in lines
+        for key in ("start_verdicts", "verdicts", "evaluation_verdicts")
+        for verdict in line.get(key, [])
+        if verdict["site"] == site
+    ]
+    away = [line["round"] for line in lines if site in line["quarantined"]]
+    return {
+        "site": site,
+        "reasons": sorted({reason for verdict in verdicts for reason in verdict["reasons"]}),
+        "quarantined_after_round": min(away, default=None),
+    }
+
+
+def conclude(setting: Setting, lines: Sequence[Line]) -> dict[str, Any]:
+    """Return what a siege's record says."""
+    found = {
+        name: punished(lines, setting.honest + number)
+        for number, name in enumerate(setting.attacks)
+    }
+    away = {site for line in lines for site in line["quarantined"]}
+    return {
+        "rounds": max(line["round"] for line in lines),
+        "rounds_lost": len(lost(lines, setting.rounds, excused=())),
+        "named": [
+            name for name, told in found.items() if told["quarantined_after_round"] is not None
+        ],
+        "attackers": found,
+        "honest_in_quarantine": sorted(away & set(range(setting.honest))),
+    }
+
+
+def measure(setting: Setting, folder: Path) -> dict[str, Any]:
+    """Run with the attackers and without, and return the figures."""
+    torch.set_num_threads(1)
+    bench = workbench(setting)
+    besieged = play(folder / "besieged", setting, bench, setting.attacks)
+    told = conclude(setting, record.read(besieged / RECORD))
+    log.info("besieged: %s", json.dumps(told))
+    quiet = play(folder / "quiet", setting, bench, ())
+    reached, without = accuracy(besieged, bench), accuracy(quiet, bench)
+    gap = without - reached
+    return {**told, "accuracy": reached, "accuracy_without": without, "accuracy_gap": gap}
+
+
+def tell(found: dict[str, Any]) -> None:
+    """Print the figures for a person."""
+    names = ("rounds", "rounds_lost", "accuracy", "accuracy_without", "accuracy_gap")
+    show("Five attackers at once", ("figure", "value"), [(name, found[name]) for name in names])
+    rows = [
+        (name, told["site"], ", ".join(told["reasons"]), told["quarantined_after_round"])
+        for name, told in found["attackers"].items()
+    ]
+    show("Who was named", ("attack", "site", "reasons", "away after round"), rows)
+
+
+app = typer.Typer(pretty_exceptions_enable=False)
+
+
+@app.command()
+def main(
+    rounds: Annotated[int, typer.Option(min=1)] = Setting.rounds,
+    honest: Annotated[int, typer.Option(min=2, help="Sites that do not attack.")] = Setting.honest,
+    deadline: Annotated[float, typer.Option(help="Seconds of an exchange.")] = Setting.deadline,
+    folder: Annotated[Path | None, typer.Option(help="Kept; a new one.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="End with one JSON line.")] = False,
+) -> None:
+    """Besiege a deployment, and run it once more in peace."""
+    setting = Setting(rounds=rounds, honest=honest, deadline=deadline)
+    logs.configure(None, as_json=False)
+    logging.getLogger("flwr").setLevel(logging.WARNING)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # ends every process of the deployment
+    with workplace(folder) as place:
+        found = measure(setting, place)
+    tell(found)
+    if as_json:
+        typer.echo(json.dumps({**found, "machine": machine()}))
+
+
+if __name__ == "__main__":
+    app()

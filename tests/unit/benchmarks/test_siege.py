@@ -1,0 +1,55 @@
+"""Five attackers at once: what a record says of them, and a small siege of a real deployment."""
+
+import pytest
+
+from benchmarks import siege
+from benchmarks.besiegers import ATTACKS
+from benchmarks.siege import Setting
+from benchmarks.soak import workplace
+
+
+def verdict(site, *reasons, accepted=False):
+    return {"site": site, "reasons": list(reasons), "accepted": accepted}
+
+
+def line(number, *verdicts, away=(), attempt=0):
+    told = {"round": number, "attempt": attempt, "quarantined": list(away)}
+    return told | {"verdicts": list(verdicts), "evaluation_verdicts": []}
+
+
+def test_an_attacker_is_named_when_it_was_struck_and_sat_out():
+    setting = Setting(rounds=3, honest=2, attacks=("huge-loss", "replay"))
+    lines = [
+        line(0, verdict(0, "timeout"), verdict(1, "capped", accepted=True)),
+        line(1, verdict(2, "out-of-range"), verdict(3, "stale")),
+        line(2, verdict(2, "out-of-range"), away=[2], attempt=1),
+        line(3, away=[2]),
+    ]
+    assert siege.conclude(setting, lines) == {
+        "rounds": 3,
+        "rounds_lost": 1,
+        "named": ["huge-loss"],
+        "attackers": {
+            "huge-loss": {"site": 2, "reasons": ["out-of-range"], "quarantined_after_round": 2},
+            "replay": {"site": 3, "reasons": ["stale"], "quarantined_after_round": None},
+        },
+        "honest_in_quarantine": [],
+    }
+
+
+def test_an_honest_site_in_quarantine_is_told():
+    setting = Setting(rounds=0, honest=2, attacks=())
+    assert siege.conclude(setting, [line(0, away=[1])])["honest_in_quarantine"] == [1]
+
+
+@pytest.mark.slow
+def test_a_small_siege_costs_no_round_and_names_every_attacker(tmp_path):
+    setting = Setting(rounds=5, honest=5, images=40, test_images=200, deadline=20.0)
+    with workplace(tmp_path) as place:
+        bench = siege.workbench(setting)
+        run = siege.play(place / "besieged", setting, bench, setting.attacks)
+        found = siege.conclude(setting, siege.record.read(run / siege.RECORD))
+        assert siege.accuracy(run, bench) > 0
+    assert (found["rounds"], found["rounds_lost"]) == (5, 0)
+    assert found["named"] == list(ATTACKS)
+    assert found["honest_in_quarantine"] == []
