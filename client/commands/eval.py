@@ -14,6 +14,7 @@ from client.scoring import confusion, metrics, spread_choice
 from client.workbench import Workbench, of_artefact, open_workbench
 from fedprompt.artefact import Artefact, load_artefact
 from fedprompt.config import Flat, load, of_run, section
+from fedprompt.data.classes import in_ascii, one_form
 from fedprompt.data.decode import Rgb
 from fedprompt.errors import ConfigError, DataError
 from fedprompt.identity import canonical_json
@@ -122,11 +123,12 @@ def _no_run(run: Path | None) -> None:
 
 
 def _same_classes(expected: tuple[str, ...], found: tuple[str, ...]) -> None:
-    if expected != found:
-        odd = sorted(set(expected) ^ set(found))[:5] or "their order"
+    if tuple(map(one_form, expected)) != tuple(map(one_form, found)):
+        odd = sorted(set(expected) ^ set(found))[:5]
         raise DataError(
             f"the prompt was tuned for {len(expected)} classes, the data has {len(found)}; they "
-            f"differ in {odd}. Set data.class_names to the prompt's list"
+            f"differ in {odd or 'their order'}{in_ascii(odd)}. Set data.class_names to the "
+            "prompt's list"
         )
 
 

@@ -12,7 +12,7 @@ from client.deployment.policy import Policy
 from client.deployment.site_folder import SiteFolder
 from fedprompt import address
 from fedprompt.config import Flat, section
-from fedprompt.data.classes import listed
+from fedprompt.data.classes import in_ascii, listed, one_form
 from fedprompt.data.config import DataConfig
 from fedprompt.errors import BackboneError, ConfigError, FedpromptError, LinkError, PolicyError
 
@@ -130,8 +130,8 @@ def _images(folder: SiteFolder) -> Found:
 
     config = section(_local(folder), "data", DataConfig)
     images, agreed = own(config), folder.bundle().classes
-    if images.train.classes != agreed:
-        raise ConfigError(_difference(images.train.classes, agreed))
+    if images.train.classes != tuple(map(one_form, agreed)):
+        raise ConfigError(_difference(images.train.classes, tuple(map(one_form, agreed))))
     counts = images.train.counts() + images.holdout.counts()
     held = f"{len(images.train)} to train on, {len(images.holdout)} held out"
     by_class = ", ".join(f"{n} {c}" for n, c in zip(agreed[:12], counts[:12], strict=True))
@@ -179,8 +179,8 @@ def _difference(ours: tuple[str, ...], agreed: tuple[str, ...]) -> str:
     found += [f"only at the server: {listed(lacking)}"] if lacking else []
     return (
         f"the classes here are not the list that was agreed on: {'; '.join(found) or 'their order'}"
-        "; name the folders as classes.json does, or set data.class_names to a JSON file "
-        '{"folder": "name in the list"}'
+        f"{in_ascii((*strange, *lacking))}; name the folders as classes.json does, or set "
+        'data.class_names to a JSON file {"folder": "name in the list"}'
     )
 
 

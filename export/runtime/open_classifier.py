@@ -14,7 +14,7 @@ from export.runtime.classifier import Classifier
 from export.runtime.inputs import Source
 from export.runtime.prediction import Prediction
 from export.runtime.text_encoder import TextEncoder
-from fedprompt.data.classes import check_names, listed, spoken
+from fedprompt.data.classes import check_names, check_told_apart, listed, one_form, spoken
 from fedprompt.data.decode import MAX_PIXELS
 from fedprompt.errors import DataError, GraphError
 
@@ -81,7 +81,9 @@ class OpenClassifier:
         DataError
             The name is there already, or the tokenizer cannot take it.
         """
+        name = one_form(name)
         check_names([spoken(one) for one in (*self.classes, name)])
+        check_told_apart((*self.classes, name))
         state = self._state
         vector = self._encoder.vectors([name], state.templates, state.context)
         vectors = np.concatenate([state.vectors, vector])
@@ -95,6 +97,7 @@ class OpenClassifier:
         DataError
             There is none of that name, or only one would be left.
         """
+        name = one_form(name)
         if name not in self.classes:
             raise DataError(f"found no class {name!r}; there are {listed(self.classes)}")
         kept = [index for index, one in enumerate(self.classes) if one != name]

@@ -141,14 +141,13 @@ def note_copies(train: ImageSet, copies: Indices, notes: list[str]) -> None:
         notes.append(f"{len(torn)} copies have another label than the first: {listed(names)}")
 
 
-def note_faint(images: ImageSet, faint: Sequence[int], notes: list[str]) -> None:
-    """Note the images that use less than a sixteenth of their 16 bits."""
+def note_faint(faint: Sequence[str], white_level: int, notes: list[str]) -> None:
+    """Note the images that use less than a sixteenth of their 16 bits, by name."""
     if faint:
-        white = images.white_level or MAX_WHITE
         notes.append(
             f"{len(faint)} images of 16 bits use less than a sixteenth of the levels up to "
-            f"{white}, their white, and are nearly black: {listed([images.name(i) for i in faint])}"
-            "; if they hold fewer bits, set data.white_level, to 4095 for 12 bits"
+            f"{white_level or MAX_WHITE}, their white, and are nearly black: {listed(faint)}; if "
+            "they hold fewer bits, set data.white_level, to 4095 for 12 bits"
         )
 
 

@@ -1,10 +1,15 @@
 """Settle the ordered list of classes: the data's own, or the configured one.
 
-Names are compared and shown with spaces for underscores, as CoOp shows them. Every site of a
-deployment has the configured list, and may hold images of some of its classes only.
+Names are compared and shown in one Unicode form (NFC) and with spaces for underscores, as CoOp
+shows them. Names that a tokenizer of CLIP makes equal (`as_clip_reads`) are refused, for their
+classes could never be told apart. Every site of a deployment has the configured list, and may hold
+images of some of its classes only.
 """
 
+import html
 import json
+import re
+import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,6 +19,7 @@ import numpy.typing as npt
 
 from fedprompt.errors import DataError
 
+_NO_WORD = re.compile(r"n\d{8}|[\W\d_]+|(?i:class|label|id|c)[ _-]?\d+")  # wnids and numbers
 MAX_LISTED = 8  # names shown in a message
 
 
@@ -45,6 +51,7 @@ def settle(
     names = tuple(wanted.values())
     check_names(keys)
     check_names(names)
+    check_told_apart(names)
     place = {key: index for index, key in enumerate(keys)}
     strangers = [name for name in found if spoken(name) not in place]
     if not strangers:
@@ -53,7 +60,10 @@ def settle(
         return names, np.arange(len(found), dtype=np.int64)
     raise DataError(
         f"the data has the classes {listed(strangers)}, which data.class_names does not list "
-        f"({listed(names)}); add them there or remove their images"
+        f"({listed(names)}){in_ascii((*strangers, *names))}; add them there or remove their "
+        "images, or, if they are other words for those classes, make data.class_names a .json "
+        "table "
+        f"{{{json.dumps(strangers[0])}: {json.dumps(names[0], ensure_ascii=False)}, ...}}"
     )
 
 
@@ -67,6 +77,7 @@ def configured_names(configured: str) -> tuple[str, ...]:
     """
     names = tuple(_read(configured).values())
     check_names(names)
+    check_told_apart(names)
     return names
 
 
@@ -83,7 +94,38 @@ def listed_labels(configured: str) -> frozenset[str]:
 
 def spoken(name: str) -> str:
     """Return a class name as it stands in a prompt."""
-    return " ".join(name.replace("_", " ").split())
+    return " ".join(one_form(name).replace("_", " ").split())
+
+
+def one_form(name: str) -> str:
+    """Return a name in the Unicode form NFC; macOS writes folder names in NFD."""
+    return unicodedata.normalize("NFC", name)
+
+
+def as_clip_reads(name: str) -> str:
+    """Return what the tokenizers of CLIP make of a name before they cut it.
+
+    Source: open_clip 3.3, `tokenizer.py`, `_clean_lower`: ftfy, HTML entities, white space, case;
+    without ftfy, which comes with the extra ``train``, the Unicode form alone.
+    """
+    try:
+        import ftfy
+
+        fixed = ftfy.fix_text(name)
+    except ImportError:
+        fixed = one_form(name)
+    return spoken(html.unescape(html.unescape(fixed))).lower()
+
+
+def note_names(names: Sequence[str]) -> list[str]:
+    """Return a note when names are no words, which is all that CLIP knows them by."""
+    odd = [name for name in names if _NO_WORD.fullmatch(name)]
+    if not odd:
+        return []
+    return [
+        f"class names that are no words: {listed(odd)}; CLIP reads names as text, so give words by "
+        f'data.class_names, a .json table {{{json.dumps(odd[0])}: "a word", ...}}'
+    ]
 
 
 def listed(names: Sequence[str]) -> str:
@@ -100,7 +142,7 @@ def _read(configured: str) -> dict[str, str]:
     else:
         names = configured.split(",")
     if isinstance(names, dict):
-        return {key: value.strip() for key, value in names.items()}
+        return {key: one_form(value.strip()) for key, value in names.items()}
     check_names([spoken(name) for name in names])
     return {name.strip(): spoken(name) for name in names}
 
@@ -122,6 +164,35 @@ def _read_file(path: Path) -> list[str] | dict[str, str]:
     return names
 
 
+def in_ascii(names: Sequence[str]) -> str:
+    """Return the names that are not ASCII once more, so that a message shows how they differ."""
+    odd = [name for name in dict.fromkeys(names) if not name.isascii()]
+    return f" (in ASCII: {', '.join(map(ascii, odd[:MAX_LISTED]))})" if odd else ""
+
+
+def check_told_apart(names: Sequence[str]) -> None:
+    """Check that no two names are the same to CLIP, such as 'Cat' and 'cat'.
+
+    Raises
+    ------
+    DataError
+        Names both of a pair, in ASCII if they look alike.
+    """
+    first: dict[str, str] = {}
+    for name in names:
+        other = first.setdefault(as_clip_reads(name), name)
+        if other != name:
+            raise same_words(other, name)
+
+
+def same_words(one: str, other: str) -> DataError:
+    """Return the error of two class names that a tokenizer makes equal."""
+    return DataError(
+        f"the class names {one!r} and {other!r}{in_ascii((one, other))} are the same words to "
+        "CLIP, which could never tell the classes apart; put them together, or rename one"
+    )
+
+
 def check_names(names: Sequence[str]) -> None:
     """Check that names can be a list of classes.
 
@@ -132,7 +203,10 @@ def check_names(names: Sequence[str]) -> None:
     """
     doubled = sorted(name for name, times in Counter(names).items() if times > 1)
     if doubled:
-        raise DataError(f"class names occur twice: {listed(doubled)}; each must be one of a kind")
+        raise DataError(
+            f"class names occur twice: {listed(doubled)}; each must be one of a kind (case, "
+            "underscores, blanks and Unicode forms make no difference)"
+        )
     if not all(names):
         raise DataError(f"a class name is empty among {listed(names)}")
     odd = [name for name in names if not name.isprintable()]

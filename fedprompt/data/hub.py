@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from fedprompt.data.classes import one_form
 from fedprompt.data.splits import Split, Splits, named_splits
 from fedprompt.errors import DataError
 from fedprompt.reach import unreachable
@@ -109,7 +110,7 @@ def _splits(loaded: Any, image_column: str, label_column: str, origin: str) -> S
         if name not in train.features:
             raise DataError(f"{origin} has no column {name!r}; has {', '.join(train.features)}")
     names = getattr(train.features[label], "names", None)
-    classes = tuple(names or sorted({str(value) for value in train[label][:]}))
+    classes = tuple(names or sorted({one_form(str(value)) for value in train[label][:]}))
     return Splits(
         classes,
         names is not None,
@@ -142,7 +143,7 @@ def _split(table: Any, image: str, label: str, classes: tuple[str, ...], origin:
             labels = np.array(values, dtype=np.int64)
         else:
             number_of = {name: number for number, name in enumerate(classes)}
-            labels = np.array([number_of[str(value)] for value in values], dtype=np.int64)
+            labels = np.array([number_of[one_form(str(value))] for value in values], dtype=np.int64)
     except Exception as error:  # pyarrow's own errors for columns of another kind
         raise DataError(
             f"{origin}: columns {image!r} and {label!r} are no images and classes: {error}"

@@ -16,7 +16,7 @@ from fedprompt.data.check import (
     seen_in,
     separate,
 )
-from fedprompt.data.classes import MAX_LISTED, listed, settle, spoken
+from fedprompt.data.classes import MAX_LISTED, listed, note_names, settle, spoken
 from fedprompt.data.config import DataConfig
 from fedprompt.data.domain_partition import NAME as DOMAIN
 from fedprompt.data.halves import half_of
@@ -131,7 +131,8 @@ def inspect(config: DataConfig) -> Loaded:
     try:
         sets = _two_sets(splits, config)
         train, test = (half_of(part, config.subsample_classes) for part in sets)
-        about = _check_classes(
+        about = note_names(train.classes)
+        about += _check_classes(
             train, splits.passed_over, configured=bool(config.class_names.strip())
         )
     except DataError as error:  # how the source was understood may be the reason
@@ -139,8 +140,10 @@ def inspect(config: DataConfig) -> Loaded:
     notes = [*splits.notes, *about]
     train, test = _take(train, test, config)
     counts = len(train), len(test)
-    train, train_digests, bad = _readable(train, config, splits.verified, notes)
-    test, test_digests, bad_test = _readable(test, config, splits.verified, notes)
+    faint: list[str] = []
+    train, train_digests, bad = _readable(train, config, splits.verified, faint)
+    test, test_digests, bad_test = _readable(test, config, splits.verified, faint)
+    note_faint(faint, config.white_level, notes)
     skipped = bad | bad_test
     if splits.test is None:  # a split made here spreads the bad files by chance
         _refuse_many(skipped, sum(counts), config)
@@ -225,11 +228,14 @@ def _take(train: ImageSet, test: ImageSet, config: DataConfig) -> tuple[ImageSet
 
 
 def _readable(
-    images: ImageSet, config: DataConfig, verified: bool, notes: list[str]
+    images: ImageSet, config: DataConfig, verified: bool, faint: list[str]
 ) -> tuple[ImageSet, list[bytes | None], dict[str, str]]:
-    """Return the images that can be read, their digests, and why the others cannot, by name."""
+    """Return the images that can be read, their digests, and why the others cannot, by name.
+
+    ``faint`` gets the names of those that use little of their 16 bits.
+    """
     found: Examined = examine(images, config.max_pixels, verified=verified)
-    note_faint(images, found.faint, notes)
+    faint += [images.name(index) for index in found.faint]
     named = {images.name(index): reason for index, reason in found.reasons.items()}
     kept = [index for index in range(len(images)) if index not in found.reasons]
     return images.subset(kept), [found.digests[index] for index in kept], named

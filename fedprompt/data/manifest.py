@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fedprompt.data.classes import listed
+from fedprompt.data.classes import listed, one_form
 from fedprompt.data.files import Files, images_below, inside
 from fedprompt.data.splits import Split, Splits, role_of
 from fedprompt.errors import DataError
@@ -241,7 +241,7 @@ def _row(where: str, fields: dict[str, object], path_column: str, label_column: 
     domain = "" if fields.get("domain") is None else fields["domain"]
     if not isinstance(domain, str | int) or isinstance(domain, bool):
         raise DataError(f"{where}: the domain is a {type(domain).__name__}; expected a name")
-    name = str(domain).strip()
+    name = one_form(str(domain).strip())
     if not name.isprintable():
         raise DataError(f"{where}: the domain {name!r} has unprintable characters")
     return _Row(where, path, label, str(fields.get("split") or "").strip().lower(), name)
@@ -257,7 +257,7 @@ def _label(where: str, value: object) -> str:
             f"{where} has no label of a kind that is known: found {value!r:.80}; expected a name "
             "or a whole number"
         )
-    return str(value).strip()
+    return one_form(str(value).strip())
 
 
 def _read_coop(text: str) -> tuple[list[_Row], tuple[str, ...]]:
@@ -269,7 +269,8 @@ def _read_coop(text: str) -> tuple[list[_Row], tuple[str, ...]]:
     for split, items in tree.items():
         for place, item in enumerate(items if isinstance(items, list) else [items]):
             match item:
-                case [str() as path, int() as number, str() as name] if path and name:
+                case [str() as path, int() as number, str() as written] if path and written:
+                    name = one_form(written)
                     if names.setdefault(number, name) != name:
                         raise DataError(f"class {number} is both {names[number]!r} and {name!r}")
                     rows.append(_Row(f"{split}[{place}]", path, name, split))

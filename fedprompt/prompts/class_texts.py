@@ -9,6 +9,7 @@ from torch.nn import functional as F
 from fedprompt.backbone.class_encoder import PLAIN, Speedups, class_encoder
 from fedprompt.backbone.clip import FrozenClip
 from fedprompt.backbone.prompts import leading_places
+from fedprompt.data.classes import same_words, spoken
 from fedprompt.errors import BackboneError, DataError, PromptError
 from fedprompt.prompts.words import Layout, class_text
 from fedprompt.types import Places, TextFeatures, TextTokens, Tokens
@@ -75,10 +76,11 @@ def class_tokens(clip: FrozenClip, classes: Sequence[str], template: str) -> Tok
     PromptError
         The template leaves no room for a name.
     DataError
-        A class name is too long for the text tower.
+        A class name is too long for the text tower, or two are the same tokens.
     """
     tokens, cut = clip.tokenize_cut([class_text(template, name) for name in classes])
     if not cut:
+        _check_told_apart(classes, tokens)
         return tokens
     most = tokens.shape[1]
     if clip.tokenize_cut([class_text(template, "X")])[1]:
@@ -91,6 +93,15 @@ def class_tokens(clip: FrozenClip, classes: Sequence[str], template: str) -> Tok
         f"the class name {classes[cut[0]][:60]!r} does not fit: the prompt, data.template and the "
         f"name may take {most} tokens of the text tower together; shorten the name"
     )
+
+
+def _check_told_apart(classes: Sequence[str], tokens: Tokens) -> None:
+    """Refuse two names that this tokenizer makes equal; one name twice is the caller's affair."""
+    first: dict[tuple[int, ...], str] = {}
+    for name, row in zip(classes, tokens.tolist(), strict=True):
+        other = first.setdefault(tuple(row), name)
+        if spoken(other) != spoken(name):
+            raise same_words(other, name)
 
 
 def placed_tokens(
@@ -107,11 +118,11 @@ def placed_tokens(
     BackboneError
         The tokenizer does not take each placeholder for one token.
     """
-    spoken = layout.spoken(template)
-    tokens = class_tokens(clip, classes, spoken)
+    text = layout.spoken(template)
+    tokens = class_tokens(clip, classes, text)
     places = leading_places(tokens, layout.leading, clip.first_word)
     if behind := layout.length - layout.leading:
-        head = spoken.partition("{}")[0] + "{}"
+        head = text.partition("{}")[0] + "{}"
         rows = torch.arange(layout.leading, layout.length, device=tokens.device)
         for index, begin in enumerate(_common(tokens, class_tokens(clip, classes, head))):
             places[index, begin : begin + behind] = rows[: places.shape[1] - begin]

@@ -98,7 +98,8 @@ def test_images_may_be_as_large_as_the_data_s(
     root = image_folder(tmp_path / "photos", CLASSES, 10)
     asked = []
     monkeypatch.setattr(
-        export.load, "decode", lambda c, *, max_pixels: asked.append(max_pixels) or PIXELS
+        "fedprompt.data.image_set.decode",
+        lambda c, *, max_pixels, white_level: asked.append(max_pixels) or PIXELS,
     )
     real_images(
         {"data.source": str(root), "data.max_pixels": 70_000_000}, 2, Preprocessing(size=8), CLASSES

@@ -145,7 +145,8 @@ def test_thumbnails_are_made_of_images_as_large_as_the_data_may_be(
 ) -> None:
     asked = []
     monkeypatch.setattr(
-        "client.commands.eval.decode", lambda c, *, max_pixels: asked.append(max_pixels) or PIXELS
+        "fedprompt.data.image_set.decode",
+        lambda c, *, max_pixels, white_level: asked.append(max_pixels) or PIXELS,
     )
     assert call(photos, run, "--set", "data.max_pixels=70000000").exit_code == 0
     assert set(asked) == {70_000_000}

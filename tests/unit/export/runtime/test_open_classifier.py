@@ -33,7 +33,8 @@ def test_classes_come_and_go_as_torch_would_serve_them(
 
 
 @pytest.mark.parametrize(
-    ("name", "why"), [("tench", "twice"), ("great_grey_owl", "twice"), (" ", "empty")]
+    ("name", "why"),
+    [("tench", "twice"), ("great_grey_owl", "twice"), (" ", "empty"), ("Tench", "same words")],
 )
 def test_a_name_that_is_there_or_none_is_refused(
     exported_bundle: Path, name: str, why: str
@@ -41,6 +42,14 @@ def test_a_name_that_is_there_or_none_is_refused(
     opened = OpenClassifier(exported_bundle, threads=1)
     with pytest.raises(DataError, match=why):
         opened.add_class(name)
+    assert opened.classes == CLASSES
+
+
+def test_names_are_of_one_unicode_form(exported_bundle: Path) -> None:
+    opened = OpenClassifier(exported_bundle, threads=1)
+    opened.add_class("cafe\u0301")
+    assert opened.classes[-1] == "caf\u00e9"
+    opened.remove_class("cafe\u0301")
     assert opened.classes == CLASSES
 
 

@@ -79,7 +79,7 @@ def test_faint_images_are_told_of_at_every_start() -> None:
         assert examine(images, 1000).faint == (0,)
     assert examine(replace(images, white_level=4095), 1000).faint == ()
     notes: list[str] = []
-    note_faint(images, (0,), notes)
+    note_faint(["0"], 0, notes)
     assert "set data.white_level, to 4095 for 12 bits" in notes[0]
 
 

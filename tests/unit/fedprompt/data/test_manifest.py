@@ -67,6 +67,14 @@ def test_labels_that_pandas_made_numbers_with_a_point(tmp_path: Path) -> None:
     assert (versions.classes, versions.notes) == (("1.0", "1.5"), ())
 
 
+def test_labels_and_domains_of_one_unicode_form(tmp_path: Path) -> None:
+    lines = ["path,label,domain", "a,caf\u00e9,\u00e9", "b,cafe\u0301,e\u0301"]
+    splits = read(tmp_path, "m.csv", "\n".join(lines))
+    assert (splits.classes, splits.domain_names) == (("caf\u00e9",), ("\u00e9",))
+    tree = {"train": [["a", 0, "caf\u00e9"], ["b", 0, "cafe\u0301"]]}
+    assert read(tmp_path, "m.json", json.dumps(tree)).classes == ("caf\u00e9",)
+
+
 def test_columns_in_any_case_and_those_that_are_not_used(tmp_path: Path) -> None:
     text = "File_Name, LABEL ,Split,Age\na.png,cat,TRAIN,3\nb.png,owl,Testing,4\n"
     splits = read(tmp_path, "M.CSV", text)

@@ -143,3 +143,9 @@ def test_a_tokenizer_that_joins_placeholders_is_refused() -> None:
     clip.tokenizer = lambda texts: tokenizer([text.replace("X X", "XX") for text in texts])
     with pytest.raises(BackboneError, match="4 times 'X'"):
         ClassTexts(clip, CLASSES, TEMPLATE, Layout(4))
+
+
+def test_names_that_this_tokenizer_makes_equal_are_refused(clip: FrozenClip) -> None:
+    with pytest.raises(DataError, match="'Cat' and 'cat' are the same words"):
+        class_tokens(clip, ["dog", "Cat", "cat"], "a {}.")
+    assert len(class_tokens(clip, ["cat", "cat"], "a {}.")) == 2
