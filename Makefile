@@ -41,10 +41,10 @@ lint: env
 	$(BIN)/lint-imports
 
 test: lint
-	$(BIN)/python -m pytest --numprocesses 3 --dist worksteal -m "not slow"
+	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal -m "not slow"
 
 test-all: lint
-	FEDPROMPT_CHECK_SHAPES=1 $(BIN)/python -m pytest --numprocesses 3 --dist worksteal
+	FEDPROMPT_CHECK_SHAPES=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal
 
 format: env
 	$(BIN)/ruff format .

@@ -140,6 +140,7 @@ def everything(folder):
     return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
+@pytest.mark.slow
 def test_F23_a_full_disk_keeps_the_old_classifier(saved, tiny_disk):
     output = tiny_disk / "classifier.onnx"
     output.write_bytes(b"the old one")
