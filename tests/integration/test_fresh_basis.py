@@ -4,15 +4,23 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from flwr.app import ConfigRecord, RecordDict
 
 from client.secure_aggregation import secured
+from fedprompt.backbone.config import BackboneConfig
+from fedprompt.backbone.load import shared_backbone
 from fedprompt.basis import columns
+from fedprompt.config import defaults
 from fedprompt.secure_sum import levels, step
+from fedprompt.wire import from_array_record, to_array_record
 from server import record
 from server.local_grid import LocalGrid
 from server.privacy import mechanism as privacy
 from server.privacy.config import PrivacyConfig
 from server.rounds import Rounds
+from server.tuning import Tuning
+from tests.enrolled import bundle, rule, send, site
+from tests.pictures import image_folder
 from tests.sites import client, config, repack, task
 
 SITES, WIDTH = 7, 32
@@ -114,6 +122,32 @@ def test_a_lost_try_changes_nothing(tmp_path):
     plain, _ = run(tmp_path / "plain")
     assert lines[1]["attempt"] == 1
     assert found.arrays["ctx"].tobytes() == plain.arrays["ctx"].tobytes()
+
+
+def test_a_deployed_site_sends_the_rounds_update_alone_and_within_its_policy(tmp_path):
+    """Late or not, a site needs nothing but the message: prompt and round."""
+    photos = image_folder(tmp_path / "photos", ("cat", "dog"), 12)
+    clip = shared_backbone(BackboneConfig(name="embedded-cnn"))
+    folder = site(tmp_path / "north", photos, bundle(("cat", "dog"), clip))
+    rule(folder, "min_sites", "1")
+    rule(folder, "max_norm", "0.01")
+    settings = defaults() | {
+        "backbone.name": "embedded-cnn", "data.source": str(photos), "fit.learning_rate": 0.1,
+        "server.rule": "fresh-basis", "server.rounds": 8,
+    }  # fmt: skip
+    prompt = Tuning(settings).prompt
+    asked = {"run": "abc", "round": 6, "seed": 0, "mu": 0.0, "sites": 5}
+    arrays = to_array_record(prompt.arrays(), "float32")
+    reply = send(
+        folder, "train", RecordDict({"arrays": arrays, "config": ConfigRecord(asked)}), settings
+    )
+    assert not reply.has_error(), reply.error
+    record = reply.content.array_records["arrays"]
+    assert list(record) == ["ctx.B"]
+    update = from_array_record(record, {"ctx.B": prompt.leaving()["ctx.B"].shape}, "float32")[
+        "ctx.B"
+    ]
+    assert 0.0099 < np.linalg.norm(columns(4, 1, 5).astype(float) @ update) <= 0.01 * (1 + 1e-6)
 
 
 def test_what_is_no_update_of_the_round_is_refused(tmp_path):
