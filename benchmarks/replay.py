@@ -75,7 +75,7 @@ class Replay:
         """Return what a round makes of ``arrays`` with the replies of some sites."""
         origin = unmoved(arrays, self._task.reply or arrays)
         replies = [self._reply(arrays, server_round, number) for number in accepted]
-        joined = [Joined(n, n, len(self._sites[n].train_labels)) for n in accepted]
+        joined = [Joined(n, n, len(self._sites[n].train_labels), agreed=True) for n in accepted]
         asked = {site.node: self._receipts.ask(site, server_round) for site in joined}
         bounds = Bounds(self._config.clip_factor, self._config.clip_norm)
         moved = partial(self._rule.moved, origin, dtype=self._config.dtype)

@@ -6,12 +6,13 @@ Pure: an answer goes in, a site or a verdict comes out (F06, F10, F12-F14).
 import json
 import reprlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from fedprompt.wire import IDENTITY, SHARED
 from server.enrolment import Enrolment, objection
 from server.exchange import Answer
 from server.gate import is_count
+from server.limits import MOST_IMAGES, MOST_MEDIANS
 from server.replies import error_line, fault
 from server.verdict import Reason, Verdict, refuse
 
@@ -25,6 +26,7 @@ class Site:
     enrolled: int  # examples it declared, no more than agreed; the cap of every count it reports
     name: str = ""  # as enrolled
     domain: str = ""  # what its images are of, where the run has domains
+    agreed: bool = field(default=False, compare=False)  # `enrolled` is more than its own word
 
 
 def difference(ours: Mapping[str, str], theirs: Mapping[str, object]) -> str:
@@ -64,16 +66,38 @@ def read_card(
     if domains and domain not in domains:
         detail = f"domain is {domain!s:.80}, the server has {', '.join(domains)}"
         return None, refuse(partition, node, Reason.IDENTITY, detail)
-    return Site(partition, node, enrolled, domain=str(domain)), None
+    return Site(partition, node, min(enrolled, MOST_IMAGES), domain=str(domain)), None
 
 
 def as_enrolled(site: Site, listed: Mapping[int, Enrolment]) -> tuple[Site | None, Verdict | None]:
     """Return the site under its name and agreed size, or why its key does not fit (F06, F10)."""
     if found := objection(listed, site.node, site.partition):
         return None, refuse(site.partition, site.node, Reason.IDENTITY, found)
-    agreed = listed[site.node]
-    most = min(site.enrolled, agreed.images) if agreed.images else site.enrolled
-    return replace(site, enrolled=most, name=agreed.name), None
+    enrolment = listed[site.node]
+    return replace(with_agreed(site, enrolment.images), name=enrolment.name), None
+
+
+def with_agreed(site: Site, images: int) -> Site:
+    """Return a site that may speak for so many images and no more; 0 = no number was agreed."""
+    return replace(site, enrolled=min(site.enrolled, images), agreed=True) if images else site
+
+
+def remark(site: Site, declared: int) -> str:
+    """Return what the operator should know of an admitted site's number of images; often nothing.
+
+    ``declared`` is what the site said.
+    """
+    if declared > site.enrolled:
+        return (
+            f"says that it has {declared} images, at most {site.enrolled} are counted: a reply "
+            "that speaks for more is a strike"
+        )
+    if not site.agreed:
+        return (
+            f"has no agreed number of images: its own word, {declared}, weighs {MOST_MEDIANS} "
+            "times the sites' median at most. To agree on one, enrol it with --images"
+        )
+    return ""
 
 
 def _class_difference(ours: str, theirs: object) -> str:

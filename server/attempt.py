@@ -13,6 +13,7 @@ from fedprompt.wire import Arrays
 from server import outcome, robust
 from server.admission import Site
 from server.config import ServerConfig
+from server.copies import name_holding
 from server.exchange import Answer, Traffic, exchange
 from server.federation import Federation, tell
 from server.gate import judge
@@ -83,6 +84,7 @@ def attempt(
     moved = partial(f.rule.moved, unmoved, dtype=c.dtype)
     accepted, verdicts = judge(replies, asked, origin, moved, bounds)
     updates = weigh(accepted, c)
+    verdicts = name_holding(verdicts, updates)
     passed = sum(verdict.accepted for verdict in verdicts)
     if shortfall := below_quorum(c, len(sites), passed, len(updates)):
         return Attempt(sites, verdicts, updates, traffic, None, shortfall)

@@ -1,12 +1,15 @@
 """Notice updates that are no work of their own: copies of another site's, or none at all (F10)."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
 from fedprompt.identity import sha256_arrays
 from server.rules import Dense
 from server.verdict import Accepted, Reason, Verdict, refuse
+
+MUCH = 0.25  # of a round's weight
 
 
 def drop_copies(
@@ -21,7 +24,7 @@ def drop_copies(
     the record's cosine shows it.
 
     An update that changes nothing (a free rider's) is named and merged: it is what an honest site
-    sends whose steps round to zero, and it pulls nowhere.
+    sends whose steps round to zero. How far it holds the others back, `name_holding` tells.
     """
     first: dict[str, int] = {}
     kept, verdicts = [], []
@@ -40,3 +43,22 @@ def drop_copies(
             detail = f"the update is site {owner}'s, bit for bit"
             verdicts.append(refuse(candidate.site, candidate.node, Reason.COPIED, detail))
     return kept, verdicts
+
+
+def name_holding(verdicts: Sequence[Verdict], updates: Sequence[Accepted]) -> list[Verdict]:
+    """Return the verdicts, with those named whose unchanged update weighs much in the merge.
+
+    ``updates`` have the weights that they are merged with.
+    """
+    total = sum(update.weight for update in updates)
+    shares = {update.node: update.weight / total for update in updates}
+    return [
+        replace(
+            verdict,
+            reasons=(*verdict.reasons, Reason.HOLDING),
+            detail=f"{verdict.detail}; with {shares[verdict.node]:.0%} of the round's weight",
+        )
+        if Reason.UNCHANGED in verdict.reasons and shares.get(verdict.node, 0) > MUCH
+        else verdict
+        for verdict in verdicts
+    ]

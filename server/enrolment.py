@@ -14,7 +14,7 @@ class Enrolment:
 
     number: int
     name: str
-    images: int  # 0 = as many as it says
+    images: int  # 0 = none agreed; its own word weighs little
 
 
 def enrolments(path: Path) -> dict[int, Enrolment]:

@@ -8,10 +8,11 @@ from flwr.app import RecordDict
 
 from fedprompt.wire import ARRAYS, CONFIG, Arrays, to_array_record
 from server import outcome
+from server.admission import Site
 from server.exchange import exchange
 from server.federation import Federation, tell
-from server.gate import check_sender, is_count, loss_fault
-from server.limits import is_loss, weighted_mean
+from server.gate import capped, check_sender, is_count, loss_fault
+from server.limits import is_loss, weighted_mean, weights
 from server.replies import read_evaluate
 from server.training import Instruction
 from server.verdict import Asked, Reason, Reply, Verdict, refuse
@@ -55,7 +56,7 @@ def evaluate(
         with outcome.blaming(names[answer.node]):
             readings.append(read_evaluate(answer))
     scores, verdicts = judge_scores(readings, f.asked(sites, server_round))
-    line = summarise(scores, {site.partition: site.enrolled for site in sites})
+    line = summarise(scores, _weights(scores, sites))
     line["evaluation_verdicts"] = [tell(verdict) for verdict in verdicts]
     line["evaluation_bytes_up"], line["evaluation_bytes_down"] = traffic.up, traffic.down
     return line, verdicts
@@ -79,7 +80,7 @@ def judge_scores(
     for reply in passed:
         site = asked[reply.node].site
         with outcome.blaming(site):
-            verdict, score = _believe(site, reply, correct[id(reply)])
+            verdict, score = _believe(asked[reply.node], reply, correct[id(reply)])
         if score:
             scores[site] = score
         if verdict:
@@ -91,19 +92,25 @@ def judge_scores(
     return dict(sorted(scores.items())), sorted(verdicts, key=lambda v: (v.site is None, v.site))
 
 
-def summarise(scores: Mapping[int, Score], enrolled: Mapping[int, int]) -> dict[str, Any]:
+def _weights(scores: Mapping[int, Score], sites: Sequence[Site]) -> dict[int, int]:
+    """Return what each site's score weighs, so that a false count takes no average over."""
+    enrolled = {site.partition: site.enrolled for site in sites}
+    counts = {site: min(score.examples, enrolled[site]) for site, score in scores.items()}
+    return weights(counts, {site.partition for site in sites if site.agreed})
+
+
+def summarise(scores: Mapping[int, Score], most: Mapping[int, int]) -> dict[str, Any]:
     """Return the weighted accuracy, the worst site's and each site's own.
 
-    A site weighs as much as the images it reports, at most as many as it enrolled, so that a
-    false count cannot take the average over.
+    A site weighs as much as the images it reports, and no more than ``most`` allows it.
     """
-    weights = {site: min(score.examples, enrolled[site]) for site, score in scores.items()}
-    if not any(weights.values()):
+    weight = {site: min(score.examples, most[site]) for site, score in scores.items()}
+    if not any(weight.values()):
         return {"sites": {}}
     return {
-        "accuracy": weighted_mean((weights[s], scores[s].accuracy) for s in scores),
+        "accuracy": weighted_mean((weight[s], scores[s].accuracy) for s in scores),
         "worst_client_acc": min(score.accuracy for score in scores.values()),
-        "nll": weighted_mean((weights[s], scores[s].loss) for s in scores),
+        "nll": weighted_mean((weight[s], scores[s].loss) for s in scores),
         "sites": {
             str(site): {"accuracy": s.accuracy, "nll": s.loss, "examples": s.examples}
             for site, s in scores.items()
@@ -111,8 +118,8 @@ def summarise(scores: Mapping[int, Score], enrolled: Mapping[int, int]) -> dict[
     }
 
 
-def _believe(site: int, reply: Reply, correct: object) -> tuple[Verdict | None, Score | None]:
-    count, loss = reply.count, reply.loss
+def _believe(asked: Asked, reply: Reply, correct: object) -> tuple[Verdict | None, Score | None]:
+    site, count, loss = asked.site, reply.count, reply.loss
     if not is_count(count) or not is_count(correct) or correct > count:
         detail = f"{correct!r} correct of {count!r} images"
         return refuse(site, reply.node, Reason.BAD_COUNT, detail), None
@@ -120,4 +127,5 @@ def _believe(site: int, reply: Reply, correct: object) -> tuple[Verdict | None, 
         return None, None  # nothing held out: the site has no say, and no fault
     if not is_loss(loss):
         return refuse(site, reply.node, *loss_fault(loss)), None
-    return None, Score(count, correct, float(loss))
+    verdict = capped(asked, reply.node, count) if count > asked.enrolled else None
+    return verdict, Score(count, correct, float(loss))

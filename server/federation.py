@@ -35,6 +35,7 @@ class Task:
     domains: Sequence[str] = ()  # whose prompts are kept apart (ADAPT)
     averaged: bool = False  # the run ends in an average of its rounds' prompts
     reply: Arrays = field(default_factory=dict)  # names and shapes a site returns; {} = as arrays
+    images: Mapping[int, int] = field(default_factory=dict)  # of each simulated site; else empty
 
 
 @dataclass(frozen=True)
@@ -74,6 +75,7 @@ def federation(
             task.identity,
             partial(enrolments, Path(config.sites)) if config.sites else None,
             domains=task.domains,
+            images=task.images,
         ),
         Receipts(task.run, task.identity),
         Domains(task.domains, RULES[config.rule]),

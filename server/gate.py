@@ -12,7 +12,14 @@ from typing import TypeGuard
 from fedprompt.wire import Arrays
 from server import outcome
 from server.copies import drop_copies
-from server.limits import LARGEST_LOSS, is_loss, largest_number, update_limit
+from server.limits import (
+    LARGEST_LOSS,
+    MOST_MEDIANS,
+    is_loss,
+    largest_number,
+    update_limit,
+    weights,
+)
 from server.norms import Bounds, clip
 from server.rules import Dense
 from server.verdict import Accepted, Asked, Reason, Reply, Verdict, refuse
@@ -43,9 +50,14 @@ def judge(
     """
     candidates, verdicts = _admit(replies, asked, lift, update_limit(current))
     own, copies = drop_copies(candidates, current)
-    updates, clipped = clip(own, current, bounds)
-    changed = {verdict.node: verdict for verdict in copies + clipped}
-    merged = [_join(verdict, changed.get(verdict.node)) for verdict in verdicts]
+    short, clipped = clip(own, current, bounds)
+    updates, weighed = _weigh(short, asked)
+    merged = verdicts
+    over = {verdict.node for verdict in verdicts if Reason.CAPPED in verdict.reasons}
+    # who says more than it was enrolled with is told that, whatever else its count is
+    for step in (copies, clipped, [v for v in weighed if v.node not in over]):
+        changed = {verdict.node: verdict for verdict in step}
+        merged = [_join(verdict, changed.get(verdict.node)) for verdict in merged]
     silent = asked.keys() - {reply.node for reply in replies}
     merged += [refuse(asked[n].site, n, Reason.TIMEOUT, "no reply by the deadline") for n in silent]
     merged.sort(key=lambda v: (v.site is None, v.site, v.node))
@@ -88,6 +100,12 @@ def loss_fault(loss: object) -> tuple[Reason, str]:
         detail = f"the loss is {loss:.3g}, expected 0 to {LARGEST_LOSS:,.0f} nats"
         return Reason.OUT_OF_RANGE, detail
     return Reason.NOT_FINITE, f"the loss is {loss!r}"
+
+
+def capped(asked: Asked, node: int, count: int) -> Verdict:
+    """Return the verdict on a site that speaks for more images than it was enrolled with."""
+    detail = f"num-examples {count} cut to the enrolled {asked.enrolled}"
+    return Verdict(asked.site, node, True, (Reason.CAPPED,), detail)
 
 
 def _sender_verdict(reply: Reply, asked: Asked | None) -> Verdict | None:
@@ -143,9 +161,27 @@ def _believe(
     loss = None if reply.loss is None else float(reply.loss)
     update = Accepted(site, node, lifted, weight, loss)
     if count > weight:
-        detail = f"num-examples {count} cut to the enrolled {weight}"
-        return Verdict(site, node, True, (Reason.CAPPED,), detail), update
+        return capped(asked, node, count), update
     return Verdict(site, node, True), update
+
+
+def _weigh(
+    updates: Sequence[Accepted], asked: Mapping[int, Asked]
+) -> tuple[list[Accepted], list[Verdict]]:
+    """Cut the weights that are a site's own word; return only changed verdicts."""
+    agreed = {site.site for site in asked.values() if site.agreed}
+    found = weights({update.site: update.weight for update in updates}, agreed)
+    verdicts = [
+        Verdict(u.site, u.node, True, (Reason.UNAGREED,), _no_more(u.weight, found[u.site]))
+        for u in updates
+        if found[u.site] < u.weight
+    ]
+    return [replace(update, weight=found[update.site]) for update in updates], verdicts
+
+
+def _no_more(count: int, weight: int) -> str:
+    told = f"it says {count} images, none were agreed; weighs {weight}"
+    return f"{told}, {MOST_MEDIANS} times the median"
 
 
 def _join(verdict: Verdict, changed: Verdict | None) -> Verdict:

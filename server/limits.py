@@ -5,13 +5,15 @@ overflow. What lies beyond is refused by name, so that no later step has to expe
 """
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import TypeGuard
 
 import numpy as np
 import numpy.typing as npt
 
 LARGEST_NUMBER = 32_000.0  # of a lifted prompt: CLIP's tokens hold a hundredth, float16 the double
+MOST_IMAGES = 10**9  # of one site
+MOST_MEDIANS = 2  # times the median count that a site's own word weighs, where none was agreed
 LARGEST_LOSS = 1e6  # nats, a mean over images; CLIP's logits allow about 200
 _ROOM = 128  # bits that a sum of weights may have
 
@@ -19,6 +21,25 @@ _ROOM = 128  # bits that a sum of weights may have
 def is_loss(value: object) -> TypeGuard[float]:
     """Tell whether a number can be a mean cross-entropy."""
     return isinstance(value, int | float) and 0 <= value <= LARGEST_LOSS
+
+
+def weights(counts: Mapping[int, int], agreed: Collection[int]) -> dict[int, int]:
+    """Return what sites weigh, by site.
+
+    A count that nobody agreed on is the site's own word. It weighs `MOST_MEDIANS` times the median
+    of all counts at most (the lower one of two): so no site owns a mean by saying so.
+
+    Parameters
+    ----------
+    counts
+        Images by site, each at most what the site was enrolled with.
+    agreed
+        Sites whose number of images was agreed on.
+    """
+    if not counts:
+        return {}
+    most = MOST_MEDIANS * sorted(counts.values())[(len(counts) - 1) // 2]
+    return {site: n if site in agreed else min(n, most) for site, n in counts.items()}
 
 
 def largest_number(arrays: Mapping[str, npt.NDArray[np.floating]]) -> float:

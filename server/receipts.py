@@ -21,7 +21,7 @@ class Receipts:
     def ask(self, site: Site, server_round: int) -> Asked:
         """Return what a site's reply to this round must carry."""
         stale = partial(self._is_stale, site, server_round)
-        return Asked(site.partition, self.of(site, server_round), site.enrolled, stale)
+        return Asked(site.partition, self.of(site, server_round), site.enrolled, stale, site.agreed)
 
     def of(self, site: Site, server_round: int) -> int:
         """Return the receipt of one site and round."""

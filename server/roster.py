@@ -16,7 +16,7 @@ from flwr.serverapp import Grid
 from fedprompt.errors import QuorumError
 from fedprompt.wire import CONFIG, SHARED, nonce
 from server import outcome
-from server.admission import Site, as_enrolled, read_card
+from server.admission import Site, as_enrolled, read_card, remark, with_agreed
 from server.enrolment import Enrolment
 from server.exchange import Answer, Traffic, exchange
 from server.verdict import Reason, Verdict, refuse
@@ -41,11 +41,14 @@ class Roster:
         Returns the enrolled sites by node, as they are now; None admits any node (a simulation).
     domains
         Of which each site must have one; none where the run has no domains.
+    images
+        That the server's own division of the images gives a simulated site, by partition.
     """
 
     identity: Mapping[str, str]
     enrolled: Callable[[], Mapping[int, Enrolment]] | None = None
     domains: Sequence[str] = ()
+    images: Mapping[int, int] = field(default_factory=dict)
     sites: dict[int, Site] = field(default_factory=dict)  # by partition
     refused: dict[int, Verdict] = field(default_factory=dict)  # by node
     silent: set[int] = field(default_factory=set)  # nodes that did not say who they are
@@ -133,8 +136,13 @@ class Roster:
     def _admit(self, answer: Answer, listed: Mapping[int, Enrolment] | None) -> None:
         with outcome.blaming(listed[answer.node].name if listed and answer.node in listed else "?"):
             site, verdict = read_card(answer, self.identity, self.domains)
+        declared = site.enrolled if site else 0
         if site and listed is not None:
             site, verdict = as_enrolled(site, listed)
+        elif site:
+            images = self.images.get(site.partition, 0)
+            # a run divided among other sites than the server thinks is no lie
+            site = with_agreed(site, images) if declared <= images else site
         if site and site.partition in self.sites:
             detail = f"partition {site.partition} has joined already"
             verdict = refuse(site.partition, answer.node, Reason.DUPLICATE, detail)
@@ -154,6 +162,9 @@ class Roster:
         elif site:
             self.refused.pop(answer.node, None)
             self.sites[site.partition] = site
+            if listed is not None and (told := remark(site, declared)):
+                extra = {"event": "admitted", "node": site.node, "site": site.partition}
+                _log.warning("%s %s", site.name, told, extra=extra)
 
     def _all_refused(self, grid: Grid, least: int) -> bool:
         """Tell whether waiting is vain: everyone expected has answered, too few were admitted.

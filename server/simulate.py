@@ -14,7 +14,7 @@ from rich.console import Console
 from fedprompt.cli import resolve
 from fedprompt.config import Flat, defaults, load, section
 from fedprompt.data.config import DataConfig
-from fedprompt.data.load import inspect
+from fedprompt.data.load import site_sizes
 from fedprompt.errors import CheckpointError
 from fedprompt.options import ConfigOption, JsonOption, SetOption, show
 from fedprompt.prompts.config import PromptConfig
@@ -67,7 +67,8 @@ def simulate(
     settings |= queued(settings)
     server = section(settings, "server", ServerConfig)
     check_vacant(server)
-    inspect(section(settings, "data", DataConfig))  # before a site starts: its fault is the data's
+    data = section(settings, "data", DataConfig)
+    site_sizes(data, data.clients)  # before a site starts: what is wrong is wrong for all of them
     with display(server.rounds, Console(stderr=True)) as shown:
         run_on(engine)(settings, shown)
     folder = Path(server.output)

@@ -15,7 +15,8 @@ from fedprompt.data.classes import configured_names
 from fedprompt.data.config import DataConfig
 from fedprompt.data.halves import half
 from fedprompt.data.load import load as load_images
-from fedprompt.errors import ConfigError
+from fedprompt.data.load import site_sizes
+from fedprompt.errors import ConfigError, DataError
 from fedprompt.identity import canonical_json, sha256_arrays, sha256_bytes
 from fedprompt.identity_card import identity_card
 from fedprompt.prompts.artefacts import to_artefact
@@ -76,6 +77,7 @@ class Tuning:
             any_start=self.asks_start,  # the sites' centres overwrite it
         )
         self._starts = [form.fold() for form in forms_of(self.prompt)]
+        self.images = {} if self.server.sites else _images(self.data, self.server.min_sites)
         if not self.prompt.arrays():
             raise ConfigError("this prompt.method trains nothing; choose dip or coop")
 
@@ -101,6 +103,7 @@ class Tuning:
             self.domains,
             averaged,
             self.prompt.leaving() if self.server.rule == "fresh-basis" else {},
+            self.images,
         )
 
     def mechanism(self, task: Task) -> Mechanism | None:
@@ -157,6 +160,23 @@ def _with_domains(config: PromptConfig, data: DataConfig) -> PromptConfig:
     if config.method != ADAPT or config.domains.strip():
         return config
     return of_data(config, load_images(data)[0])
+
+
+def _images(data: DataConfig, min_sites: int) -> dict[int, int]:
+    """Return how many images each simulated site has; of none, where they are not here.
+
+    Raises
+    ------
+    DataError
+        The images cannot be read or divided: told once, before a site is asked.
+    """
+    try:
+        return site_sizes(data, data.clients)
+    except DataError:
+        # a server without images has the names alone; with min_sites, others may divide them
+        if data.class_names.strip() or min_sites:
+            return {}
+        raise
 
 
 def _classes(data: DataConfig) -> tuple[str, ...]:

@@ -34,9 +34,11 @@ class Reason(StrEnum):
     PROTOCOL = "protocol"  # F29: secure aggregation broke at this site, by whose fault is unknown
     COPIED = "copied"  # F10: another site's update, bit for bit
     CLIPPED = "clipped"  # accepted, its update shortened (F05)
-    CAPPED = "capped"  # accepted, its count cut to the enrolled size (F06)
+    CAPPED = "capped"  # accepted with a strike, its count cut to the enrolled size (F06)
+    UNAGREED = "unagreed"  # accepted, its count cut: nobody agreed on so many images (F06)
     ABSTAINED = "abstained"  # accepted, without weight: no examples
     UNCHANGED = "unchanged"  # accepted, though the arrays came back as they were sent (F10)
+    HOLDING = "holding"  # accepted, unchanged and heavy: it holds the merged prompt back (F10)
 
 
 # a lost link is no offence, nor is one that delivers twice, nor a site's use of its rights;
@@ -55,8 +57,9 @@ class Asked:
 
     site: int
     receipt: int
-    enrolled: int  # examples declared when the site joined
+    enrolled: int  # examples declared when the site joined, no more than agreed
     is_stale: Callable[[object], bool]  # whether a receipt is one of this site's earlier rounds
+    agreed: bool = False  # whether `enrolled` is more than the site's own word
 
 
 @dataclass(frozen=True)
@@ -99,7 +102,8 @@ class Verdict:
     @property
     def strike(self) -> bool:
         """Tell whether the site is to blame."""
-        return not self.accepted and NO_STRIKE.isdisjoint(self.reasons)
+        offence = not self.accepted or Reason.CAPPED in self.reasons
+        return offence and NO_STRIKE.isdisjoint(self.reasons)
 
 
 def refuse(site: int | None, node: int, reason: Reason, detail: str) -> Verdict:

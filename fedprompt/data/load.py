@@ -98,6 +98,17 @@ def share(config: DataConfig, partition_id: int, num_partitions: int) -> Images:
     return _held_out(config, _parts(config, num_partitions)[partition_id])
 
 
+def site_sizes(config: DataConfig, count: int) -> dict[int, int]:
+    """Return how many images each of ``count`` simulated sites has, held-out ones among them.
+
+    Raises
+    ------
+    DataError
+        As `load`; or the images cannot be divided so.
+    """
+    return {site: len(part) for site, part in enumerate(_parts(config, count))}
+
+
 def check_site(partition_id: int, num_partitions: int) -> None:
     """Check that a simulated site exists.
 

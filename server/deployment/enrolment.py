@@ -30,7 +30,7 @@ def enrol(folder: DeploymentFolder, name: str, images: int, output: Path) -> Bun
     name
         Lower-case letters, digits and hyphens.
     images
-        Most examples the site may speak for; 0 = as many as it says when it joins.
+        Most examples the site may speak for; 0 = none is agreed.
     output
         The bundle's file; it must not exist.
 

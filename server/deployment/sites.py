@@ -32,7 +32,7 @@ class Enrolled:
     key
         Its public key, one OpenSSH line.
     images
-        Most examples it may speak for; 0 = as many as it says when it joins.
+        Most examples it may speak for; 0 = none was agreed: its own word weighs little.
     enrolled
         When, in UTC.
     revoked

@@ -39,6 +39,7 @@ def _sites(lines: Sequence[Line]) -> list[str]:
     for reason, told in (
         ("copied", "sent another site's update bit for bit, which was counted once"),
         ("unchanged", "returned the prompt as it came, adding nothing"),
+        ("holding", "did so with over a quarter of a round's weight, which held the prompt back"),
     ):
         if sites := _with(lines, reason):
             names = ", ".join(f"site {site} ({n} rounds)" for site, n in sites.items())

@@ -27,13 +27,17 @@ MEANINGS = {
     "withheld": "a reply announced and not sent whole; a strike if it happens again",
     "trespass": "the site reached for what is another's",
     "clipped": "an update shortened to the bound",
-    "capped": "a count cut to the enrolled size",
+    "capped": "more images than the site was enrolled with; cut to them, with a strike",
+    "unagreed": "more images than twice the median, on the site's own word; cut to that",
     "protocol": "secure aggregation broke off there",
     "copied": "another site's update, bit for bit; counted once",
     "abstained": "no images; the reply has no weight",
     "unchanged": "the arrays came back as they were sent",
+    "holding": "unchanged, with much of the round's weight: it holds the prompt back",
 }
-_OF_COUNTS = frozenset({"bad-count", "capped"})  # their detail tells how many images a site has
+_OF_COUNTS = frozenset(
+    {"bad-count", "capped", "unagreed"}
+)  # their detail tells how many images a site has
 
 
 @dataclass(frozen=True)

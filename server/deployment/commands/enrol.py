@@ -16,7 +16,10 @@ def enrol(
         str, typer.Argument(help="Its name: lower-case letters, digits, hyphens.", metavar="SITE")
     ],
     images: Annotated[
-        int, typer.Option(min=0, help="Most images it may speak for; 0 = as many as it says.")
+        int,
+        typer.Option(
+            min=0, help="Most images it may speak for; 0 = none agreed, it weighs little."
+        ),
     ] = 0,
     output: Annotated[
         Path | None, typer.Option(help="The bundle's file.", show_default="SITE.fedprompt")

@@ -1,9 +1,11 @@
 """Copies and unchanged updates."""
 
+from dataclasses import replace
+
 import numpy as np
 
-from server.copies import drop_copies
-from server.verdict import Accepted, Reason
+from server.copies import drop_copies, name_holding
+from server.verdict import Accepted, Reason, Verdict
 
 CURRENT = {"x": np.zeros(3)}
 
@@ -35,3 +37,19 @@ def test_free_riders_are_named_and_kept_and_no_copies_of_each_other():
     assert [(v.accepted, v.reasons, v.strike) for v in verdicts] == [
         (True, (Reason.UNCHANGED,), False)
     ] * 2
+
+
+def test_who_holds_the_round_back_is_named_with_its_share():
+    updates = [replace(update(0, 0, 0, 0), weight=3), replace(update(1, 1, 1, 1), weight=7)]
+    verdicts = [
+        Verdict(0, 100, True, (Reason.UNCHANGED,), "as it came"),
+        Verdict(1, 101, True),
+        Verdict(2, 102, False, (Reason.TIMEOUT,), "late"),
+    ]
+    held, *others = name_holding(verdicts, updates)
+    assert held.reasons == (Reason.UNCHANGED, Reason.HOLDING)
+    assert held.detail == "as it came; with 30% of the round's weight"
+    assert others == verdicts[1:]
+    light = [replace(updates[0], weight=1), updates[1]]
+    assert name_holding(verdicts, light) == verdicts
+    assert name_holding(verdicts, []) == verdicts

@@ -13,6 +13,7 @@ from server.limits import (
     merged_limit,
     update_limit,
     weighted_mean,
+    weights,
 )
 
 
@@ -63,3 +64,18 @@ def test_a_mean_is_the_plain_formula_to_the_bit():
         ]
         plain = sum(w * v for w, v in pairs) / sum(w for w, _ in pairs)
         assert weighted_mean(pairs) == plain
+
+
+@pytest.mark.parametrize(
+    ("counts", "agreed", "expected"),
+    [
+        ({0: 24, 1: 24, 2: 24, 3: 10**9}, (), {0: 24, 1: 24, 2: 24, 3: 48}),
+        ({0: 24, 1: 24, 2: 24, 3: 900}, (3,), {0: 24, 1: 24, 2: 24, 3: 900}),
+        ({0: 10, 1: 15, 2: 19}, (), {0: 10, 1: 15, 2: 19}),
+        ({0: 10, 1: 1000}, (), {0: 10, 1: 20}),  # of two, the larger cannot set the median
+        ({0: 7}, (), {0: 7}),
+        ({}, (), {}),
+    ],
+)
+def test_a_sites_own_word_weighs_twice_the_median_at_most(counts, agreed, expected):
+    assert weights(counts, agreed) == expected

@@ -266,3 +266,12 @@ def test_a_silent_node_does_not_take_the_whole_time_to_join(monkeypatch):
     grid = SimpleNamespace(get_node_ids=lambda: [1000])
     Roster(IDENTITY).wait(grid, 0, 604_800.0)
     assert waited == [600.0]
+
+
+def test_a_simulated_site_is_believed_up_to_its_share_of_the_images():
+    found = Roster(IDENTITY, images={0: 100, 1: 250, 2: 40})
+    with LocalGrid(client(), 4, {}) as grid:
+        found.refresh(grid, 5)
+    told = {p: (site.enrolled, site.agreed) for p, site in found.sites.items()}
+    # site 2 says more than the server's own division gives it, of site 3 the server knows nothing
+    assert told == {0: (100, True), 1: (100, True), 2: (100, False), 3: (100, False)}

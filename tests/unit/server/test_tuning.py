@@ -5,7 +5,7 @@ import torch
 from fedprompt.config import defaults
 from fedprompt.data import load
 from fedprompt.data.config import DataConfig
-from fedprompt.errors import ConfigError, PromptError
+from fedprompt.errors import ConfigError, DataError, PromptError
 from fedprompt.prompts.artefacts import from_artefact
 from fedprompt.wire import SHARED
 from server import tuning as module
@@ -117,3 +117,23 @@ def test_a_rank_above_the_length_is_refused(settings):
 def test_a_server_without_images_tunes_for_the_base_classes_of_its_list():
     config = DataConfig(class_names="cat,dog,owl,yak,emu", subsample_classes="base")
     assert module._classes(config) == ("cat", "dog", "owl")
+
+
+def test_a_simulations_partition_says_how_many_images_a_site_has(settings):
+    images = Tuning(settings | {"data.partitioner": "linear", "data.clients": 2}).task().images
+    assert sorted(images) == [0, 1]
+    assert sum(images.values()) == len(
+        load.inspect(DataConfig(source=settings["data.source"])).train
+    )
+    assert images[0] != images[1]
+
+
+def test_what_was_agreed_in_a_deployment_is_in_its_list(settings, tmp_path):
+    assert Tuning(settings | {"server.sites": str(tmp_path / "sites.json")}).task().images == {}
+
+
+def test_images_that_cannot_be_divided_are_told_before_a_site_is_asked(settings):
+    with pytest.raises(DataError, match="cannot divide 6 images among 10 sites"):
+        Tuning(settings | {"data.clients": 10})
+    names = {"data.source": "/nowhere", "data.class_names": "cat,dog"}
+    assert Tuning(settings | names).images == {}  # a server without images

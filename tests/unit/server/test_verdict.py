@@ -19,3 +19,9 @@ def test_only_refusals_that_are_the_sites_doing_are_strikes():
     for reason in (Reason.TIMEOUT, Reason.DUPLICATE, Reason.COPIED, Reason.DECLINED):
         assert not refuse(0, 1, reason, "").strike
     assert not Verdict(0, 1, False, (Reason.CAPPED, Reason.COPIED)).strike
+    assert Verdict(0, 1, True, (Reason.CAPPED,)).strike  # accepted, for what it was enrolled with
+    assert not Verdict(0, 1, True, (Reason.UNAGREED, Reason.HOLDING)).strike
+
+
+def test_a_detail_is_one_printable_line():
+    assert refuse(0, 1, Reason.ERROR, "a\n\x1b[2Jb").detail == r"a \x1b[2Jb"
