@@ -16,6 +16,7 @@ from fedprompt import errors
 from fedprompt.errors import FedpromptError, StorageError
 from fedprompt.identity import canonical_json
 from fedprompt.storage import write_atomic
+from fedprompt.text import one_line
 
 NAME = "outcome.json"
 _ROOT = Path(__file__).parents[1]
@@ -75,7 +76,7 @@ def _words(error: BaseException) -> str:
     frames = traceback.extract_tb(error.__traceback__)
     named = [(frame, _place(frame.filename)) for frame in frames]
     ours = [(frame, place) for frame, place in named if place] or named[-1:]
-    told = f"{type(error).__name__}: {' '.join(str(error).split())[:_LONGEST]}"
+    told = f"{type(error).__name__}: {one_line(str(error), _LONGEST)}"
     if ours:
         frame, place = ours[-1]
         told += f" (at {place or frame.filename}:{frame.lineno}, {frame.name})"
