@@ -13,7 +13,6 @@ from tests.unit.fedprompt.prompts.heads import (
     make,
     matrix,
     moved,
-    zero_shot,
 )
 from tests.unit.fedprompt.prompts.hosts import LABELS, NAMES
 
@@ -53,14 +52,6 @@ def test_an_images_logits_depend_on_no_other_image(clip: FrozenClip) -> None:
     assert prompt.predict(EncodedImages(features[:0])).shape == (0, len(NAMES))
 
 
-@pytest.mark.parametrize("form", ["full", "lowrank"])
-def test_it_starts_at_zero_shot(clip: FrozenClip, form: str) -> None:
-    batch = images(clip)
-    expected = clip.logit_scale * batch.features @ zero_shot(clip).T
-    found = make(clip, method="cocoop", form=form)(batch).logits
-    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
-
-
 def test_half_the_classes_at_a_time_change_nothing_but_rounding(clip: FrozenClip) -> None:
     """Chunks of classes are computed again inside an image that is computed again."""
     prompt, batch = moved(clip, method="cocoop"), images(clip)
@@ -93,21 +84,3 @@ def test_memory_for_the_backward_pass_does_not_grow_with_classes(clip: FrozenCli
 def test_it_does_not_fold(clip: FrozenClip) -> None:
     with pytest.raises(PromptError, match=r"does not fold into constants.*use coop or dip"):
         make(clip, method="cocoop").fold()
-
-
-def test_dips_loss_terms_are_those_of_the_context(clip: FrozenClip) -> None:
-    prompt = moved(clip, method="cocoop", density_weight=2.0, density_k=2)
-    spectrum = torch.linalg.svdvals(matrix(prompt, "ctx").detach())
-    density = float(spectrum[:2].sum() / spectrum.sum())
-    assert prompt.information_density() == pytest.approx(density, rel=1e-5)
-    assert float(prompt.penalty().detach()) == pytest.approx(-2 * density, rel=1e-5)
-
-
-def test_what_is_trained_and_sent(clip: FrozenClip) -> None:
-    assert {name: a.shape for name, a in make(clip, method="cocoop").arrays().items()} == {
-        "ctx": (4, 32),
-        "narrow": (6, 24),
-        "narrow_bias": (6,),
-        "widen": (32, 6),
-        "widen_bias": (32,),
-    }

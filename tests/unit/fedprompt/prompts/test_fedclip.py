@@ -26,14 +26,6 @@ def test_logits_and_gradients_are_those_of_the_equation(clip: FrozenClip, form: 
     check_gradients(prompt, batch, torch.stack(rows))
 
 
-@pytest.mark.parametrize("form", ["full", "lowrank"])
-def test_it_starts_at_zero_shot(clip: FrozenClip, form: str) -> None:
-    batch = images(clip)
-    expected = clip.logit_scale * batch.features @ zero_shot(clip).T
-    found = make(clip, method="fedclip", form=form)(batch).logits
-    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
-
-
 def test_it_folds_into_class_vectors_and_the_adapter(clip: FrozenClip) -> None:
     prompt, batch = moved(clip, method="fedclip", form="lowrank", rank=3), images(clip)
     folded = prompt.fold()
@@ -46,12 +38,6 @@ def test_it_folds_into_class_vectors_and_the_adapter(clip: FrozenClip) -> None:
 
 def test_the_seed_draws_the_hidden_layer_alone(clip: FrozenClip) -> None:
     one, other = (make(clip, method="fedclip", seed=seed).arrays() for seed in (0, 1))
-    assert {name: a.shape for name, a in one.items()} == {
-        "hidden": (24, 24),
-        "hidden_bias": (24,),
-        "gate": (24, 24),
-        "gate_bias": (24,),
-    }
     assert [name for name in one if not np.array_equal(one[name], other[name])] == ["hidden"]
     assert np.abs(one["hidden"]).max() <= 24**-0.5
     assert np.abs(one["hidden"]).max() > 0.9 * 24**-0.5

@@ -4,24 +4,10 @@ import torch
 from fedprompt.backbone.clip import FrozenClip
 from fedprompt.errors import PromptError
 from fedprompt.prompts.artefacts import from_artefact, to_artefact
-from fedprompt.prompts.head import Head
 from tests.unit.fedprompt.prompts.heads import images, make, moved
 from tests.unit.fedprompt.prompts.hosts import NAMES, TEMPLATE
 
 HEADS = ("linear", "fedclip", "cocoop")
-
-
-@pytest.mark.parametrize("method", HEADS)
-@pytest.mark.parametrize("form", ["full", "lowrank"])
-def test_a_head_comes_back_from_its_artefact(clip: FrozenClip, method: str, form: str) -> None:
-    prompt, batch = moved(clip, method=method, form=form), images(clip)
-    assert isinstance(prompt.head, Head)
-    artefact = to_artefact(clip, prompt, NAMES, TEMPLATE, round=1, seed=0)
-    found = from_artefact(artefact, clip)
-    assert found.describe() == prompt.describe()
-    assert found.describe()["form"] == form
-    assert found.arrays().keys() == prompt.arrays().keys()
-    assert torch.equal(found(batch).logits, prompt(batch).logits)
 
 
 @pytest.mark.parametrize("method", HEADS)

@@ -2,15 +2,12 @@ import pytest
 import torch
 
 from fedprompt.backbone.clip import FrozenClip
-from fedprompt.prompts.template import Template
 from tests.unit.fedprompt.prompts import naive
 from tests.unit.fedprompt.prompts.hosts import (
     IMAGES,
     NAMES,
-    TEMPLATE,
     check_gradients,
     encoded,
-    make,
     moved,
 )
 
@@ -42,15 +39,3 @@ def test_logits_and_gradients_equal_a_naive_insertion(
     folded = prompt.fold()
     vectors = naive.class_vectors(clip, NAMES, ".", matrices(prompt, "text"))
     torch.testing.assert_close(folded.class_vectors, vectors, rtol=1e-4, atol=1e-5)
-
-
-def test_the_first_text_prompt_starts_at_the_words(clip: FrozenClip) -> None:
-    prompt = make(clip, method="ivlp", depth=1)
-    expected = Template(clip, NAMES, TEMPLATE).class_vectors()
-    torch.testing.assert_close(prompt.class_vectors(), expected, rtol=1e-4, atol=1e-5)
-
-
-def test_shapes(clip: FrozenClip) -> None:
-    shapes = {n: a.shape for n, a in make(clip, method="ivlp").arrays().items()}
-    texts = {f"text.{i}": (4, 32) for i in range(3)}
-    assert shapes == texts | {f"visual.{i}": (4, 48) for i in range(3)}

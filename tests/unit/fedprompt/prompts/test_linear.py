@@ -7,12 +7,10 @@ from fedprompt.backbone.encoded import EncodedImages
 from tests.unit.fedprompt.prompts.heads import (
     check_gradients,
     images,
-    make,
     matrix,
     moved,
     zero_shot,
 )
-from tests.unit.fedprompt.prompts.hosts import NAMES
 
 
 @pytest.mark.parametrize("form", ["full", "lowrank"])
@@ -25,14 +23,6 @@ def test_logits_and_gradients_are_those_of_a_linear_layer(clip: FrozenClip, form
     torch.testing.assert_close(found, expected.detach(), rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("form", ["full", "lowrank"])
-def test_it_starts_at_zero_shot(clip: FrozenClip, form: str) -> None:
-    batch = images(clip)
-    expected = clip.logit_scale * batch.features @ zero_shot(clip).T
-    found = make(clip, method="linear", form=form)(batch).logits
-    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-4)
-
-
 def test_it_folds_into_rows_of_any_length_and_a_bias(clip: FrozenClip) -> None:
     prompt, batch = moved(clip, method="linear", form="lowrank", rank=2), images(clip)
     folded = prompt.fold()
@@ -42,14 +32,3 @@ def test_it_folds_into_rows_of_any_length_and_a_bias(clip: FrozenClip) -> None:
     expected = prompt(batch).logits.detach().numpy()
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
     assert folded.visual is folded.adapter is folded.mixture is None
-
-
-def test_a_row_and_a_bias_a_class_are_trained_and_sent(clip: FrozenClip) -> None:
-    shapes = {name: a.shape for name, a in make(clip, method="linear").arrays().items()}
-    assert shapes == {"weight": (len(NAMES), 24), "bias": (len(NAMES),)}
-    low = make(clip, method="linear", form="lowrank").arrays()
-    assert {name: a.shape for name, a in low.items()} == {
-        "weight.A": (len(NAMES), 1),
-        "weight.B": (1, 24),
-        "bias": (len(NAMES),),
-    }

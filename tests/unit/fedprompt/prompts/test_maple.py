@@ -3,24 +3,17 @@ import pytest
 import torch
 
 from fedprompt.backbone.clip import FrozenClip
-from fedprompt.errors import PromptError
-from fedprompt.prompts.template import Template
 from tests.unit.fedprompt.prompts.coupled import (
     check_gradients64,
     matrix,
     moved64,
     plain_features,
-    round_trip,
-    sent_by_vit_b16,
     tensors,
 )
 from tests.unit.fedprompt.prompts.hosts import (
     IMAGES,
-    NAMES,
-    TEMPLATE,
     check_gradients,
     encoded,
-    make,
     moved,
 )
 
@@ -80,60 +73,3 @@ def test_the_maps_get_the_text_prompts_that_enter(clip: FrozenClip) -> None:
         expected = text @ matrix(prompt, f"maps.{i}.weight").T + own[f"maps.{i}.bias"]
         torch.testing.assert_close(entering.visual[i], expected, rtol=1e-5, atol=1e-5)
     assert not torch.equal(entering.text, prompt.host().text)
-
-
-def test_the_first_text_prompt_starts_at_the_words(clip: FrozenClip) -> None:
-    prompt = make(clip, method="maple", depth=1)
-    expected = Template(clip, NAMES, TEMPLATE).class_vectors()
-    torch.testing.assert_close(prompt.class_vectors(), expected, rtol=1e-4, atol=1e-5)
-
-
-@pytest.mark.parametrize(
-    ("config", "count"),
-    [
-        ({"tokens": 2}, 3_555_072),
-        ({"tokens": 2, "form": "lowrank"}, 9 * (2 + 512 + 768 + 512 + 768)),
-    ],
-)
-def test_numbers_sent_for_vit_b16(config: dict, count: int) -> None:
-    assert sent_by_vit_b16("maple", **config) == count
-
-
-def test_names_and_shapes(clip: FrozenClip) -> None:
-    shapes = {n: a.shape for n, a in make(clip, method="maple", depth=2).arrays().items()}
-    assert shapes == {
-        "text.0": (4, 32),
-        "text.1": (4, 32),
-        "maps.0.weight": (48, 32),
-        "maps.0.bias": (48,),
-        "maps.1.weight": (48, 32),
-        "maps.1.bias": (48,),
-    }
-    low = make(clip, method="maple", depth=1, form="lowrank", rank=2)
-    shapes = {n: a.shape for n, a in low.arrays().items()}
-    assert shapes == {
-        "text.0.A": (4, 2),
-        "text.0.B": (2, 32),
-        "maps.0.weight.A": (48, 2),
-        "maps.0.weight.B": (2, 32),
-        "maps.0.bias": (48,),
-    }
-
-
-def test_density_is_of_the_prompts_and_not_of_the_maps(clip: FrozenClip) -> None:
-    prompt = moved(clip, method="maple", tail_weight=1.0, density_k=1)
-    spectra = [np.linalg.svd(prompt.arrays()[f"text.{i}"])[1] for i in range(3)]
-    expected = np.mean([s[0] / s.sum() for s in spectra])
-    assert prompt.information_density() == pytest.approx(expected, rel=1e-5)
-    penalty = sum(s[1:].sum() for s in spectra)
-    assert float(prompt.penalty().detach()) == pytest.approx(penalty, rel=1e-5)
-
-
-@pytest.mark.parametrize("form", ["full", "lowrank"])
-def test_it_comes_back_from_its_artefact(clip: FrozenClip, form: str) -> None:
-    round_trip(clip, moved(clip, method="maple", form=form, depth=2))
-
-
-def test_too_many_blocks_are_refused(clip: FrozenClip) -> None:
-    with pytest.raises(PromptError, match=r"prompt.depth = 4, but only 3 blocks"):
-        make(clip, method="maple", depth=4)

@@ -6,14 +6,12 @@ from fedprompt.backbone.clip import FrozenClip
 from fedprompt.errors import ArtefactError
 from fedprompt.identity_card import identity_card
 from fedprompt.prompts.artefacts import from_artefact
-from fedprompt.prompts.template import Template
 from tests.unit.fedprompt.prompts.coupled import (
     check_gradients64,
     matrix,
     moved64,
     plain_features,
     round_trip,
-    sent_by_vit_b16,
     tensors,
 )
 from tests.unit.fedprompt.prompts.hosts import (
@@ -121,37 +119,9 @@ def test_gradients_reach_transformer_maps(clip: FrozenClip, form: str) -> None:
     assert all(g.norm() > 0 for g in gradients)
 
 
-@pytest.mark.parametrize(
-    ("config", "count"),
-    [
-        ({}, 1_227_776),
-        ({"maps": "transformer"}, 11_079_168),
-        ({"freeze_maps": True}, 46_080),
-        ({"freeze_maps": True, "maps": "transformer"}, 46_080),
-        ({"freeze_maps": True, "form": "lowrank"}, 11_592),
-        ({"form": "lowrank"}, 11_592 + 3 * (512 + 768) + 768 + 768 + 512),
-    ],
-)
-def test_numbers_sent_for_vit_b16(config: dict, count: int) -> None:
-    assert sent_by_vit_b16("mudpt", tokens=4, **config) == count
-
-
-def test_names_and_shapes(clip: FrozenClip) -> None:
-    shapes = {n: a.shape for n, a in make(clip, method="mudpt", depth=2).arrays().items()}
-    prompts = {f"text.{i}": (4, 32) for i in range(2)} | {f"visual.{i}": (4, 48) for i in range(2)}
-    maps = {f"maps.{m}.weight": (48, 32) for m in "EF"} | {f"maps.{m}.bias": (48,) for m in "EF"}
-    assert shapes == prompts | maps | {"maps.G.weight": (32, 48), "maps.G.bias": (32,)}
-
-
 def test_one_layer_has_no_map_that_nothing_reads(clip: FrozenClip) -> None:
     names = make(clip, method="mudpt", depth=1).arrays().keys()
     assert names == {"text.0", "visual.0", "maps.E.weight", "maps.E.bias"}
-
-
-def test_the_first_text_prompt_starts_at_the_words_and_is_never_shifted(clip: FrozenClip) -> None:
-    prompt = make(clip, method="mudpt", depth=1)
-    expected = Template(clip, NAMES, TEMPLATE).class_vectors()
-    torch.testing.assert_close(prompt.class_vectors(), expected, rtol=1e-4, atol=1e-5)
 
 
 def test_a_frozen_map_is_not_trained_not_sent_and_not_stored(clip: FrozenClip) -> None:
@@ -185,29 +155,9 @@ def test_sites_that_draw_other_maps_do_not_meet(clip: FrozenClip) -> None:
     assert card() != card(maps="transformer")
 
 
-@pytest.mark.parametrize("form", ["full", "lowrank"])
-@pytest.mark.parametrize("maps", ["linear", "transformer"])
-@pytest.mark.parametrize("freeze", [False, True])
-def test_it_comes_back_from_its_artefact(
-    clip: FrozenClip, form: str, maps: str, freeze: bool
-) -> None:
-    config = {"form": form, "maps": maps, "freeze_maps": freeze, "seed": 5, "depth": 2}
-    artefact, _ = round_trip(clip, moved(clip, method="mudpt", **config))
-    assert artefact.metadata["seed"] == 11  # the run's; the prompt's own is not lost under it
-
-
 @pytest.mark.parametrize("changed", [{"prompt_seed": 6}, {"maps_sha256": "0" * 16}])
 def test_an_artefact_with_other_maps_is_refused(clip: FrozenClip, changed: dict) -> None:
     artefact, _ = round_trip(clip, moved(clip, **FROZEN, seed=5))
     artefact.metadata.update(changed)
     with pytest.raises(ArtefactError, match="tuned with frozen maps of hash"):
         from_artefact(artefact, clip)
-
-
-def test_density_is_of_the_prompts_and_not_of_the_maps(clip: FrozenClip) -> None:
-    prompt = moved(clip, method="mudpt", density_weight=1.0, density_k=1)
-    names = [f"{side}.{i}" for side in ("text", "visual") for i in range(3)]
-    spectra = [np.linalg.svd(prompt.arrays()[name])[1] for name in names]
-    densities = [s[0] / s.sum() for s in spectra]
-    assert prompt.information_density() == pytest.approx(np.mean(densities), rel=1e-5)
-    assert float(prompt.penalty().detach()) == pytest.approx(-np.sum(densities), rel=1e-5)

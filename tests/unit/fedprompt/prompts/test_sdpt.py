@@ -14,7 +14,6 @@ from tests.unit.fedprompt.prompts.coupled import (
     moved64,
     plain_features,
     round_trip,
-    sent_by_vit_b16,
     tensors,
 )
 from tests.unit.fedprompt.prompts.hosts import (
@@ -117,21 +116,6 @@ def test_the_frozen_size_is_that_of_an_image_without_patch_embeddings(clip: Froz
     assert found.square().mean().item() == pytest.approx(expected.item(), rel=1e-4)
 
 
-@pytest.mark.parametrize(("config", "count"), [({}, 2_048), ({"form": "lowrank"}, 516)])
-def test_numbers_sent_for_vit_b16(config: dict, count: int) -> None:
-    assert sent_by_vit_b16("sdpt", tokens=4, **config) == count
-
-
-def test_names_and_shapes(clip: FrozenClip) -> None:
-    shapes = {n: a.shape for n, a in make(clip, method="sdpt").arrays().items()}
-    assert shapes == {"prototypes": (4, 24)}
-    low = make(clip, method="sdpt", form="lowrank", tokens=6, init="random", rank=2)
-    assert {n: a.shape for n, a in low.arrays().items()} == {
-        "prototypes.A": (6, 2),
-        "prototypes.B": (2, 24),
-    }
-
-
 def test_another_blas_does_not_part_the_sites(clip: FrozenClip, monkeypatch) -> None:
     """Inverses that differ in their last bits are not what sites compare; starts are equal."""
     config = {"method": "sdpt", "form": "lowrank"}
@@ -178,10 +162,3 @@ def test_a_tower_without_projection_is_refused() -> None:
     clip = FrozenClip(model, clip.tokenizer, clip.preprocessing)
     with pytest.raises(PromptError, match="image tower's projection is NoneType"):
         make(clip, method="sdpt")
-
-
-def test_density_is_of_the_prototypes(clip: FrozenClip) -> None:
-    prompt = moved(clip, method="sdpt", tail_weight=2.0)
-    spectrum = np.linalg.svd(prompt.arrays()["prototypes"])[1]
-    assert prompt.information_density() == pytest.approx(spectrum[0] / spectrum.sum(), rel=1e-5)
-    assert float(prompt.penalty().detach()) == pytest.approx(2 * spectrum[1:].sum(), rel=1e-5)
