@@ -323,12 +323,19 @@ def _path(row: _Row, base: Path) -> str:
         path = inside(base, row.path)
     except DataError as error:
         raise DataError(f"{row.where}: {error}") from error
-    if ("\\" in row.path or row.path != row.path.strip()) and not (base / path).exists():
+    if ("\\" in row.path or row.path != row.path.strip()) and not _is_there(base / path):
         what = (
             "backslashes: write / instead" if "\\" in row.path else "blanks around it: remove them"
         )
         raise DataError(f"{row.where}: {row.path!r} is no file of {base} and has {what}")
     return path
+
+
+def _is_there(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:  # a name that is too long
+        return False
 
 
 def _check_split_is_said(rows: list[_Row]) -> None:

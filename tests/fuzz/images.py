@@ -42,6 +42,7 @@ def seeds() -> list[bytes]:
         (colour, "PPM", {}),
         (wide, "PPM", {}),
         (colour, "WEBP", {}),
+        (colour.resize((16, 16)), "AVIF", {}),
         (colour, "WEBP", {"lossless": True, "exif": exif}),
         *((colour, "TIFF", {"compression": c}) for c in (None, "tiff_lzw", "jpeg", "packbits")),
         (colour.convert("CMYK"), "TIFF", {"compression": "tiff_adobe_deflate"}),

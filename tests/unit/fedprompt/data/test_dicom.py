@@ -197,6 +197,7 @@ def j2k(width: int, height: int) -> bytes:
             "states 3 x 2 pixels, and its compressed data another size",
         ),
         (lambda: compressed(j2k(60_000, 9), JPEG2000Lossless), "compressed data another size"),
+        (lambda: compressed(b"no stream", JPEGBaseline8Bit), "compressed data another size"),
         (lambda: compressed(bytes(9000), RLELossless), "compressed data another size"),
         (lambda: dataset(STORED, DeflatedExplicitVRLittleEndian), "deflated as a whole"),
     ],

@@ -93,7 +93,8 @@ def test_lines_without_a_split_and_a_val_that_is_not_used_are_noted(tmp_path: Pa
 
 
 @pytest.mark.parametrize(
-    ("path", "says"), [("cat\\1.png", "backslashes"), ("cat/1.png ", "blanks around it")]
+    ("path", "says"),
+    [("cat\\1.png", "backslashes"), ("cat/1.png ", "blanks around it")],
 )
 def test_a_path_of_windows_or_with_blanks_is_explained(
     tmp_path: Path, path: str, says: str
@@ -103,6 +104,11 @@ def test_a_path_of_windows_or_with_blanks_is_explained(
     (tmp_path / path).parent.mkdir(exist_ok=True)
     (tmp_path / path).write_bytes(b"")  # a name is a name where such a file exists
     assert names(read(tmp_path, "m.csv", f"path,label\n{path},cat\n")) == [path]
+
+
+def test_a_path_of_windows_that_is_too_long_for_a_name(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="backslashes"):
+        read(tmp_path, "m.csv", "path,label\n" + "cat\\" * 200 + "1.png,cat\n")
 
 
 def metadata(folder: Path, *lines: dict[str, object]) -> None:
