@@ -12,6 +12,8 @@ from fedprompt.cli import group
 from fedprompt.errors import StorageError
 from fedprompt.identity import sha256_arrays
 from fedprompt.prompts.artefacts import from_artefact
+from fedprompt.prompts.build import build_prompt
+from fedprompt.prompts.config import PromptConfig
 from tests.pictures import image_folder
 
 
@@ -47,6 +49,24 @@ def test_it_leaves_the_prompt_that_it_scored(
     assert {key: scored[key] for key in ("accuracy", "zero_shot_accuracy")} == {
         key: result[key] for key in ("accuracy", "zero_shot_accuracy")
     }
+
+
+def test_a_fresh_basis_leaves_a_full_matrix_of_growing_rank(
+    photos: Path, clip: FrozenClip, tmp_path: Path
+) -> None:
+    for epochs, rank in ((1, 1), (3, 3), (6, 4)):
+        fresh = ("server.rule=fresh-basis", f"fit.epochs={epochs}", "fit.learning_rate=0.5")
+        done = call(photos, tmp_path / str(epochs), *fresh)
+        assert done.exit_code == 0, done.output
+        artefact = Artefact.load(tmp_path / str(epochs))
+        assert set(artefact.tensors) == {"ctx"}
+        assert artefact.metadata["form"] == "full"
+        start = build_prompt(PromptConfig(), clip, ["cat", "dog"], "a photo of a {}.")
+        change = artefact.tensors["ctx"] - start.frozen_arrays()["ctx.start"]
+        assert np.linalg.matrix_rank(change, rtol=1e-4) == rank
+        assert np.array_equal(
+            from_artefact(artefact, clip).arrays()["ctx"], artefact.tensors["ctx"]
+        )
 
 
 def test_zero_shot_is_the_template_whatever_the_prompt_starts_at(
