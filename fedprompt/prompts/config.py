@@ -1,10 +1,11 @@
 """Which prompt is tuned, and how it starts."""
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from fedprompt.config import Place, Section
+from fedprompt.data.classes import one_form
 
 
 class PromptConfig(Section):
@@ -43,9 +44,9 @@ class PromptConfig(Section):
     # noise over the usual norm of a token in its layer; 0 = no site is asked
     start_noise: float = Field(0.0, ge=0)
     # names of the sites' domains, with commas between; "" = those of the data (adapt)
-    domains: str = ""
+    domains: Annotated[str, AfterValidator(one_form)] = ""
     # this site's own domain, where its images do not say it; a site sets its own (adapt)
-    domain: str = ""
+    domain: Annotated[str, AfterValidator(one_form)] = ""
     rank: int = Field(1, ge=1, le=64)  # of the low-rank form, at most n
     # words to start from; empty = the words before the name in data.template; random = N(0, 0.02)
     init: str = ""

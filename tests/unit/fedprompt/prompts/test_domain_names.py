@@ -74,3 +74,10 @@ def test_a_site_of_no_one_domain_is_refused(
 ) -> None:
     with pytest.raises(PromptError, match=message):
         of_site(config(**changes), images(*domains))
+
+
+def test_names_are_of_one_unicode_form_as_those_of_manifests_are() -> None:
+    config = PromptConfig(
+        method="adapt", domains="Li\u0065\u0301ge, Bern", domain="Li\u0065\u0301ge"
+    )
+    assert (config.domains, config.domain) == ("Li\u00e9ge, Bern", "Li\u00e9ge")
