@@ -2,8 +2,11 @@
 
 import functools
 import logging
+import pickle
 import threading
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +14,8 @@ import open_clip
 import torch
 from torch import nn
 
+from fedprompt.backbone.checkpoint import OPENAI, fit_checkpoint, require_finite
+from fedprompt.backbone.checkpoint_file import Weights, read_checkpoint, refuse_pointer
 from fedprompt.backbone.clip import FrozenClip
 from fedprompt.backbone.config import BackboneConfig
 from fedprompt.backbone.embedded import load_embedded
@@ -19,6 +24,7 @@ from fedprompt.errors import BackboneError
 from fedprompt.reach import within_reach
 
 EMBEDDED = ("embedded", "embedded-cnn")
+_WEIGHTS = (".safetensors", ".bin", ".pt", ".pth")
 _loading = threading.Lock()
 _log = logging.getLogger(__name__)
 
@@ -90,31 +96,91 @@ def _check_pretrained(config: BackboneConfig) -> None:
 
 
 def _open_clip_model(config: BackboneConfig) -> tuple[nn.Module, Any]:
-    if config.name.startswith("local-dir:") or Path(config.pretrained).is_file():
-        return _created(config)
-    with within_reach() as why:
-        return _created(config, why)
+    path = _checkpoint_path(config)
+    weights = None if path is None else read_checkpoint(path)
+    if config.name.startswith(LOCAL) or Path(config.pretrained).is_file():
+        model, tokenizer = _created(config, weights)
+    else:
+        with within_reach() as why:
+            model, tokenizer = _created(config, weights, why)
+    if weights is not None:
+        fit_checkpoint(model, weights, config.pretrained, config.name)
+    require_finite(model, f"{config.name} {config.pretrained}".strip())
+    return model, tokenizer
 
 
-def _created(config: BackboneConfig, unreachable: str = "") -> tuple[nn.Module, Any]:
+def _created(
+    config: BackboneConfig, weights: Weights | None, unreachable: str = ""
+) -> tuple[nn.Module, Any]:
+    """Return open_clip's model and tokenizer; with weights of a file the model's own are random."""
+    settings = activation(config, is_openai=weights is not None and weights.keys() >= OPENAI)
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), _quiet():
             warnings.simplefilter("ignore")  # open_clip's gelu warning is answered by activation
             model = open_clip.create_model(
                 config.name,
-                pretrained=config.pretrained or None,
-                require_pretrained=True,
-                **activation(config),
+                pretrained=None if weights else config.pretrained or None,
+                load_weights=weights is None,
+                pretrained_text=weights is None,  # else a text tower of another hub is fetched
+                require_pretrained=weights is None,
+                **settings,
             )
             return model, open_clip.get_tokenizer(config.name)
     except Exception as error:  # open_clip raises nearly every type, from KeyError to HTTP errors
         _log.debug("open_clip failed", exc_info=True)
-        told = ": ".join(filter(None, [unreachable, _first_line(error)]))
+        told = ": ".join(filter(None, [unreachable, _reason(error)]))
         raise BackboneError(
             f"backbone {config.name} {config.pretrained} could not be loaded: {told}. "
-            "Without internet give a local checkpoint file in backbone.pretrained, a local-dir: "
-            "folder, or use backbone.name = embedded"
+            + _advice(config)
         ) from error
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Leave out open_clip's warning of random weights, which are replaced or refused here."""
+
+    def is_other(record: logging.LogRecord) -> bool:
+        return not record.getMessage().startswith("No pretrained weights loaded")
+
+    root = logging.getLogger()
+    root.addFilter(is_other)
+    try:
+        yield
+    finally:
+        root.removeFilter(is_other)
+
+
+def _checkpoint_path(config: BackboneConfig) -> Path | None:
+    """Return the file that is read here; big_vision's arrays and folders are open_clip's."""
+    if config.name.startswith(LOCAL):
+        for path in sorted(Path(config.name.removeprefix(LOCAL)).expanduser().glob("*")):
+            if path.suffix in _WEIGHTS and path.is_file():
+                refuse_pointer(path)
+        return None
+    is_tag = config.pretrained in open_clip.list_pretrained_tags_by_model(config.name)
+    if not config.pretrained or is_tag or config.name.startswith(HUB):
+        return None
+    path = Path(config.pretrained)
+    return None if path.suffix in (".npz", ".npy") else path
+
+
+def _advice(config: BackboneConfig) -> str:
+    if config.name.startswith(LOCAL):
+        return "The folder must hold open_clip_config.json and the weights of that very model"
+    if Path(config.pretrained).is_file():
+        return "Copy or download the file again; it must hold arrays alone"
+    return (
+        "Without internet give a local checkpoint file in backbone.pretrained, a local-dir: "
+        "folder, or use backbone.name = embedded"
+    )
+
+
+def _reason(error: Exception) -> str:
+    """Return an error in one line, without a library's advice to open a pickle all the same."""
+    text = " ".join(str(error).split())
+    if isinstance(error, pickle.UnpicklingError) or "allow_pickle" in text:
+        return "its weights are damaged, or hold more than tensors, which is never opened (pickle)"
+    return f"{type(error).__name__}: {text[:400]}" if text else type(error).__name__
 
 
 def _first_line(error: Exception) -> str:

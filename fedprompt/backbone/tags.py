@@ -85,14 +85,16 @@ def agreed_preprocessing(config: BackboneConfig) -> str:
     return config.preprocess or (config.pretrained if is_tag else "")
 
 
-def activation(config: BackboneConfig) -> dict[str, bool]:
+def activation(config: BackboneConfig, *, is_openai: bool = False) -> dict[str, bool]:
     """Return open_clip's argument that switches QuickGELU, or none to keep the model's own.
 
-    OpenAI's weights need it, and their tags say so. A file follows the tags of its model when they
-    agree.
+    OpenAI's weights need it: their tags say so, and their archives are known by what they hold
+    (``is_openai``). Another file follows the tags of its model when they agree.
     """
     if config.quick_gelu != "auto":
         return {"quick_gelu": config.quick_gelu == "on"}
+    if is_openai:
+        return {"quick_gelu": True}
     tag = open_clip.get_pretrained_cfg(config.name, config.pretrained)
     known = [tag] if tag else list(_tags(config.name).values())
     wanted = {bool(one.get("quick_gelu", False)) for one in known}
