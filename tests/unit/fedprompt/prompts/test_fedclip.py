@@ -14,15 +14,15 @@ from tests.unit.fedprompt.prompts.heads import (
 
 
 @pytest.mark.parametrize("form", ["full", "lowrank"])
-def test_logits_and_gradients_are_those_of_the_equation(clip: FrozenClip, form: str) -> None:
-    prompt, batch = moved(clip, method="fedclip", form=form), images(clip)
+def test_logits_and_gradients_are_those_of_the_equation(clip64: FrozenClip, form: str) -> None:
+    prompt, batch = moved(clip64, method="fedclip", form=form), images(clip64)
     hidden, gate, own = matrix(prompt, "hidden"), matrix(prompt, "gate"), prompt.head
     rows = []
     for z in batch.features:
         scores = gate @ torch.tanh(hidden @ z + own.hidden_bias) + own.gate_bias
         weighed = scores.exp() / scores.exp().sum() * z
-        cosines = zero_shot(clip) @ weighed / (weighed**2).sum().sqrt()
-        rows.append(clip.logit_scale * cosines)
+        cosines = zero_shot(clip64) @ weighed / (weighed**2).sum().sqrt()
+        rows.append(clip64.logit_scale * cosines)
     check_gradients(prompt, batch, torch.stack(rows))
 
 

@@ -26,16 +26,16 @@ def matrices(prompt, side: str) -> list[torch.Tensor]:
 @pytest.mark.parametrize("form", ["full", "lowrank"])
 @pytest.mark.parametrize("depth", [1, 2, 0])
 def test_logits_and_gradients_equal_a_naive_insertion(
-    clip: FrozenClip, form: str, depth: int
+    clip64: FrozenClip, form: str, depth: int
 ) -> None:
-    prompt = moved(clip, method="ivlp", form=form, depth=depth)
+    prompt = moved(clip64, method="ivlp", form=form, depth=depth)
 
     def plain() -> torch.Tensor:
-        features = naive.image_features(clip, IMAGES, matrices(prompt, "visual"))
-        vectors = naive.class_vectors(clip, NAMES, ".", matrices(prompt, "text"))
-        return clip.logit_scale * features @ vectors.T
+        features = naive.image_features(clip64, IMAGES.double(), matrices(prompt, "visual"))
+        vectors = naive.class_vectors(clip64, NAMES, ".", matrices(prompt, "text"))
+        return clip64.logit_scale * features @ vectors.T
 
-    check_gradients(prompt, encoded(clip, prompt), plain)
+    check_gradients(prompt, encoded(clip64, prompt), plain)
     folded = prompt.fold()
-    vectors = naive.class_vectors(clip, NAMES, ".", matrices(prompt, "text"))
+    vectors = naive.class_vectors(clip64, NAMES, ".", matrices(prompt, "text"))
     torch.testing.assert_close(folded.class_vectors, vectors, rtol=1e-4, atol=1e-5)

@@ -14,9 +14,9 @@ from tests.unit.fedprompt.prompts.heads import (
 
 
 @pytest.mark.parametrize("form", ["full", "lowrank"])
-def test_logits_and_gradients_are_those_of_a_linear_layer(clip: FrozenClip, form: str) -> None:
-    prompt, batch = moved(clip, method="linear", form=form), images(clip)
-    weight = clip.logit_scale * zero_shot(clip) + matrix(prompt, "weight")
+def test_logits_and_gradients_are_those_of_a_linear_layer(clip64: FrozenClip, form: str) -> None:
+    prompt, batch = moved(clip64, method="linear", form=form), images(clip64)
+    weight = clip64.logit_scale * zero_shot(clip64) + matrix(prompt, "weight")
     expected = torch.stack([weight @ z + prompt.head.bias for z in batch.features])
     check_gradients(prompt, batch, expected)
     found = prompt.predict(EncodedImages(batch.features))

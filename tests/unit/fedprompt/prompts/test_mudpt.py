@@ -49,16 +49,16 @@ def tokens(prompt) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
 @pytest.mark.parametrize("form", ["full", "lowrank"])
 @pytest.mark.parametrize("depth", [1, 2, 0])
 def test_logits_and_gradients_equal_a_naive_insertion(
-    clip: FrozenClip, form: str, depth: int
+    clip64: FrozenClip, form: str, depth: int
 ) -> None:
-    prompt = moved(clip, method="mudpt", form=form, depth=depth)
+    prompt = moved(clip64, method="mudpt", form=form, depth=depth)
 
     def plain() -> torch.Tensor:
-        features, vectors = plain_features(clip, IMAGES, *tokens(prompt))
-        return clip.logit_scale * features @ vectors.T
+        features, vectors = plain_features(clip64, IMAGES.double(), *tokens(prompt))
+        return clip64.logit_scale * features @ vectors.T
 
-    check_gradients(prompt, encoded(clip, prompt), plain)
-    _, vectors = plain_features(clip, IMAGES, *tokens(prompt))
+    check_gradients(prompt, encoded(clip64, prompt), plain)
+    _, vectors = plain_features(clip64, IMAGES.double(), *tokens(prompt))
     torch.testing.assert_close(prompt.fold().class_vectors, vectors, rtol=1e-4, atol=1e-5)
 
 

@@ -93,14 +93,14 @@ def test_clustered_starts_are_means_of_the_tokens_next_to_them(
 
 @pytest.mark.parametrize("form", ["full", "lowrank"])
 def test_logits_and_gradients_equal_a_naive_insertion(
-    clip: FrozenClip, photos: str, form: str
+    clip64: FrozenClip, photos: str, form: str
 ) -> None:
-    prompt = moved(clip, method="spt", form=form, public=photos, tokens=3, rank=2)
-    images = encoded(clip, prompt)
+    prompt = moved(clip64, method="spt", form=form, public=photos, tokens=3, rank=2)
+    images = encoded(clip64, prompt)
 
     def plain() -> torch.Tensor:
-        features = naive.image_features(clip, IMAGES, matrices(prompt), 0)
-        return clip.logit_scale * features @ zero_shot(clip).T
+        features = naive.image_features(clip64, IMAGES.double(), matrices(prompt), 0)
+        return clip64.logit_scale * features @ zero_shot(clip64).T
 
     check_gradients(prompt, images, plain)
 

@@ -38,21 +38,21 @@ def matrices(prompt) -> list[torch.Tensor]:
 @pytest.mark.parametrize("form", ["full", "lowrank"])
 @pytest.mark.parametrize(("depth", "first"), [(1, 0), (0, 0), (2, 0), (0, 1), (1, 2)])
 def test_logits_and_gradients_equal_a_naive_insertion(
-    clip: FrozenClip, form: str, depth: int, first: int
+    clip64: FrozenClip, form: str, depth: int, first: int
 ) -> None:
-    prompt = moved(clip, method="vpt", form=form, depth=depth, first_layer=first, tokens=2)
-    images = encoded(clip, prompt)
+    prompt = moved(clip64, method="vpt", form=form, depth=depth, first_layer=first, tokens=2)
+    images = encoded(clip64, prompt)
 
     def plain() -> torch.Tensor:
-        features = naive.image_features(clip, IMAGES, matrices(prompt), first)
-        return clip.logit_scale * features @ zero_shot(clip).T
+        features = naive.image_features(clip64, IMAGES.double(), matrices(prompt), first)
+        return clip64.logit_scale * features @ zero_shot(clip64).T
 
     check_gradients(prompt, images, plain)
     folded = prompt.fold()
-    found = clip.encode_image(IMAGES, folded.visual)
-    expected = naive.image_features(clip, IMAGES, matrices(prompt), first)
+    found = clip64.encode_image(IMAGES.double(), folded.visual)
+    expected = naive.image_features(clip64, IMAGES.double(), matrices(prompt), first)
     torch.testing.assert_close(F.normalize(found, dim=-1), expected, rtol=1e-4, atol=1e-5)
-    torch.testing.assert_close(folded.class_vectors, zero_shot(clip), rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(folded.class_vectors, zero_shot(clip64), rtol=1e-5, atol=1e-6)
 
 
 def test_a_shallow_prompt_is_of_the_first_block(clip: FrozenClip) -> None:

@@ -17,7 +17,7 @@ from tests.unit.fedprompt.prompts.objectives.plain import (
 
 def diverse(clip: FrozenClip) -> torch.Tensor:
     """Return the mean of the templates' features as they are, made of length one in the end."""
-    total = torch.zeros(len(NAMES), 24)
+    total = torch.zeros(len(NAMES), 24).to(clip.text.embedding)
     with torch.no_grad():
         for template in TEMPLATES:
             texts = clip.tokenizer([template.replace("{}", name) for name in NAMES])
@@ -29,22 +29,22 @@ def diverse(clip: FrozenClip) -> torch.Tensor:
 @pytest.mark.parametrize("factor", [1.0, 0.5])
 @pytest.mark.parametrize("teacher", ["diverse", "template"])
 def test_features_and_logits_are_held_to_the_frozen_ones(
-    clip: FrozenClip, form: str, factor: float, teacher: str
+    clip64: FrozenClip, form: str, factor: float, teacher: str
 ) -> None:
     settings = {"depth": 2, "regularisation": factor, "teacher": teacher}
-    prompt = moved(clip, method="promptsrc", form=form, **settings)
-    (features, vectors), (images, texts) = tuned(clip, prompt), frozen(clip)
-    texts = diverse(clip) if teacher == "diverse" else texts
+    prompt = moved(clip64, method="promptsrc", form=form, **settings)
+    (features, vectors), (images, texts) = tuned(clip64, prompt), frozen(clip64)
+    texts = diverse(clip64) if teacher == "diverse" else texts
     logits, known = (
-        clip.logit_scale * features @ vectors.T,
-        clip.logit_scale * images @ texts.T,
+        clip64.logit_scale * features @ vectors.T,
+        clip64.logit_scale * images @ texts.T,
     )
     loss = cross_entropy(logits)
     text = 25 * (vectors - texts).abs().mean()
     image = 10 * (features - images).abs().mean()
     apart = text + image + divergence(known, logits).sum() / logits.numel()
     wanted = torch.autograd.grad(loss + factor * apart, list(prompt.parameters()))
-    found = prompt.backward(encoded(clip, prompt), LABELS, None)
+    found = prompt.backward(encoded(clip64, prompt), LABELS, None)
     check(prompt, found, loss, wanted)
 
 
