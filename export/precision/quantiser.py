@@ -9,6 +9,7 @@ from tempfile import TemporaryDirectory
 
 import onnx
 
+from export.precision.pair_range import keep_pairs_in_range
 from fedprompt.errors import GraphError
 
 Quantise = Callable[[onnx.ModelProto, Path, list[str]], None]
@@ -32,7 +33,9 @@ def quantised(
         except Exception as error:  # ONNX Runtime raises a dozen unrelated types
             reason = " ".join(str(error).split())[:300]
             raise GraphError(f"ONNX Runtime could not quantise the graph: {reason}") from None
-        return onnx.load(path)
+        found = onnx.load(path)
+    keep_pairs_in_range(found, model)
+    return found
 
 
 @contextlib.contextmanager
