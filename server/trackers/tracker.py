@@ -6,8 +6,8 @@ from typing import Protocol
 from server.record import Line
 
 _FIGURES = (
-    "accuracy", "worst_client_acc", "nll", "loss", "information_density", "truncation_error",
-    "bytes_up", "bytes_down", "seconds",
+    "accuracy", "worst_client_acc", "nll", "loss", "information_density", "change_rank",
+    "truncation_error", "truncation_of_change", "bytes_up", "bytes_down", "seconds",
 )  # fmt: skip
 _COUNTS = ("asked", "accepted", "quarantined")  # lists of sites, told by their length
 
