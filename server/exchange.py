@@ -178,8 +178,7 @@ class _Network:
 
     def close(self) -> Iterator[Answer]:
         for name, arrival in self._inbox.arriving.items():
-            here = arrival.objects - len(arrival.missing)
-            detail = f"announced, and {here} of its {arrival.objects} parts came by the deadline"
+            detail = f"announced in {arrival.objects} parts, and not whole by the deadline"
             yield _refuse(self._asked[name], Fault.WITHHELD, detail)
         self._inbox.drop()
 

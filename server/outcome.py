@@ -87,7 +87,7 @@ def _place(file: str) -> str:
     """Return a file of ours as it is called in the repository; empty for any other."""
     path = Path(file)
     relative = path.relative_to(_ROOT) if path.is_relative_to(_ROOT) else path
-    return str(relative) if relative.parts[0] in _OURS else ""
+    return str(relative) if next(iter(relative.parts), "") in _OURS else ""
 
 
 def read(folder: Path) -> dict[str, Any] | None:

@@ -28,6 +28,7 @@ from flwr.proto.node_pb2 import Node as ProtoNode
 from flwr.proto.runtime_pb2 import GetNodesRequest
 from flwr.server.superlink.linkstate import LinkState, LinkStateFactory
 from flwr.supercore.constant import NOOP_FEDERATION_ID, TaskType
+from flwr.supercore.corestate import sql_corestate
 from flwr.supercore.inflatable.inflatable_object import (
     get_all_nested_objects,
     get_object_tree,
@@ -45,6 +46,7 @@ from flwr.superlink.servicer.runtime import runtime_handlers
 from server.deployment import sender
 
 MOST = 1 << 20  # bytes of one reply
+_LONG = 1e5  # seconds between two signs of life: nobody is missed on a busy machine
 
 
 class SuperLink:
@@ -67,8 +69,8 @@ class SuperLink:
     def node(self, name: str) -> "Node":
         """Return a node that is enrolled and online."""
         key = name.encode()
-        number = self.state.create_node(NOOP_FLWR_AID, NOOP_ACCOUNT_NAME, key, 30.0, name=name)
-        assert self.state.activate_node(number, 30.0)
+        number = self.state.create_node(NOOP_FLWR_AID, NOOP_ACCOUNT_NAME, key, _LONG, name=name)
+        assert self.state.activate_node(number, _LONG)
         return Node(self, number)
 
 
@@ -200,6 +202,7 @@ def superlink(folder: Path, monkeypatch: Any, *, guarded: bool = True) -> Iterat
         monkeypatch.setattr(fleet_handlers, name, getattr(fleet_handlers, name))
     for name in ("push_messages", "pull_messages"):
         monkeypatch.setattr(runtime_handlers, name, getattr(runtime_handlers, name))
+    monkeypatch.setattr(sql_corestate, "HEARTBEAT_DEFAULT_INTERVAL", _LONG)  # of the ServerApp
     if guarded:
         sender.check(MOST)
     link = SuperLink(folder / "state.db")

@@ -30,7 +30,7 @@ from tests.superlink import MOST, superlink
 pytestmark = pytest.mark.filterwarnings("ignore:No path_separator found")  # Flower's migrations
 
 KINDS = ("query", "train", "evaluate", "query.centres", "train.secure")
-BRIEF = 1.0  # seconds of an exchange that somebody lets run out
+BRIEF = 0.1  # seconds of an exchange that somebody lets run out; all act in its first look
 LONG = 120.0  # seconds of one that nobody does
 
 
@@ -97,7 +97,7 @@ def test_F18_a_reply_that_is_never_uploaded_costs_its_own_site_only(kind, state,
     conduct = dict(zip(nodes, (announcing, honest, announcing, honest), strict=True))
     found = ask(link, conduct, kind, BRIEF)
     assert [fault(found[node.id]) for node in nodes] == [Fault.WITHHELD, None, Fault.WITHHELD, None]
-    assert "0 of its 8 parts" in found[nodes[0].id].error.reason
+    assert "in 8 parts, and not whole" in found[nodes[0].id].error.reason
 
 
 @pytest.mark.parametrize("lacking", range(8))
@@ -472,7 +472,11 @@ def test_F18_who_withholds_again_is_in_quarantine_and_the_run_goes_on(link, tmp_
 
     link.grid.before_look = act
     settings = sites.config(
-        tmp_path / "run", rounds=5, deadline=0.5, join_deadline=0.5, sites=enrol(tmp_path, nodes)
+        tmp_path / "run",
+        rounds=5,
+        deadline=BRIEF,
+        join_deadline=BRIEF,
+        sites=enrol(tmp_path, nodes),
     )
     rounds = Rounds(link.grid, sites.task(), settings, 3)
     rounds.run()
