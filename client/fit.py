@@ -1,5 +1,6 @@
 """Tune a prompt on one site's features: the whole local computation of a round."""
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -15,6 +16,7 @@ from fedprompt.backbone.encoded import EncodedImages
 from fedprompt.errors import PromptError
 from fedprompt.prompts.build import Prompt
 from fedprompt.types import Labels
+from fedprompt.wire import LARGEST_NUMBER
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +61,7 @@ def fit(
     Raises
     ------
     PromptError
-        Nothing is trained by this method, there are no images, or the prompt is no longer finite.
+        Nothing is trained by this method, there are no images, or the prompt has diverged.
     BackboneError
         The GPU's memory does not suffice, with half the classes at a time either.
     """
@@ -74,7 +76,7 @@ def fit(
         epoch, rest = divmod((number + 1) * config.epochs, len(batches))
         if after_epoch and not rest:
             after_epoch(epoch)
-    _check_finite(trained, len(batches))
+    _check_sound(trained, len(batches))
     return total / (len(labels) * config.epochs)
 
 
@@ -117,10 +119,17 @@ def _trained(prompt: Prompt, labels: Labels) -> list[nn.Parameter]:
     return trained
 
 
-def _check_finite(trained: list[nn.Parameter], steps: int) -> None:
-    if not all(bool(torch.isfinite(tensor).all()) for tensor in trained):
+def _check_sound(trained: list[nn.Parameter], steps: int) -> None:
+    """Refuse a prompt that diverged: it is not finite, or lies beyond what a server takes."""
+    sizes = [float(tensor.detach().abs().max()) for tensor in trained if tensor.numel()]
+    if not all(map(math.isfinite, sizes)):
         raise PromptError(
             f"the prompt is no longer finite after {steps} steps; lower fit.learning_rate"
+        )
+    if (largest := max(sizes, default=0.0)) > LARGEST_NUMBER:
+        raise PromptError(
+            f"the prompt diverges: its largest number is {largest:.3g} after {steps} steps, "
+            f"expected {LARGEST_NUMBER:,.0f} at most; lower fit.learning_rate"
         )
 
 

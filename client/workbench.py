@@ -51,12 +51,21 @@ class Workbench:
             There are none.
         """
         if not len(images):
-            raise DataError("there are no images to work on; check data.source and data.test_limit")
+            raise DataError(self._lacking(images))
         key = store_key(self.clip, bank, self.data.white_level)
         store = FeatureStore(key) if self.fit.cache else None
         batch, most = self.fit.encode_batch, self.data.max_pixels
         encoded = encode(images, self.clip, store, batch, first_layer, max_pixels=most, bank=bank)
         return encoded, torch.from_numpy(images.labels).to(self.clip.device)
+
+    def _lacking(self, images: ImageSet) -> str:
+        if images is not self.test:
+            return "there are no images to train on; check data.source and data.limit"
+        return (
+            f"there are no test images to score on, beside {len(self.train)} to train on: "
+            f"data.test_share = {self.data.test_share:g} leaves the last image of each class to "
+            "training. Give every class two images at least, or a test folder; see data.test_limit"
+        )
 
 
 def open_workbench(flat: Flat) -> Workbench:

@@ -22,6 +22,8 @@ CENTRES = "query.centres"  # kind of the message that asks for what a prompt may
 RAW = "raw"  # Flower's `stype`: how the bytes are to be read; short, as it travels with each
 SHARED = ("version", "backbone", "tokenizer", "classes", "method")  # equal at every site
 
+LARGEST_NUMBER = 32_000.0  # of a prompt: CLIP's tokens hold a hundredth, float16 the double
+
 DECLINED = "refused by the site's policy"  # how an error begins that is a site's right
 
 Arrays = dict[str, npt.NDArray[np.float32]]

@@ -26,7 +26,7 @@ from server.secure_aggregation.mean import secure_mean
 from server.secure_aggregation.protocol import Protocol
 from server.secure_aggregation.stages import Expected
 from server.training import Instruction, merge, merge_mean, plan
-from server.verdict import Accepted, Reason, Reply, Verdict
+from server.verdict import Accepted, Reason, Reply, Verdict, listed
 
 _ABSENT = frozenset({Reason.TIMEOUT, Reason.WITHHELD})  # no reply was read
 
@@ -188,6 +188,4 @@ def line(found: Attempt, merged: Projection) -> dict[str, Any]:
 def complaint(found: Attempt) -> str:
     """Return why a try came to nothing and what was wrong with its replies, in one line."""
     refused = [verdict for verdict in found.verdicts if not verdict.accepted]
-    told = "; ".join(f"site {v.site}: {', '.join(v.reasons)} ({v.detail})" for v in refused[:10])
-    more = " ..." if refused[10:] else ""
-    return f"{found.shortfall}; {len(refused)} refused: {told or 'none'}{more}"
+    return f"{found.shortfall}; {len(refused)} refused: {listed(refused) or 'none'}"

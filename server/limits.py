@@ -11,7 +11,8 @@ from typing import TypeGuard
 import numpy as np
 import numpy.typing as npt
 
-LARGEST_NUMBER = 32_000.0  # of a lifted prompt: CLIP's tokens hold a hundredth, float16 the double
+from fedprompt.wire import LARGEST_NUMBER
+
 MOST_IMAGES = 10**9  # of one site
 MOST_MEDIANS = 2  # times the median count that a site's own word weighs, where none was agreed
 LARGEST_LOSS = 1e6  # nats, a mean over images; CLIP's logits allow about 200
@@ -44,7 +45,8 @@ def weights(counts: Mapping[int, int], agreed: Collection[int]) -> dict[int, int
 
 def largest_number(arrays: Mapping[str, npt.NDArray[np.floating]]) -> float:
     """Return the largest magnitude in some arrays; infinity or NaN if one is not finite."""
-    return max((float(np.abs(a).max(initial=0.0)) for a in arrays.values()), default=0.0)
+    # numpy's maximum, because Python's may pass a NaN over
+    return float(np.max([0.0, *(np.abs(a).max(initial=0.0) for a in arrays.values())]))
 
 
 def merged_limit(current: Mapping[str, npt.NDArray[np.floating]]) -> float:

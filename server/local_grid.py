@@ -24,6 +24,8 @@ from flwr.serverapp import Grid
 from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity
 
+from fedprompt.errors import FedpromptError
+
 _log = logging.getLogger(__name__)
 _FIRST_NODE = 1000  # nodes are numbered from here, in the order of their partitions
 _PULL_WAIT = 0.05  # seconds a pull waits for its replies, so that callers need not spin
@@ -170,7 +172,12 @@ class LocalGrid(Grid):
         try:
             return _to_bytes(self._client(message, context), message)
         except Exception as error:  # any fault of a site is that site's, never the server's
-            _log.warning("site %s raised", context.node_config["partition-id"], exc_info=error)
+            # an error of our own says all in its message
+            site = context.node_config["partition-id"]
+            if isinstance(error, FedpromptError):
+                _log.warning("site %s: %s", site, error)
+            else:
+                _log.warning("site %s raised", site, exc_info=error)
             reason = f"{type(error)}:<'{error}'>"
             return _error(message, ErrorCode.CLIENT_APP_RAISED_EXCEPTION, reason)
 

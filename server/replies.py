@@ -1,5 +1,6 @@
 """Turn Flower messages into the gate's plain replies, and accepted updates back into messages."""
 
+import re
 from collections.abc import Iterable, Mapping
 
 from flwr.app import Array, ArrayRecord, Message, MetricRecord, RecordDict
@@ -26,6 +27,7 @@ _FAULTS: dict[int, Reason] = {  # what the server itself says of a reply
     Fault.WITHHELD: Reason.WITHHELD,
     Fault.TRESPASS: Reason.TRESPASS,
 }
+_RAISED = re.compile(r"^<class '(?:\w+\.)*(\w+)'>:<'(.*)'>$", re.DOTALL)  # as Flower tells of it
 _SHOWN = 200  # characters of a site's error message that are kept
 
 
@@ -85,7 +87,7 @@ def expected_shapes(record: ArrayRecord, current: Arrays, mixed_ranks: bool) -> 
 
 def error_line(message: Message) -> str:
     """Return what went wrong at a site in one line of bearable length."""
-    return one_line(f"{message.error.reason}", _SHOWN)
+    return one_line(_RAISED.sub(r"\1: \2", f"{message.error.reason}"), _SHOWN)
 
 
 def fault(message: Message) -> Reason:

@@ -19,7 +19,7 @@ from server import outcome
 from server.admission import Site, as_enrolled, read_card, remark, with_agreed
 from server.enrolment import Enrolment
 from server.exchange import Answer, Traffic, exchange
-from server.verdict import Reason, Verdict, refuse
+from server.verdict import Reason, Verdict, listed, refuse
 
 _log = logging.getLogger("fedprompt.roster")
 _PAUSE = 0.5  # seconds between two looks for nodes that have not connected yet
@@ -178,7 +178,7 @@ class Roster:
 
 
 def _explain(joined: int, least: int, refused: Iterable[Verdict]) -> str:
-    reasons = "; ".join(f"node {v.node}: {v.reasons[0]}, {v.detail}" for v in refused)
+    reasons = listed(replace(v, site=None) for v in refused)  # most are unknown, all are nodes
     told = f" Refused: {reasons}." if reasons else ""
     return (
         f"{joined} of {least} sites joined in time.{told} "

@@ -7,7 +7,7 @@ no checkpoint, believes every reply and samples differently in each engine.
 import logging
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -179,7 +179,7 @@ class Rounds:
             f"round {server_round} stayed below quorum in {self.config.retries + 1} tries; "
             f"round {state.round} is kept in {self.folder}. Last try: {complaint(found)}. "
             f"In quarantine: {sitting or 'nobody'}. "
-            "The log names what was wrong with each reply; continue with --resume."
+            f"The log names what was wrong with each reply; {_advice(found.verdicts)}"
         )
 
     def _commit(self, state: Checkpoint, told: dict[str, Any], started: float) -> Checkpoint:
@@ -217,6 +217,16 @@ class Rounds:
         for site in sorted(self.conduct.quarantined.keys() - before.keys()):
             last = self.conduct.quarantined[site]
             log.warning("site %d is in quarantine until round %d is over", site, last)
+
+
+def _advice(verdicts: Sequence[Verdict]) -> str:
+    """Return how to go on after a round that came to nothing."""
+    if verdicts and all(v.diverged for v in verdicts):
+        return (
+            "every site's training diverges, and a resumed run keeps its settings: begin anew with "
+            "a lower fit.learning_rate, in another --output or with --set server.overwrite=true."
+        )
+    return "continue with --resume."
 
 
 def _answered(count: int) -> None:

@@ -29,7 +29,7 @@ from server.privacy.config import PrivacyConfig
 from server.replies import read_train
 from server.rules import Dense
 from server.training import Instruction
-from server.verdict import Accepted, Verdict
+from server.verdict import Accepted, Verdict, listed
 
 _log = logging.getLogger("fedprompt.rounds")
 _ROOM = 4  # times the bytes of the prompt that a reply may have
@@ -91,7 +91,7 @@ def gather(
         if found.arrays is not None:
             return found.arrays, _told(found)
         refused = [verdict for verdict in found.verdicts if not verdict.accepted]
-        told = "; ".join(f"site {v.site}: {', '.join(v.reasons)} ({v.detail})" for v in refused)
+        told = listed(refused)
         complaint = f"{found.shortfall}. {told or 'None was refused'}"
         _log.warning("the prompt's start, try %d: %s", number + 1, complaint)
     raise QuorumError(

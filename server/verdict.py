@@ -1,6 +1,6 @@
 """What the gate is told, and what it says: replies, verdicts and the codes of their reasons."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -104,6 +104,25 @@ class Verdict:
         """Tell whether the site is to blame."""
         offence = not self.accepted or Reason.CAPPED in self.reasons
         return offence and NO_STRIKE.isdisjoint(self.reasons)
+
+    @property
+    def diverged(self) -> bool:
+        """Tell whether the reply is what too high a learning rate ends in."""
+        beyond = not {Reason.NOT_FINITE, Reason.NORM, Reason.OUT_OF_RANGE}.isdisjoint(self.reasons)
+        return not self.accepted and (beyond or "fit.learning_rate" in self.detail)
+
+
+def listed(verdicts: Iterable[Verdict], most: int = 10) -> str:
+    """Return what was refused in one line; what several sites are refused for is told once."""
+    senders: dict[tuple[str, str], list[str]] = {}
+    for verdict in verdicts:
+        who = f"node {verdict.node}" if verdict.site is None else f"site {verdict.site}"
+        senders.setdefault((", ".join(verdict.reasons), verdict.detail), []).append(who)
+    told = [
+        f"{', '.join(who[:most])}{' ...' if who[most:] else ''}: {reasons} ({detail})"
+        for (reasons, detail), who in senders.items()
+    ]
+    return "; ".join(told[:most]) + (" ..." if told[most:] else "")
 
 
 def refuse(site: int | None, node: int, reason: Reason, detail: str) -> Verdict:

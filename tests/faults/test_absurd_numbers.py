@@ -17,6 +17,7 @@ from flwr.app import ConfigRecord, MetricRecord
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fedprompt.errors import QuorumError
 from server import record
 from server.checkpoint import load_latest
 from server.local_grid import LocalGrid
@@ -217,3 +218,12 @@ def test_an_optimiser_cannot_carry_the_prompt_out_of_range(tmp_path, strategy):
     )  # fmt: skip
     check(tmp_path, "full", "float16", lines)
     assert [v["reasons"] for v in lines[-1]["verdicts"]] == [["copied"]] * (SITES - 2)
+
+
+def test_a_rate_at_which_every_site_diverges_is_named_with_a_way_out(tmp_path):
+    far = spoilt_arrays(3e38, 1.0)
+    with pytest.raises(QuorumError) as caught:
+        run(tmp_path, "full", train=far, others=far, quarantine=0)
+    assert "begin anew with a lower fit.learning_rate" in str(caught.value)
+    assert "continue with --resume" not in str(caught.value)
+    assert str(caught.value).count("largest number is 3e+38") == 1  # told once for all sites

@@ -276,3 +276,10 @@ def test_logits_are_exact_where_the_tower_is_not(
     found = fit(prompt, images, LABELS, settings(epochs=1, batch=22), 0)
     logits = 100.0 * images.features @ vectors.float().T
     assert found == pytest.approx(float(F.cross_entropy(logits, LABELS)), rel=1e-6)
+
+
+def test_a_prompt_that_no_server_takes_is_refused(clip: FrozenClip, images: EncodedImages) -> None:
+    config = settings(learning_rate=1e6, epochs=1)
+    labels = torch.zeros(len(images), dtype=torch.long)
+    with pytest.raises(PromptError, match=r"diverges: its largest number is .*lower fit.learning"):
+        fit(make(clip), images, labels, config, seed=0)

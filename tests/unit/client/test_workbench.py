@@ -69,7 +69,7 @@ def test_features_are_clips_own_in_order(
 
 def test_no_images_are_refused(asked: list[BackboneConfig], photos: Path) -> None:
     bench = open_workbench({"data.source": str(photos)})
-    with pytest.raises(DataError, match=r"there are no images to work on; check data\.source"):
+    with pytest.raises(DataError, match=r"there are no images to train on; check data\.source"):
         bench.encode(bench.test.subset([]))
 
 

@@ -5,9 +5,9 @@ import math
 import numpy as np
 import pytest
 
+from fedprompt.wire import LARGEST_NUMBER
 from server.limits import (
     LARGEST_LOSS,
-    LARGEST_NUMBER,
     is_loss,
     largest_number,
     merged_limit,
@@ -32,7 +32,7 @@ def test_what_no_images_can_give_is_none(loss):
 def test_the_largest_number_is_a_magnitude():
     assert largest_number({"a": np.array([1.0, -7.0]), "b": np.zeros((0, 2))}) == 7.0
     assert largest_number({}) == 0.0
-    assert math.isnan(largest_number({"a": np.array([1.0, math.nan])}))
+    assert math.isnan(largest_number({"a": np.ones(1), "b": np.array([math.nan]), "c": np.ones(1)}))
 
 
 def test_a_prompt_that_begins_large_keeps_its_room():

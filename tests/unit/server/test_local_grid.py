@@ -11,6 +11,7 @@ from flwr.common.constant import ErrorCode
 from flwr.serverapp.strategy import FedAvg
 from flwr.supercore.run import Run
 
+from fedprompt.errors import DataError
 from server.local_grid import LocalGrid
 from tests.sites import IDENTITY, client
 from tests.waiting import until
@@ -205,3 +206,17 @@ def test_leaving_does_not_wait_for_a_site_that_hangs():
         grid.push_messages([query(1000)])
     assert not release.is_set()
     release.set()
+
+
+def test_an_error_of_our_own_is_logged_without_a_traceback(caplog):
+    app = ClientApp()
+
+    @app.query()
+    def _query(message, context):
+        raise DataError("cannot divide 3 images among 10 sites")
+
+    with LocalGrid(app, 1, {}) as grid:
+        list(grid.send_and_receive([query(1000)]))
+    (entry,) = [entry for entry in caplog.records if entry.name == "server.local_grid"]
+    assert entry.getMessage() == "site 0: cannot divide 3 images among 10 sites"
+    assert not entry.exc_info

@@ -1,7 +1,7 @@
 """Verdicts and their reason codes."""
 
 from fedprompt.wire import Reason as WireReason
-from server.verdict import Reason, Verdict, refuse
+from server.verdict import Reason, Verdict, listed, refuse
 
 
 def test_every_reason_of_the_wire_has_its_code_here():
@@ -25,3 +25,11 @@ def test_only_refusals_that_are_the_sites_doing_are_strikes():
 
 def test_a_detail_is_one_printable_line():
     assert refuse(0, 1, Reason.ERROR, "a\n\x1b[2Jb").detail == r"a \x1b[2Jb"
+
+
+def test_what_several_sites_are_refused_for_is_told_once():
+    same = [refuse(i, 100 + i, Reason.ERROR, "no images") for i in range(12)]
+    told = listed([*same, refuse(None, 7, Reason.IDENTITY, "not asked")], most=3)
+    expected = "site 0, site 1, site 2 ...: error (no images); node 7: identity (not asked)"
+    assert told == expected
+    assert listed([]) == ""
