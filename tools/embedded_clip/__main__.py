@@ -7,7 +7,8 @@ from typing import Annotated
 import torch
 import typer
 
-from tools.embedded_clip import cache, data, pack, train_image, train_text, words
+from tools.embedded_clip import cache, data, pack, solve, train_image, wordnet
+from tools.embedded_clip.teacher import load_teacher
 
 app = typer.Typer(help=__doc__, no_args_is_help=True)
 Data = Annotated[Path, typer.Option(help="folder of the Tiny-ImageNet shards")]
@@ -24,19 +25,18 @@ def settings(threads: int = 2) -> None:
 
 
 @app.command()
-def prepare(data_folder: Data = DATA, work: Work = WORK, seed: int = 0) -> None:
-    """Decode the images, make the views, run the teachers once."""
+def text(data_folder: Data = DATA, work: Work = WORK, seed: int = 0) -> None:
+    """Solve for the text tower and the joint space: a few minutes, no training."""
     data.decode(data_folder, work)
-    words.cache_embeddings(work)
-    cache.cache_validation(work)
-    for copy in COPIES:
-        cache.cache_copy(work, copy, seed)
+    wordnet.fetch(work)
+    solve.solve(data_folder, work, load_teacher(), seed)
 
 
 @app.command()
-def text(data_folder: Data = DATA, work: Work = WORK, steps: int = 1000, seed: int = 0) -> None:
-    """Train the text tower and the map of the teacher's features, or go on with it."""
-    train_text.train(data_folder, work, steps=steps, seed=seed)
+def views(work: Work = WORK, seed: int = 0) -> None:
+    """Make the image tower's views and run the teacher over them, once."""
+    for copy in COPIES:
+        cache.cache_copy(work, copy, seed)
 
 
 @app.command()
@@ -44,19 +44,37 @@ def image(
     data_folder: Data = DATA,
     work: Work = WORK,
     steps: int = 3500,
-    joint: bool = True,
+    from_assets: bool = False,
+    copies: int = len(COPIES),
     seed: int = 0,
 ) -> None:
-    """Train the image tower, or go on with it; --no-joint needs no text tower yet."""
-    train_image.train(data_folder, work, steps=steps, joint=joint, seed=seed)
+    """Train the image tower against the text tower, or go on with it."""
+    train_image.train(
+        data_folder,
+        work,
+        steps=steps,
+        from_assets=from_assets,
+        seed=seed,
+        copies=COPIES[:copies],
+    )
 
 
 @app.command(name="pack")
-def pack_assets(work: Work = WORK, text_only: bool = False) -> None:
-    """Write fedprompt/assets from the checkpoints."""
+def pack_assets(work: Work = WORK, image: bool = True) -> None:
+    """Write fedprompt/assets from the checkpoints; --no-image leaves the ViT as it is."""
     pack.pack_text(work)
-    if not text_only:
+    pack.pack_cnn(work, load_teacher())
+    if image:
         pack.pack_image(work)
+
+
+@app.command()
+def everything(data_folder: Data = DATA, work: Work = WORK, steps: int = 3500) -> None:
+    """Run all steps, from the shards and the registries to fedprompt/assets."""
+    text(data_folder, work)
+    views(work)
+    image(data_folder, work, steps)
+    pack_assets(work)
 
 
 @app.command()

@@ -48,15 +48,6 @@ def cache_copy(work: Path, copy: int, seed: int) -> None:
     np.save(target, torch.cat([p[2] for p in parts]).numpy())
 
 
-def cache_validation(work: Path) -> None:
-    """Cache the teacher's features of the validation images, for evaluation only."""
-    target = work / "val_features.npy"
-    if not target.exists():
-        images, _ = load_split(work, "val")
-        teacher = load_teacher()
-        np.save(target, torch.cat([features(teacher, b) for b in images.split(32)]).numpy())
-
-
 def load_copy(work: Path, copy: int) -> tuple[Tensor, Tensor, Tensor]:
     """Load images (mapped, not read), codes and features of one copy."""
     images = torch.from_numpy(np.load(work / f"copy{copy}_images.npy", mmap_mode="c"))

@@ -4,25 +4,13 @@ import json
 from pathlib import Path
 
 import torch
-from open_clip.tokenizer import SimpleTokenizer
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from fedprompt.backbone.embedded import embedded_config, expanded_state_dict
-from tools.embedded_clip.captions import AFTER, BEFORE, NOUNS, PLAIN
-from tools.embedded_clip.words import nouns
+from tools.embedded_clip.joint import JointSpace, cache_joint
 
 ASSETS = Path(__file__).parents[2] / "fedprompt/assets"
-
-
-def learned_tokens() -> Tensor:
-    """List the token ids that occur in any caption, in order."""
-    tokenizer = SimpleTokenizer()
-    texts = [lemma for noun in nouns() for lemma in noun.lemmas]
-    texts += [word for table in (BEFORE, AFTER) for words in table.values() for word in words]
-    texts += [*PLAIN, *NOUNS, "a photo of a thing, another.", "a photo of a thing."]
-    ids = {token for text in texts for token in tokenizer.encode(text)}
-    return torch.tensor(sorted(ids | set(tokenizer(["a"])[0].tolist())), dtype=torch.int32)
 
 
 def half(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -38,18 +26,29 @@ def write(tensors: dict[str, Tensor], name: str) -> None:
     (ASSETS / f"{name}.safetensors").chmod(0o644)
 
 
+def eighths(rows: Tensor) -> tuple[Tensor, Tensor]:
+    """Round rows ``(n, width)`` to int8 and give their scales ``(n,)``: row = int8 * scale."""
+    scales = (rows.abs().amax(dim=1) / 127).half()
+    return (rows / scales.float()[:, None]).round().clamp(-127, 127).to(torch.int8), scales
+
+
 def pack_text(work: Path) -> None:
-    """Write the text tower and the projection of the convolutional tower."""
-    parts = torch.load(work / "text.pt", weights_only=True)["parts"]
-    text = {k[2:]: v for k, v in parts.items() if k.startswith("0.") and ".visual." not in k}
-    text = {k: v for k, v in text.items() if not k.startswith("visual.")}
-    ids = learned_tokens()
-    text["token_ids"], text["token_rows"] = ids, text.pop("token_embedding.weight")[ids.long()]
-    text["logit_scale"] = text["logit_scale"].clamp(max=torch.tensor(60.0).log())
+    """Write the text tower."""
+    text = torch.load(work / "text.pt", weights_only=True)
+    text["token_rows"], text["token_scales"] = eighths(text["token_rows"])
     write(text, "embedded-text")
-    projection = {"weight": parts["1.weight"], "bias": parts["1.bias"]}
-    projection = {f"visual.head.proj.{k}": v for k, v in projection.items()}
-    write(projection, "embedded-cnn")
+
+
+def projection(joint: JointSpace) -> dict[str, Tensor]:
+    """Return the map from the trunk's features to the joint space, one bias a size."""
+    name = "visual.head.proj"
+    biases = {f"{name}.bias.{size}": -joint.axes @ c for size, c in joint.centres.items()}
+    return {f"{name}.weight": joint.axes} | biases
+
+
+def pack_cnn(work: Path, teacher: nn.Module) -> None:
+    """Write the projection of the convolutional tower."""
+    write(projection(cache_joint(work, teacher)), "embedded-cnn")
 
 
 def pack_image(work: Path) -> None:

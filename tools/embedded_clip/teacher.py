@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-PIXELS = 128
+PIXELS = 160
 """Side that images are scaled to for the teacher; 64-pixel images gain from being enlarged."""
 
 

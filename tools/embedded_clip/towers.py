@@ -35,3 +35,15 @@ def text_hidden(model: CLIP, tokens: Tensor) -> Tensor:
 def text_vectors(model: CLIP, texts: Sequence[str]) -> Tensor:
     """Return the joint vectors ``(n, 256)`` of texts, not normalised."""
     return text_hidden(model, tokenize(texts)) @ model.text_projection
+
+
+def text_model(state: dict[str, Tensor]) -> CLIP:
+    """Build the model with the text tower of `solve.assemble`; its image tower is untrained."""
+    model, state = build().eval().requires_grad_(False), dict(state)
+    table = state.pop("token_neutral").repeat(len(model.token_embedding.weight), 1)
+    table[state.pop("token_ids").long()] = state.pop("token_rows")
+    state["token_embedding.weight"] = table
+    unknown = model.load_state_dict(state, strict=False).unexpected_keys
+    if unknown:
+        raise KeyError(f"the text tower has no {', '.join(unknown)}")
+    return model

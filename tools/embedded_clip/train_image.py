@@ -1,4 +1,4 @@
-"""Train the image tower: labels, the teacher's features, and later the words' joint space."""
+"""Train the image tower: labels, the teacher's features, and the words' joint space."""
 
 import logging
 import os
@@ -9,19 +9,26 @@ import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 from open_clip.transformer import PatchDropout, VisionTransformer
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from tools.embedded_clip import optimizers, words
+from tools.embedded_clip import optimizers
 from tools.embedded_clip.cache import load_copy
 from tools.embedded_clip.data import UNSEEN, class_names, load_split, trained_only
 from tools.embedded_clip.initial import normalised, start
-from tools.embedded_clip.probe import accuracy
-from tools.embedded_clip.towers import build, text_vectors
+from tools.embedded_clip.joint import cache_joint
+from tools.embedded_clip.pack import ASSETS
+from tools.embedded_clip.targets import hidden_classes
+from tools.embedded_clip.teacher import PIXELS, load_teacher
+from tools.embedded_clip.towers import build, text_model, text_vectors
+from tools.embedded_clip.wordnet import FOLDER, Vocabulary, WordNet, imagenet_ids, imagenet_names
 
 LOG = logging.getLogger(__name__)
 BATCH = 256
 SCALE = 30.0
+RIDGE = 1e-3  # of the projection, as a share of a state's mean square
+SPARSE = 8  # every how many images the projection is solved on
 WHOLE = 0.94
 """From this share of the training on, no patches are dropped."""
 
@@ -44,24 +51,36 @@ def shifted(images: Tensor, generator: torch.Generator, reach: int = 5) -> Tenso
     return padded[..., dy : dy + 64, dx : dx + 64]
 
 
-class Joint:
-    """The joint space that the text trainer left: word vectors and the map of features.
+def accuracy(images: Tensor, labels: Tensor, classes: Tensor) -> float:
+    """Return the share of images ``(n, d)`` whose nearest class vector ``(c, d)`` is their own."""
+    scores = F.normalize(images, dim=1) @ F.normalize(classes, dim=1).T
+    return float((scores.argmax(dim=1) == labels).float().mean())
 
-    ``classes`` are the 200 class vectors, for checks; ``anchors`` are what is trained against: the
-    150 trained classes, then ImageNet's other classes without those that are never seen.
+
+def shipped_blocks() -> dict[str, Tensor]:
+    """Return the shipped image tower without its projection."""
+    state = load_file(ASSETS / "embedded.safetensors")
+    tower = {name.removeprefix("visual."): tensor.float() for name, tensor in state.items()}
+    return {name: tensor for name, tensor in tower.items() if name != "proj"}
+
+
+class Joint:
+    """What the image tower is taught: the teacher's places, and the words around them.
+
+    ``classes`` are the vectors of the 200 class names, for checks; ``anchors`` are what is trained
+    against: the 150 trained classes, then ImageNet's other classes without the hidden ones.
     """
 
     def __init__(self, data: Path, work: Path) -> None:
-        parts = torch.load(work / "text.pt", weights_only=True)["parts"]
-        model = build()
-        model.load_state_dict({k[2:]: v for k, v in parts.items() if k.startswith("0.")})
-        self.weight, self.bias = parts["1.weight"], parts["1.bias"]
+        self.space = cache_joint(work, load_teacher())
+        model = text_model(torch.load(work / "text.pt", weights_only=True))
+        vocabulary = Vocabulary(WordNet(work / FOLDER))
+        hidden = hidden_classes(data, vocabulary)
         trained = list(class_names(data).items())[:-UNSEEN]
-        names = [synonyms.split(", ")[0] for _, synonyms in class_names(data).items()]
-        rows, known = words.imagenet_rows(), {wnid for wnid, _ in trained}
-        others = [n for n in words.nouns() if n.wnid in rows and n.wnid not in known]
-        others = [noun for noun in others if not words.hidden(noun, data)]
-        anchors = names[:-UNSEEN] + [noun.lemmas[0] for noun in others]
+        names = [synonyms.split(", ")[0] for synonyms in class_names(data).values()]
+        left_out = hidden | {wnid for wnid, _ in trained}
+        pairs = zip(imagenet_ids(), imagenet_names(), strict=True)
+        anchors = names[:-UNSEEN] + [found[0] for wnid, found in pairs if wnid not in left_out]
         with torch.inference_mode():
             vectors = text_vectors(model, [f"a photo of a {n}." for n in names + anchors])
         vectors = F.normalize(vectors, dim=1).clone()
@@ -69,14 +88,36 @@ class Joint:
 
     def target(self, features: Tensor) -> Tensor:
         """Map the teacher's features ``(b, 1280)`` to the joint space, unit length."""
-        return F.normalize(F.linear(features.float(), self.weight, self.bias), dim=1)
+        return self.space.place(features, PIXELS)
+
+
+@torch.no_grad()
+def solve_projection(hidden: Tensor, wanted: Tensor) -> Tensor:
+    """Return the matrix ``(width, joint)`` from final states to where the teacher places them.
+
+    Ridge; what the states share is left to no bias, for open_clip's projection has none.
+    """
+    gram = hidden.T @ hidden + RIDGE * hidden.square().sum() / hidden.shape[1] * torch.eye(
+        hidden.shape[1]
+    )
+    return torch.linalg.solve(gram, hidden.T @ wanted)
+
+
+@torch.inference_mode()
+def final_states(visual: VisionTransformer, images: Tensor) -> Tensor:
+    """Return the final states ``(n, width)`` of uint8 images ``(n, 3, 64, 64)``."""
+    visual.eval()
+    with torch.autocast("cpu", torch.bfloat16):
+        states = [image_hidden(visual, normalised(b)).float() for b in images.split(125)]
+    visual.train()
+    return torch.cat(states)
 
 
 class ImageTrainer:
     """The tower, its helper heads, its losses and its state."""
 
     def __init__(
-        self, data: Path, work: Path, seed: int, copies: tuple[int, ...], joint: bool
+        self, data: Path, work: Path, seed: int, copies: tuple[int, ...], from_assets: bool
     ) -> None:
         torch.manual_seed(seed)
         self.work = work
@@ -85,9 +126,15 @@ class ImageTrainer:
         clean = self.copies[0][2].float()
         self.centre, self.spread = clean.mean(dim=0), clean.std(dim=0) + 0.02
         self.visual = build().visual
-        start(self.visual, self.copies[0][0][::25])
+        if from_assets:
+            self.visual.load_state_dict(shipped_blocks(), strict=False)
+        else:
+            start(self.visual, self.copies[0][0][::25])
         self.heads = nn.ModuleList([nn.Linear(192, 150), nn.Linear(192, 1280)])
-        self.joint = Joint(data, work) if joint else None
+        self.joint = Joint(data, work)
+        few = self.copies[0][0][::SPARSE]
+        wanted = self.joint.target(self.copies[0][2][::SPARSE])
+        self.visual.proj.data = solve_projection(final_states(self.visual, few), wanted).clone()
         self.parts = nn.ModuleList([self.visual, self.heads])
         self.optimizers = optimizers.make_optimizers(
             [self.parts], muon_rate=2e-3, adam_rate=1e-3, weight_decay=0.05
@@ -111,7 +158,6 @@ class ImageTrainer:
 
     def joint_loss(self, hidden: Tensor, features: Tensor, labels: Tensor) -> Tensor:
         """Classify among the anchors as labels and teacher say, and lie where it lies."""
-        assert self.joint is not None  # noqa: S101 - only called with a joint space
         image = F.normalize(hidden.float() @ self.visual.proj, dim=1)
         target, anchors = self.joint.target(features), self.joint.anchors
         wanted = (SCALE * target @ anchors.T).softmax(dim=1)
@@ -128,27 +174,21 @@ class ImageTrainer:
         told = F.cosine_similarity(self.heads[1](hidden).float(), wanted)
         total = 5 * (1 - told).mean()
         named = F.cross_entropy(self.heads[0](hidden), labels, label_smoothing=0.1)
-        total = total + (named if self.joint is None else 0.5 * named)
-        if self.joint is not None:
-            total = total + self.joint_loss(hidden, features, labels)
-        return total
+        return total + 0.5 * named + self.joint_loss(hidden, features, labels)
 
     @torch.inference_mode()
     def check(self, count: int) -> dict[str, float]:
         """Measure accuracies on ``count`` validation images, in per cent."""
         images, labels = load_split(self.work, "val")
         images, labels = images[:count], labels[:count]
-        self.visual.eval()
-        with torch.autocast("cpu", torch.bfloat16):
-            hidden = [image_hidden(self.visual, normalised(b)) for b in images.split(250)]
-        self.visual.train()
-        states, old = torch.cat(hidden).float(), labels < 200 - UNSEEN
+        states, old = final_states(self.visual, images), labels < 200 - UNSEEN
         logits = self.heads[0](states[old])
-        figures = {"head": float((logits.argmax(1) == labels[old]).float().mean())}
-        if self.joint is not None:
-            vectors, classes = states @ self.visual.proj, self.joint.classes
-            figures["trained"] = accuracy(vectors[old], labels[old], classes[:-UNSEEN])
-            figures["unseen"] = accuracy(vectors[~old], labels[~old] - 150, classes[-UNSEEN:])
+        vectors, classes = states @ self.visual.proj, self.joint.classes
+        figures = {
+            "head": float((logits.argmax(1) == labels[old]).float().mean()),
+            "trained": accuracy(vectors[old], labels[old], classes[:-UNSEEN]),
+            "unseen": accuracy(vectors[~old], labels[~old] - 150, classes[-UNSEEN:]),
+        }
         return {name: round(100 * value, 1) for name, value in figures.items()}
 
     def run(self, steps: int, every: int) -> None:
@@ -204,17 +244,20 @@ def train(
     work: Path,
     *,
     steps: int,
-    joint: bool,
+    from_assets: bool,
     seed: int = 0,
     every: int = 100,
     copies: tuple[int, ...] = (0, 1, 2, 3),
 ) -> None:
     """Train the image tower from the cached views; resumes by itself.
 
-    ``joint`` says whether the text tower is there to be met; the first half needs none.
+    ``from_assets`` begins at the blocks that the project ships and not at random ones. Without
+    steps only the projection is solved for.
     """
     if "WORLD_SIZE" in os.environ:  # started by torchrun
         dist.init_process_group("gloo")
-    trainer = ImageTrainer(data, work, seed, copies, joint)
+    trainer = ImageTrainer(data, work, seed, copies, from_assets)
     trainer.resume()
     trainer.run(steps, every)
+    if steps == 0:
+        trainer.save()
