@@ -6,9 +6,11 @@ import json
 import logging
 import os
 import signal
+import socket
 import sys
 import threading
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from types import FrameType
@@ -53,6 +55,9 @@ _REFUSALS = {
     errno.EEXIST, errno.ELOOP, errno.ENOSPC, errno.EDQUOT,
 }  # fmt: skip
 _INTERRUPTED, _TERMINATED = 130, 143  # as a shell reports SIGINT and SIGTERM
+_GRACE = 1.5  # seconds to unwind after a signal
+_WATCH = "signals"  # the thread that counts them
+_STDERR = 2
 
 
 class LazyGroup(click.Group):
@@ -204,7 +209,12 @@ def main() -> None:
 
 def run(group: LazyGroup) -> None:
     """Run a `LazyGroup`; SIGTERM ends it as Ctrl-C does, with its own exit code (F34)."""
-    signal.signal(signal.SIGTERM, partial(_terminate, f"{group.program}: terminated; {group.hint}"))
+    ended: dict[int, tuple[int, str]] = {
+        signal.SIGTERM: (_TERMINATED, f"{group.program}: terminated; {group.hint}"),
+        signal.SIGINT: (_INTERRUPTED, f"{group.program}: interrupted; {group.hint}"),
+    }
+    signal.signal(signal.SIGTERM, partial(_terminate, ended[signal.SIGTERM][1]))
+    _watch_signals(ended)
     try:
         group(prog_name=group.program)
     except SystemExit as left:
@@ -219,13 +229,49 @@ def _terminate(told: str, number: int, _: FrameType | None) -> None:
     raise SystemExit(_TERMINATED)
 
 
+def _watch_signals(ended: Mapping[int, tuple[int, str]]) -> None:
+    """End the process soon after a signal even where Python's handler cannot run.
+
+    Handlers run between two steps of Python, never while ONNX Runtime or torch computes. What it
+    does write at once, in the signal's own context, is its number, and a thread reads it here.
+    ``ended`` holds the exit code and the last line of each signal. A verb with handlers of its own,
+    such as `serve`, ends in its own time.
+    """
+    reader, writer = socket.socketpair()
+    writer.setblocking(False)
+    signal.set_wakeup_fd(writer.detach(), warn_on_full_buffer=False)
+    if hasattr(os, "register_at_fork"):  # signals of a forked child are not ours
+        os.register_at_fork(after_in_child=partial(signal.set_wakeup_fd, -1))
+
+    def watch() -> None:
+        while numbers := reader.recv(1):
+            number = numbers[0]
+            if number not in ended or not _is_ours(number):
+                continue
+            time.sleep(_GRACE)  # to unwind; the process is gone then
+            code, told = ended[number]
+            if signal.getsignal(number) is not signal.SIG_DFL:  # its handler never ran
+                os.write(_STDERR, f"{told}\n".encode())
+            os._exit(code)
+
+    threading.Thread(target=watch, name=_WATCH, daemon=True).start()
+
+
+def _is_ours(number: int) -> bool:
+    """Say whether nobody but this module listens to a signal."""
+    handler = signal.getsignal(number)
+    own = isinstance(handler, partial) and handler.func is _terminate
+    return own or handler in (signal.SIG_DFL, signal.default_int_handler)
+
+
 def _leave(code: str | int | None) -> None:
     """End the process now if a thread is still at work: the command is over, nobody waits for it.
 
     Python would join it, for ever if a site hangs; and one that is cut off inside torch while the
     interpreter goes down aborts the process, whose exit code would be lost.
     """
-    if threading.active_count() == 1 or not isinstance(code, int):
+    at_work = [thread for thread in threading.enumerate() if thread.name != _WATCH]
+    if len(at_work) == 1 or not isinstance(code, int):
         return
     logging.shutdown()
     for stream in (sys.stdout, sys.stderr):

@@ -192,6 +192,67 @@ def test_F34_sigterm_before_anything_is_done(tmp_path):
     assert not (tmp_path / "run" / "artefact").exists()
 
 
+# A verb that computes in C for ever: Python's handlers cannot run
+IN_C = """
+import ctypes, sys, threading
+from fedprompt import cli
+
+def locked():
+    \"\"\"Wait for a lock that is never let go, in the C library.\"\"\"
+    library, lock = ctypes.CDLL(None), ctypes.create_string_buffer(64)
+    library.pthread_mutex_lock(lock)
+    library.pthread_mutex_lock(lock)
+
+def python():
+    print("begins", flush=True)
+    while True:
+        pass
+
+cli.COMMANDS["verb"] = ("tests:verb", "Do it.")
+verb = globals()[sys.argv.pop()]
+cli.resolve = lambda _: verb
+sys.argv = ["fedprompt", "verb"]
+cli.main()
+"""
+
+
+def system_call(process):
+    """Return the number of the system call that a process's main thread waits in; "" if none."""
+    return Path(f"/proc/{process.pid}/syscall").read_text().split()[0]
+
+
+def seconds_of_work(process):
+    fields = Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def wait_until_in_c(run, work):
+    if work == "locked":
+        futex = {"x86_64": "202", "aarch64": "98"}[os.uname().machine]
+        wait(lambda: system_call(run.process) == futex)
+        return
+    assert run.process.stdout.readline() == "begins\n"
+    begun = seconds_of_work(run.process)
+    wait(lambda: seconds_of_work(run.process) > begun + 0.5)
+
+
+@pytest.mark.parametrize(
+    ("number", "code", "told"),
+    [
+        (signal.SIGTERM, 143, "fedprompt: terminated"),
+        (signal.SIGINT, 130, "fedprompt: interrupted"),
+    ],
+)
+@pytest.mark.parametrize("work", ["locked", "python"])
+def test_F34_a_signal_ends_a_command_that_computes_in_c(work, number, code, told):
+    run = Started("-c", IN_C, work)
+    wait_until_in_c(run, work)
+    found, _, err = run.end(number)
+    assert found == code, err
+    assert told in err
+    assert "Traceback" not in err
+
+
 ROUNDS = 12
 
 
