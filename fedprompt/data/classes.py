@@ -19,7 +19,10 @@ import numpy.typing as npt
 
 from fedprompt.errors import DataError
 
-_NO_WORD = re.compile(r"n\d{8}|[\W\d_]+|(?i:class|label|id|c)[ _-]?\d+")  # wnids and numbers
+_NO_WORD = re.compile(  # wnids, numbers, and what programs write for a gap or a yes
+    r"n\d{8}|[\W\d_]+|[+-]?[\d.]+(?i:e)[+-]?\d+|(?i:class|label|id|c)[ _-]?\d+"
+    r"|(?i:nan|null|n/a|undefined|true|false)"
+)
 MAX_LISTED = 8  # names shown in a message
 
 
@@ -97,6 +100,26 @@ def spoken(name: str) -> str:
     return " ".join(one_form(name).replace("_", " ").split())
 
 
+def label_text(where: str, value: object) -> str:
+    """Return a label as text: a name, or a whole number.
+
+    Raises
+    ------
+    DataError
+        ``where`` has no label, or one of another kind: a list, true, 1.5.
+    """
+    if value is None or (isinstance(value, str) and not value.strip()):
+        raise DataError(f"{where} has no label")
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
+    if not isinstance(value, str | int) or isinstance(value, bool):
+        raise DataError(
+            f"{where} has no label of a kind that is known: found {value!r:.80}; expected a name "
+            "or a whole number"
+        )
+    return one_form(str(value).strip())
+
+
 def one_form(name: str) -> str:
     """Return a name in the Unicode form NFC; macOS writes folder names in NFD."""
     return unicodedata.normalize("NFC", name)
@@ -152,7 +175,7 @@ def _read_file(path: Path) -> list[str] | dict[str, str]:
         text = path.read_text(encoding="utf-8-sig")
         if path.suffix == ".txt":
             return [line for line in text.splitlines() if line.strip()]
-        names = json.loads(text)
+        names = json.loads(text, object_pairs_hook=keys_once)
     except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"data.class_names: {path} could not be read: {error}") from error
     values = names.values() if isinstance(names, dict) else names
@@ -162,6 +185,17 @@ def _read_file(path: Path) -> list[str] | dict[str, str]:
             'object {"label in the data": "name in the prompt"}'
         )
     return names
+
+
+def keys_once(pairs: Sequence[tuple[str, object]]) -> dict[str, object]:
+    """Return a JSON object; ValueError when a key is there twice, for which `json` takes the last.
+
+    An ``object_pairs_hook``.
+    """
+    twice = [key for key, times in Counter(key for key, _ in pairs).items() if times > 1]
+    if twice:
+        raise ValueError(f"two values for {listed(twice)}")
+    return dict(pairs)
 
 
 def in_ascii(names: Sequence[str]) -> str:

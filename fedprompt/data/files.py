@@ -81,19 +81,24 @@ class Files:
 
     def content(self, index: int) -> bytes:
         """Return one file's bytes; DataError when it is missing, no file, or far too large."""
-        path = self.root / self.paths[index]
-        try:
-            if not path.is_file():  # also keeps a pipe from blocking the run
-                raise DataError(f"{path} is no file")
-            if path.stat().st_size > MAX_FILE_BYTES:
-                raise DataError(f"{path} is larger than {MAX_FILE_BYTES} bytes")
-            return path.read_bytes()
-        except OSError as error:
-            raise DataError(f"{path} could not be read: {error.strerror}") from error
+        return file_bytes(self.root / self.paths[index])
 
     def name(self, index: int) -> str:
         """Return the path relative to the root."""
         return self.paths[index]
+
+
+def file_bytes(path: Path) -> bytes:
+    """Return a file's bytes; DataError when it is missing, no file, or far too large."""
+    try:
+        if not path.is_file():  # also keeps a pipe from blocking the run
+            raise DataError(f"{path} is no file")
+        if path.stat().st_size > MAX_FILE_BYTES:
+            raise DataError(f"{path} is larger than {MAX_FILE_BYTES} bytes")
+        return path.read_bytes()
+    except (OSError, ValueError) as error:  # a NUL byte in the path
+        reason = getattr(error, "strerror", None) or error
+        raise DataError(f"{path} could not be read: {reason}") from error
 
 
 def inside(root: Path, text: str) -> str:

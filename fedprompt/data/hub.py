@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from fedprompt.data.classes import one_form
+from fedprompt.data.classes import label_text
+from fedprompt.data.files import file_bytes
 from fedprompt.data.splits import Split, Splits, named_splits
 from fedprompt.errors import DataError
 from fedprompt.reach import unreachable
@@ -35,10 +36,9 @@ class _Rows:
         content, path = image["bytes"], image["path"]
         if content is not None:
             return bytes(content)
-        try:
-            return Path(path).read_bytes()
-        except (OSError, TypeError) as error:
-            raise DataError(f"{self.name(index)} has no bytes and no file: {path}") from error
+        if not path:
+            raise DataError(f"{self.name(index)} has neither bytes nor a file")
+        return file_bytes(Path(path))
 
     def name(self, index: int) -> str:
         return f"{self.origin}[{index}]"
@@ -110,7 +110,7 @@ def _splits(loaded: Any, image_column: str, label_column: str, origin: str) -> S
         if name not in train.features:
             raise DataError(f"{origin} has no column {name!r}; has {', '.join(train.features)}")
     names = getattr(train.features[label], "names", None)
-    classes = tuple(names or sorted({one_form(str(value)) for value in train[label][:]}))
+    classes = tuple(names or sorted({*_texts(train, label, origin)}))
     return Splits(
         classes,
         names is not None,
@@ -132,6 +132,11 @@ def _only_column(table: Any, feature: str, usual: tuple[str, ...], origin: str) 
     return str(found[0])
 
 
+def _texts(table: Any, label: str, origin: str) -> list[str]:
+    """Return the labels of a column that is no ClassLabel, as text."""
+    return [label_text(f"{origin}[{row}]", value) for row, value in enumerate(table[label][:])]
+
+
 def _split(table: Any, image: str, label: str, classes: tuple[str, ...], origin: str) -> Split:
     import datasets
 
@@ -143,7 +148,10 @@ def _split(table: Any, image: str, label: str, classes: tuple[str, ...], origin:
             labels = np.array(values, dtype=np.int64)
         else:
             number_of = {name: number for number, name in enumerate(classes)}
-            labels = np.array([number_of[one_form(str(value))] for value in values], dtype=np.int64)
+            texts = _texts(table, label, origin)
+            labels = np.array([number_of[text] for text in texts], dtype=np.int64)
+    except DataError:
+        raise
     except Exception as error:  # pyarrow's own errors for columns of another kind
         raise DataError(
             f"{origin}: columns {image!r} and {label!r} are no images and classes: {error}"

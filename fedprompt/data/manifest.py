@@ -14,19 +14,21 @@ import io
 import json
 import re
 from collections import Counter
+from collections.abc import Collection
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import NamedTuple
 
 import numpy as np
 
-from fedprompt.data.classes import listed, one_form
+from fedprompt.data.classes import keys_once, label_text, listed, one_form
 from fedprompt.data.files import Files, images_below, inside
-from fedprompt.data.splits import Split, Splits, role_of
+from fedprompt.data.splits import Role, Split, Splits, role_of
 from fedprompt.errors import DataError
 
 SUFFIXES = (".csv", ".jsonl", ".json")
 METADATA = ("metadata.csv", "metadata.jsonl")  # in a Hugging Face image folder
+_UNREAD_METADATA = "metadata.parquet"
 _PATHS = ("path", "file_name")
 _METADATA_LABELS = ("label", "labels", "class", "category")
 _WHOLE = re.compile(r"(-?\d+)(?:\.0+)?")  # a column with a gap turns pandas' 0 into 0.0
@@ -118,12 +120,15 @@ def read_metadata(root: Path, label_column: str = "") -> Splits | str:
             found, more = _rows(table, columns)
         except DataError as error:
             raise DataError(f"{path}: {error}") from error
-        rows += [_placed(row, prefix) for row in found]
+        placed = [_placed(row, prefix) for row in found]
+        _check_listed_once(rows, placed, path)
+        rows += placed
         notes += more
     if not files:
-        return ""
+        return _unread_metadata(root)
     named = ", ".join(str(path) for _, path in files)
     notes.insert(0, f"labels are read from {named}, not from names of folders")
+    _check_split_is_said(rows)
     beside = images_below(root) - len({row.path for row in rows})
     if beside > 0:
         notes.append(f"{beside} images below {root} are not listed there and not used")
@@ -133,14 +138,38 @@ def read_metadata(root: Path, label_column: str = "") -> Splits | str:
         raise DataError(f"{named}: {error}") from error
 
 
-def _metadata_files(root: Path) -> list[tuple[str, Path]]:
-    """Return the metadata files of a folder, or of its splits, each with its folder's name."""
+def _metadata_files(root: Path, names: Collection[str] = METADATA) -> list[tuple[str, Path]]:
+    """Return the metadata files of a folder and of its splits, each with its folder's name.
+
+    Their names are known in any letter case.
+    """
     try:
         places = ["", *sorted(p.name for p in root.iterdir() if p.is_dir() and role_of(p.name))]
+        found = [(place, path) for place in places for path in sorted((root / place).iterdir())]
     except OSError as error:
         raise DataError(f"{root} could not be read: {error.strerror}; set data.source") from error
-    found = [(place, root / place / name) for place in places for name in METADATA]
-    return [(place, path) for place, path in found if path.is_file()]
+    return [(place, path) for place, path in found if path.name.lower() in names and path.is_file()]
+
+
+def _unread_metadata(root: Path) -> str:
+    """Return why metadata of a kind that is not read here say nothing; or "", without any."""
+    unread = [str(path) for _, path in _metadata_files(root, (_UNREAD_METADATA,))]
+    if not unread:
+        return ""
+    return (
+        f"{listed(unread)} is not read here: classes are folders; write it as metadata.csv or "
+        "metadata.jsonl if its labels are meant"
+    )
+
+
+def _check_listed_once(before: Collection[_Row], rows: Collection[_Row], file: Path) -> None:
+    """Refuse images that two metadata files list: which of the labels counts is not known."""
+    known = {row.path for row in before}
+    twice = [row.path for row in rows if row.path in known]
+    if twice:
+        raise DataError(
+            f"{file} lists {listed(twice)}, which other metadata of this folder list too; keep one"
+        )
 
 
 def _placed(row: _Row, prefix: str) -> _Row:
@@ -237,27 +266,15 @@ def _row(where: str, fields: dict[str, object], path_column: str, label_column: 
     path = fields.get(path_column)
     if not isinstance(path, str) or not path:
         raise DataError(f"{where} has no path")
-    label = _label(where, fields.get(label_column))
+    label = label_text(where, fields.get(label_column))
     domain = "" if fields.get("domain") is None else fields["domain"]
     if not isinstance(domain, str | int) or isinstance(domain, bool):
         raise DataError(f"{where}: the domain is a {type(domain).__name__}; expected a name")
     name = one_form(str(domain).strip())
     if not name.isprintable():
         raise DataError(f"{where}: the domain {name!r} has unprintable characters")
-    return _Row(where, path, label, str(fields.get("split") or "").strip().lower(), name)
-
-
-def _label(where: str, value: object) -> str:
-    if value is None or value == "" or (isinstance(value, str) and not value.strip()):
-        raise DataError(f"{where} has no label")
-    if isinstance(value, float) and value.is_integer():
-        return str(int(value))
-    if not isinstance(value, str | int) or isinstance(value, bool):
-        raise DataError(
-            f"{where} has no label of a kind that is known: found {value!r:.80}; expected a name "
-            "or a whole number"
-        )
-    return one_form(str(value).strip())
+    split = "" if fields.get("split") is None else str(fields["split"])
+    return _Row(where, path, label, split.strip().lower(), name)
 
 
 def _read_coop(text: str) -> tuple[list[_Row], tuple[str, ...]]:
@@ -269,8 +286,10 @@ def _read_coop(text: str) -> tuple[list[_Row], tuple[str, ...]]:
     for split, items in tree.items():
         for place, item in enumerate(items if isinstance(items, list) else [items]):
             match item:
-                case [str() as path, int() as number, str() as written] if path and written:
-                    name = one_form(written)
+                case [_, bool(), _]:
+                    raise DataError(f"{split}[{place}] has {item[1]} for a class's number")
+                case [str() as path, int() as number, str() as written] if path and written.strip():
+                    name = one_form(written.strip())
                     if names.setdefault(number, name) != name:
                         raise DataError(f"class {number} is both {names[number]!r} and {name!r}")
                     rows.append(_Row(f"{split}[{place}]", path, name, split))
@@ -323,12 +342,21 @@ def _path(row: _Row, base: Path) -> str:
         path = inside(base, row.path)
     except DataError as error:
         raise DataError(f"{row.where}: {error}") from error
-    if ("\\" in row.path or row.path != row.path.strip()) and not _is_there(base / path):
-        what = (
-            "backslashes: write / instead" if "\\" in row.path else "blanks around it: remove them"
-        )
-        raise DataError(f"{row.where}: {row.path!r} is no file of {base} and has {what}")
+    odd = _oddity(row.path)
+    if odd and not _is_there(base / path):
+        raise DataError(f"{row.where}: {row.path!r} is no file of {base} and {odd}")
     return path
+
+
+def _oddity(path: str) -> str:
+    """Return what is odd about a path, and the cure; or "", for a usual one."""
+    if "://" in path:
+        return "is an address: download the images, and write paths"
+    if PureWindowsPath(path).drive:
+        return "is an absolute path of Windows: write it relative to that folder"
+    if "\\" in path:
+        return "has backslashes: write / instead"
+    return "has blanks around it: remove them" if path != path.strip() else ""
 
 
 def _is_there(path: Path) -> bool:
@@ -339,13 +367,23 @@ def _is_there(path: Path) -> bool:
 
 
 def _check_split_is_said(rows: list[_Row]) -> None:
-    """Refuse paths below split folders where no line says a split: all would be for training."""
-    above = {role: row.path for row in rows if not row.split and (role := _split_above(row.path))}
-    if len(above) > 1:
-        raise DataError(
-            f"there is no column split, but paths begin with splits ({listed(list(above.values()))}"
-            "); add the column, with train, val or test on every line"
-        )
+    """Refuse paths below split folders where no line says a split: all would be for training.
+
+    Splits are folders at one depth that are called as different ones; above all images there may
+    be a folder ``test`` that means nothing.
+    """
+    found: dict[int, dict[Role, str]] = {}
+    for row in rows:
+        if not row.split:
+            for depth, folder in enumerate(row.path.split("/")[:-1]):
+                if role := role_of(folder):
+                    found.setdefault(depth, {})[role] = row.path
+    for paths in found.values():
+        if len(paths) > 1:
+            raise DataError(
+                f"no split is stated, but paths lead through splits ({listed(list(paths.values()))}"
+                "); add the column split, with train, val or test on every line"
+            )
 
 
 def _domain_names(rows: list[_Row]) -> tuple[str, ...]:
@@ -362,6 +400,6 @@ def _domain_names(rows: list[_Row]) -> tuple[str, ...]:
 
 def _json(text: str, where: str) -> object:
     try:
-        return json.loads(text)
+        return json.loads(text, object_pairs_hook=keys_once)
     except (ValueError, RecursionError) as error:
         raise DataError(f"{where} is not JSON: {error}") from error

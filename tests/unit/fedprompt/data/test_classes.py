@@ -85,7 +85,7 @@ def test_bad_lists_are_refused(found: list[str], configured: str, message: str) 
         settle(found, configured, numbered=False)
 
 
-@pytest.mark.parametrize("text", ["3", "[1, 2]", '{"a": 1}', "{", "null"])
+@pytest.mark.parametrize("text", ["3", "[1, 2]", '{"a": 1}', "{", "null", '{"a": "x", "a": "y"}'])
 def test_a_broken_json_file(tmp_path: Path, text: str) -> None:
     (tmp_path / "n.json").write_text(text)
     with pytest.raises(DataError, match=r"data\.class_names"):
@@ -152,7 +152,7 @@ def test_one_unicode_form_whatever_the_file_system_or_the_list_has(tmp_path: Pat
 
 def test_names_that_are_no_words_are_noted() -> None:
     assert note_names(["cat", "T-shirt/top", "3d printer", "n95 mask"]) == []
-    for odd in ("0", "12", "n01855672", "class_3", "-1", "C0"):
+    for odd in ("0", "12", "n01855672", "class_3", "-1", "C0", "1e0", "nan", "True"):
         (note,) = note_names(["cat", odd])
         assert f"no words: {odd!r};" in note
 

@@ -1,3 +1,4 @@
+import os
 import socket
 import urllib.request
 from collections.abc import Callable
@@ -102,10 +103,44 @@ def test_a_broken_folder(tmp_path: Path) -> None:
 
 def test_an_image_kept_as_a_path(tmp_path: Path) -> None:
     rows = hub._Rows([{"image": {"bytes": None, "path": str(tmp_path / "a.png")}}], "image", "set")
-    with pytest.raises(DataError, match=r"set\[0\] has no bytes and no file: .*a\.png"):
+    with pytest.raises(DataError, match=r"a\.png is no file"):
         rows.content(0)
     (tmp_path / "a.png").write_bytes(b"a")
     assert rows.content(0) == b"a"
+
+
+@pytest.mark.parametrize("path", ["/dev/zero", "pipe", "", None, "a\0b"])
+def test_f33_an_image_that_is_no_file_neither_blocks_nor_fills_memory(
+    tmp_path: Path, path: str | None
+) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    place = str(tmp_path / path) if path else path
+    rows = hub._Rows([{"image": {"bytes": None, "path": place}}], "image", "set")
+    with pytest.raises(DataError):
+        rows.content(0)
+
+
+@pytest.mark.parametrize(
+    ("feature", "label"),
+    [
+        (datasets.Value("string"), None),
+        (datasets.Value("string"), " "),
+        (datasets.Value("bool"), True),
+        (datasets.Value("float64"), 0.5),
+        (datasets.List(datasets.Value("int64")), [1, 2]),
+    ],
+)
+def test_labels_that_are_no_names_and_no_numbers_are_refused(
+    tmp_path: Path, table: Any, feature: Any, label: Any
+) -> None:
+    table([label, label], feature).save_to_disk(tmp_path / "saved")
+    with pytest.raises(DataError, match=r"saved\[0\] has no label"):
+        read_saved(tmp_path / "saved", label_column="label")
+
+
+def test_whole_numbers_with_a_point_are_read_as_such(tmp_path: Path, table: Any) -> None:
+    table([1.0, 0.0], datasets.Value("float64")).save_to_disk(tmp_path / "saved")
+    assert read_saved(tmp_path / "saved", label_column="label").classes == ("0", "1")
 
 
 def test_no_internet_is_one_clear_line(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -94,16 +94,21 @@ def test_lines_without_a_split_and_a_val_that_is_not_used_are_noted(tmp_path: Pa
 
 @pytest.mark.parametrize(
     ("path", "says"),
-    [("cat\\1.png", "backslashes"), ("cat/1.png ", "blanks around it")],
+    [
+        ("cat\\1.png", "backslashes"),
+        ("cat/1.png ", "blanks around it"),
+        ("C:/cat/1.png", "absolute path of Windows"),
+        ("https://cat/1.png", "address: download"),
+    ],
 )
 def test_a_path_of_windows_or_with_blanks_is_explained(
     tmp_path: Path, path: str, says: str
 ) -> None:
     with pytest.raises(DataError, match=rf"line 2: .*is no file .*{says}"):
         read(tmp_path, "m.csv", f"path,label\n{path},cat\n")
-    (tmp_path / path).parent.mkdir(exist_ok=True)
+    (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
     (tmp_path / path).write_bytes(b"")  # a name is a name where such a file exists
-    assert names(read(tmp_path, "m.csv", f"path,label\n{path},cat\n")) == [path]
+    assert names(read(tmp_path, "m.csv", f"path,label\n{path},cat\n")) == [str(Path(path))]
 
 
 def test_a_path_of_windows_that_is_too_long_for_a_name(tmp_path: Path) -> None:
@@ -153,6 +158,44 @@ def test_metadata_without_labels_leave_the_folders(tmp_path: Path) -> None:
     found = read_metadata(tmp_path)
     assert isinstance(found, str)
     assert "'file_name', 'text', none of them with labels" in found
+
+
+def test_metadata_in_any_letter_case_and_of_a_kind_that_is_not_read(tmp_path: Path) -> None:
+    (tmp_path / "Metadata.CSV").write_text("file_name,label\na.png,cat\n")
+    read = read_metadata(tmp_path)
+    assert isinstance(read, Splits)
+    assert read.classes == ("cat",)
+    (tmp_path / "Metadata.CSV").rename(tmp_path / "metadata.parquet")
+    assert "metadata.parquet' is not read here: classes are folders" in str(read_metadata(tmp_path))
+
+
+@pytest.mark.parametrize("second", ["metadata.jsonl", "train/metadata.jsonl"])
+def test_an_image_that_two_metadata_files_list_is_refused(tmp_path: Path, second: str) -> None:
+    (tmp_path / "train").mkdir()
+    (tmp_path / "metadata.csv").write_text("file_name,label\ntrain/a.png,cat\n")
+    name = "a.png" if "/" in second else "train/a.png"
+    (tmp_path / second).write_text(json.dumps({"file_name": name, "label": "dog"}))
+    with pytest.raises(DataError, match=r"lists 'train/a.png', which other metadata"):
+        read_metadata(tmp_path)
+
+
+@pytest.mark.parametrize("above", ["", "photos/", "test/photos/"])
+@pytest.mark.parametrize("below", ["", "cat/"])
+def test_split_folders_at_any_depth_need_a_column_that_says_so(
+    tmp_path: Path, above: str, below: str
+) -> None:
+    paths = [f"{above}{split}/{below}{i}.png" for i, split in enumerate(("train", "Test"))]
+    rows = "".join(f"{path},cat\n" for path in paths)
+    with pytest.raises(DataError, match="no split is stated, but paths lead through splits"):
+        read(tmp_path, "m.csv", "path,label\n" + rows)
+    (tmp_path / "metadata.csv").write_text("file_name,label\n" + rows)
+    if above == "photos/":
+        with pytest.raises(DataError, match="no split is stated"):
+            read_metadata(tmp_path)
+
+
+def test_a_folder_called_as_a_split_above_all_images_means_nothing(tmp_path: Path) -> None:
+    assert names(read(tmp_path, "m.csv", "path,label\ntest/train/a.png,cat\n"))
 
 
 def test_val_stands_in_for_test(tmp_path: Path) -> None:
@@ -245,10 +288,15 @@ def test_a_root_given_by_the_user_allows_absolute_paths(tmp_path: Path, encode: 
         ("m.csv", "path,label\na, b.png,cat\n", "line 2 has 3 fields and the header 2; .* quotes"),
         ("m.csv", "path,label,Label\na,b,c\n", "two columns for 'label'"),
         ("m.csv", "path,file_name,label\na,b,c\n", "two columns for 'path'"),
-        ("m.csv", "path,label\ntrain/a,x\ntest/b,y\n", "no column split, but paths begin with"),
+        ("m.csv", "path,label\ntrain/a,x\ntest/b,y\n", "no split is stated, but paths"),
         ("m.jsonl", '{"path": "a", "label": 0.5}', "line 1 has no label of a kind .* found 0.5"),
         ("m.jsonl", '{"path": "a", "label": NaN}', "line 1 has no label of a kind .* found nan"),
         ("m.jsonl", '{"path": "a", "label": null}', "line 1 has no label$"),
+        ("m.jsonl", '{"path": "a", "label": "x", "label": "y"}', "two values for 'label'"),
+        ("m.jsonl", '{"path": "a", "label": "x", "split": false}', "line 1: split 'false'"),
+        ("m.json", '{"train": [], "train": []}', "two values for 'train'"),
+        ("m.json", '{"train": [["a", true, "x"]]}', r"train\[0\] has True"),
+        ("m.json", '{"train": [["a", 0, " "]]}', r"train\[0\] is not"),
     ],
 )
 def test_broken_manifests_are_named(
