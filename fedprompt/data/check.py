@@ -3,9 +3,9 @@
 import contextlib
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from fedprompt.data.cache import cache_folder
 from fedprompt.data.classes import listed
-from fedprompt.data.decode import MAX_WHITE, decode_and_judge
+from fedprompt.data.decode import MAX_WHITE, Doubt, decode_and_judge
 from fedprompt.data.image_set import ImageSet, Indices
 from fedprompt.errors import DataError, StorageError
 from fedprompt.storage import write_atomic
@@ -34,26 +34,26 @@ class Examined:
         SHA-256 of each image's bytes; None when it cannot be read.
     reasons
         Why an image cannot be read, by its place in the set.
-    faint
-        Places of the images that use little of their 16 bits.
+    doubts
+        Places of the images that may be meant in another way, by what is doubtful.
     """
 
     digests: tuple[bytes | None, ...]
     reasons: dict[int, str]
-    faint: tuple[int, ...] = ()
+    doubts: Mapping[Doubt, Sequence[int]] = field(default_factory=dict)
 
 
 def examine(images: ImageSet, max_pixels: int, *, verified: bool = False) -> Examined:
     """Read every image once, and decode it unless its bytes were decoded before.
 
     Digests of decoded images are kept in the cache, so that a restart decodes none of them again,
-    but for faint ones, which are told of at every start.
+    but for doubtful ones, which are told of at every start.
     ``verified`` bytes were compared with a pinned hash and are not decoded at all.
     """
     ledger = cache_folder() / f"readable-{max_pixels}-{images.white_level}.sha256"
     known = set() if verified else _known(ledger)
     fresh: set[bytes] = set()
-    faint: set[int] = set()
+    doubts: dict[int, tuple[Doubt, ...]] = {}
 
     def look(index: int) -> bytes | str:
         """Return the digest, or the reason why there is none."""
@@ -64,7 +64,10 @@ def examine(images: ImageSet, max_pixels: int, *, verified: bool = False) -> Exa
                 found = decode_and_judge(
                     content, max_pixels=max_pixels, white_level=images.white_level
                 )
-                faint.add(index) if found.is_faint else fresh.add(digest)
+                if found.doubts:
+                    doubts[index] = found.doubts
+                else:
+                    fresh.add(digest)
         except DataError as error:
             return str(error)
         return digest
@@ -80,7 +83,11 @@ def examine(images: ImageSet, max_pixels: int, *, verified: bool = False) -> Exa
             write_atomic(ledger, b"".join(sorted(known | fresh)))
     digests = tuple(answer if isinstance(answer, bytes) else None for answer in found)
     reasons = {i: text for i, text in enumerate(found) if isinstance(text, str)}
-    return Examined(digests, reasons, tuple(sorted(faint)))
+    by_doubt: dict[Doubt, list[int]] = {}
+    for index in sorted(doubts):
+        for doubt in doubts[index]:
+            by_doubt.setdefault(doubt, []).append(index)
+    return Examined(digests, reasons, by_doubt)
 
 
 def seen_in(train: Sequence[bytes | None], test: Sequence[bytes | None]) -> dict[int, int]:
@@ -141,13 +148,24 @@ def note_copies(train: ImageSet, copies: Indices, notes: list[str]) -> None:
         notes.append(f"{len(torn)} copies have another label than the first: {listed(names)}")
 
 
-def note_faint(faint: Sequence[str], white_level: int, notes: list[str]) -> None:
-    """Note the images that use less than a sixteenth of their 16 bits, by name."""
-    if faint:
+def note_doubts(doubts: Mapping[Doubt, Sequence[str]], white_level: int, notes: list[str]) -> None:
+    """Note the names of images that may be meant in another way."""
+    if faint := doubts.get("faint"):
         notes.append(
             f"{len(faint)} images of 16 bits use less than a sixteenth of the levels up to "
             f"{white_level or MAX_WHITE}, their white, and are nearly black: {listed(faint)}; if "
             "they hold fewer bits, set data.white_level, to 4095 for 12 bits"
+        )
+    if flat := doubts.get("flat"):
+        notes.append(
+            f"{len(flat)} DICOM images are shown in less than a sixteenth of the grey levels, "
+            f"nearly all of one grey: {listed(flat)}; write the window that is meant into them "
+            "(WindowCenter, WindowWidth)"
+        )
+    if pages := doubts.get("pages"):
+        notes.append(
+            f"{len(pages)} files hold several pictures, of which the first is read: "
+            f"{listed(pages)}; write the others to files of their own if they are meant"
         )
 
 

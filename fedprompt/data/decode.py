@@ -14,7 +14,7 @@ import threading
 import warnings
 from collections.abc import Iterator
 from importlib.util import find_spec
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -27,7 +27,7 @@ from fedprompt.errors import ConfigError, DataError
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 MAX_PIXELS = 64_000_000  # 192 MB of RGB
 PILLOW_MAX_PIXELS = 178_956_970  # Pillow refuses more by itself
-RULE = 2  # one more whenever the same bytes decode to other pixels
+RULE = 3  # one more whenever the same bytes decode to other pixels
 MAX_WHITE = 65_535  # of 16 bits
 HEIC_INSTALL = "pip install 'fedprompt[images]'"
 FAINT = 16  # an image that uses less than this part of its levels is noted
@@ -43,25 +43,32 @@ _TURN = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+_PAGED = ("AVIF", "GIF", "PNG", "TIFF", "WEBP")  # those of MPO and HEIF are views of one picture
 _GREY_16 = ("I;16", "I;16L", "I;16B", "I;16N")
 _HEIF_BRANDS = (b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1")
 
 Rgb = npt.NDArray[np.uint8]  # [height width 3]
 
 
+# faint: no level of 16 bits reaches a sixteenth of white, a sign of 12 bits in a file of 16
+# flat: a DICOM image is shown in less than a sixteenth of the levels, though its values differ
+# pages: other pictures stand behind the one that is read
+Doubt = Literal["faint", "flat", "pages"]
+
+
 class Decoded(NamedTuple):
-    """Hold the pixels of an image, and whether it uses little of its 16 bits.
+    """Hold the pixels of an image, and what a person should look at.
 
     Attributes
     ----------
     pixels
         uint8 [height width 3], RGB, writable.
-    is_faint
-        No level reaches a sixteenth of white: a sign of 12 bits in a file of 16.
+    doubts
+        Signs that the image may be meant in another way.
     """
 
     pixels: Rgb
-    is_faint: bool
+    doubts: tuple[Doubt, ...]
 
 
 def decode(content: bytes, *, max_pixels: int = MAX_PIXELS, white_level: int = 0) -> Rgb:
@@ -91,11 +98,12 @@ def decode(content: bytes, *, max_pixels: int = MAX_PIXELS, white_level: int = 0
 
 
 def decode_and_judge(content: bytes, *, max_pixels: int, white_level: int = 0) -> Decoded:
-    """Return the pixels of one encoded image, and whether it is faint; else as `decode`."""
+    """Return the pixels of one encoded image, and what is doubtful; else as `decode`."""
     try:
         with _pillow_silent():
             if is_dicom(content):
-                return Decoded(decode_dicom(content, max_pixels), is_faint=False)
+                shown, is_flat = decode_dicom(content, max_pixels)
+                return Decoded(shown, ("flat",) if is_flat else ())
             with Image.open(io.BytesIO(content), formats=formats()) as image:
                 _check_size(image, max_pixels)
                 deep_colour = _has_deep_colour(image)
@@ -105,12 +113,16 @@ def decode_and_judge(content: bytes, *, max_pixels: int, white_level: int = 0) -
                         f"the white level {white_level} cannot apply; convert it to 8 bits"
                     )
                 white = _white(image, white_level)
+                has_pages = image.format in _PAGED and getattr(image, "is_animated", False)
                 image.load()
                 upright = _upright(image)
                 if _is_grey_16(upright):
-                    return _from_grey_16(upright, white, image)
-                pixels = np.array(_to_rgb(upright))
-                return Decoded(pixels, deep_colour and 0 < pixels.max() < 256 // FAINT)
+                    pixels, is_faint = _from_grey_16(upright, white, image)
+                else:
+                    pixels = np.array(_to_rgb(upright))
+                    is_faint = deep_colour and 0 < int(pixels.max()) < 256 // FAINT
+                found: dict[Doubt, bool] = {"faint": is_faint, "pages": has_pages}
+                return Decoded(pixels, tuple(doubt for doubt, holds in found.items() if holds))
     except DataError:
         raise
     except Exception as error:  # parsers raise nearly any type on hostile bytes
@@ -180,8 +192,13 @@ def _has_deep_colour(image: Image.Image) -> bool:
 
 
 def _white(image: Image.Image, white_level: int) -> int:
-    """Return the level of 16-bit grey that is white; a PNM states its own, and Pillow heeds it."""
-    if any(str(tile.codec_name).startswith("ppm") for tile in getattr(image, "tile", ())):
+    """Return the level of 16-bit grey that is white.
+
+    PNM and HEIF state their own, which their readers stretch to 16 bits.
+    """
+    if image.format == "HEIF" or any(
+        str(tile.codec_name).startswith("ppm") for tile in getattr(image, "tile", ())
+    ):
         return MAX_WHITE
     bits = _tiff(image, _BITS_PER_SAMPLE, 16)
     return white_level or (2**bits - 1 if bits < 16 else MAX_WHITE)
@@ -214,7 +231,8 @@ def _kind(image: Image.Image) -> str:
     return f"{signed}{bits}-bit"
 
 
-def _from_grey_16(image: Image.Image, white: int, file: Image.Image) -> Decoded:
+def _from_grey_16(image: Image.Image, white: int, file: Image.Image) -> tuple[Rgb, bool]:
+    """Return the pixels, and whether they are faint."""
     wide = np.asarray(image).astype(np.uint32)
     is_faint = 0 < int(wide.max()) * FAINT <= white
     levels = np.minimum(wide, white)
@@ -224,7 +242,7 @@ def _from_grey_16(image: Image.Image, white: int, file: Image.Image) -> Decoded:
     transparent = file.info.get("transparency")
     if isinstance(transparent, int):
         grey[wide == transparent] = 255
-    return Decoded(np.repeat(grey[..., None], 3, axis=-1), is_faint)
+    return np.repeat(grey[..., None], 3, axis=-1), is_faint
 
 
 def _explain(content: bytes, error: Exception) -> str:

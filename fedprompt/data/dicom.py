@@ -2,8 +2,9 @@
 
 The rule, in order: the modality's values (rescale slope and intercept, or its table); the file's
 first window or VOI table, else the whole range of the stored bits; MONOCHROME1 inverted; palettes
-and YBR to RGB. A file of several frames is refused, for no single one stands for a volume or a
-film. Pixels are read natively, from RLE, and from what the installed plug-ins of pydicom decode.
+and YBR to RGB. In an enhanced file these stand in its functional groups. A file of several frames
+is refused, for no single one stands for a volume or a film; so is one whose tags contradict each
+other. Pixels are read natively, from RLE, and from what the installed plug-ins of pydicom decode.
 
 Source: DICOM PS3.3, C.7.6.3 (image pixel), C.11.1 (modality LUT) and C.11.2 (VOI LUT).
 """
@@ -27,6 +28,15 @@ _DEFLATED = re.compile(rb"(?<![\d.])1\.2\.840\.10008\.1\.2\.1\.99(?![\d.])")
 _GREY = ("MONOCHROME1", "MONOCHROME2")
 _COLOUR = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT")
 _BITS = (8, 16)
+_NEEDED = (
+    *("Rows", "Columns", "SamplesPerPixel", "PhotometricInterpretation"),
+    *("BitsAllocated", "BitsStored", "PixelRepresentation"),
+)
+_OF_A_FRAME = frozenset(
+    ("RescaleSlope", "RescaleIntercept", "WindowCenter", "WindowWidth", "VOILUTFunction")
+)
+_MOST = 1e12  # of a rescale slope or intercept; beyond, float32 overflows
+_FLAT = 16  # an image that is shown in less than this part of the grey levels is noted
 
 Levels = npt.NDArray[np.float32]
 
@@ -41,8 +51,10 @@ def is_dicom(content: bytes) -> bool:
     return content[128:132] == b"DICM"
 
 
-def decode_dicom(content: bytes, max_pixels: int) -> npt.NDArray[np.uint8]:
-    """Return the pixels of a DICOM file of one frame, uint8 [height width 3].
+def decode_dicom(content: bytes, max_pixels: int) -> tuple[npt.NDArray[np.uint8], bool]:
+    """Return the pixels of a DICOM file of one frame, uint8 [height width 3], and a doubt.
+
+    The doubt is whether values that differ are shown in less than a sixteenth of the grey levels.
 
     Raises
     ------
@@ -61,11 +73,18 @@ def decode_dicom(content: bytes, max_pixels: int) -> npt.NDArray[np.uint8]:
     if "PixelData" not in data:
         raise DataError("the DICOM file holds no image (no PixelData); remove it")
     _check_shape(data, max_pixels)
+    _check_bits(data)
     _check_compression(data)
-    return _shown(data, pixel_array(data, index=0))
+    _take_functional_groups(data)
+    pixels = pixel_array(data, index=0)
+    shown = _shown(data, pixels)
+    return shown, _is_flat(data, pixels, shown)
 
 
 def _check_shape(data: "FileDataset", max_pixels: int) -> None:
+    lacking = [name for name in _NEEDED if data.get(name) is None]
+    if lacking:
+        raise DataError(f"the DICOM file lacks {', '.join(lacking)}; write it again, or remove it")
     rows, columns, frames = int(data.Rows), int(data.Columns), int(data.get("NumberOfFrames") or 1)
     if rows < 1 or columns < 1 or rows * columns > max_pixels:
         raise DataError(
@@ -81,6 +100,45 @@ def _check_shape(data: "FileDataset", max_pixels: int) -> None:
         raise DataError(
             f"the DICOM image is {kind} in {bits} bits; expected grey or colour in 8 or 16"
         )
+
+
+def _check_bits(data: "FileDataset") -> None:
+    """Refuse tags that contradict each other or the pixels, of which pydicom would believe one."""
+    kind, samples = str(data.PhotometricInterpretation), int(data.SamplesPerPixel)
+    stored, allocated = int(data.BitsStored), int(data.BitsAllocated)
+    high = int(data.get("HighBit", stored - 1))
+    wrong = ""
+    if samples != (3 if kind in _COLOUR else 1):
+        wrong = f"{samples} samples a pixel for {kind}"
+    elif not 1 <= stored <= allocated or high != stored - 1:
+        wrong = f"{stored} bits stored of {allocated}, up to bit {high}"
+    elif kind == "MONOCHROME2" and str(data.get("PresentationLUTShape") or "") == "INVERSE":
+        wrong = "MONOCHROME2 (0 is black) and the shape INVERSE (0 is white)"
+    elif not data.file_meta.TransferSyntaxUID.is_compressed:
+        whole = int(data.Rows) * int(data.Columns) * samples * allocated // 8
+        if len(data.PixelData) >= 2 * whole:
+            wrong = f"{len(data.PixelData)} bytes of pixels for one image of {whole}"
+    if wrong:
+        raise DataError(f"the DICOM file states {wrong}; write it again, or remove it")
+
+
+def _take_functional_groups(data: "FileDataset") -> None:
+    """Copy window and modality of an enhanced file of one frame to where other files have them."""
+    for groups in ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"):
+        for group in (data.get(groups) or [])[:1]:
+            for macro in ("PixelValueTransformationSequence", "FrameVOILUTSequence"):
+                for stated in (group.get(macro) or [])[:1]:
+                    for name in _OF_A_FRAME & set(stated.dir()):
+                        data[name] = stated[name]
+
+
+def _is_flat(data: "FileDataset", pixels: npt.NDArray[Any], shown: npt.NDArray[np.uint8]) -> bool:
+    """Say whether differing values, padding left out, are shown nearly as one grey."""
+    if str(data.PhotometricInterpretation) not in _GREY:
+        return False
+    real = pixels != data.get("PixelPaddingValue", None)
+    values, levels = pixels[real], shown[..., 0][real]
+    return bool(values.size and np.ptp(values) and np.ptp(levels) <= 256 // _FLAT)
 
 
 def _check_compression(data: "FileDataset") -> None:
@@ -147,8 +205,9 @@ def _windowed(data: "FileDataset", pixels: npt.NDArray[Any]) -> Levels:
         values, white = _looked_up(pixels, data.ModalityLUTSequence[0])
         lowest, highest = 0.0, float(white)
     else:
-        slope = float(data.get("RescaleSlope") or 1)
-        intercept = float(data.get("RescaleIntercept") or 0)
+        slope, intercept = _number(data, "RescaleSlope", 1), _number(data, "RescaleIntercept", 0)
+        if slope == 0:
+            raise DataError("the DICOM file has RescaleSlope 0, which makes all values one")
         bits, signed = int(data.BitsStored), bool(data.PixelRepresentation)
         values = pixels
         if (slope, intercept) != (1, 0):
@@ -163,6 +222,14 @@ def _windowed(data: "FileDataset", pixels: npt.NDArray[Any]) -> Levels:
         return (values - np.float32(lowest)) / np.float32(highest - lowest)
     centre, width = (_first(data[name].value) for name in ("WindowCenter", "WindowWidth"))
     return _window(values, centre, width, str(data.get("VOILUTFunction") or "LINEAR"))
+
+
+def _number(data: "FileDataset", name: str, usual: float) -> float:
+    value = data.get(name)
+    found = usual if value is None else float(value)
+    if not abs(found) < _MOST:
+        raise DataError(f"the DICOM file has {name} {found:g}; expected a number of usual size")
+    return found
 
 
 def _looked_up(values: npt.NDArray[Any], table: "Dataset") -> tuple[Levels, int]:

@@ -12,12 +12,13 @@ from fedprompt.data.check import (
     examine,
     first_copies,
     note_copies,
-    note_faint,
+    note_doubts,
     seen_in,
     separate,
 )
 from fedprompt.data.classes import MAX_LISTED, listed, note_names, settle, spoken
 from fedprompt.data.config import DataConfig
+from fedprompt.data.decode import Doubt
 from fedprompt.data.domain_partition import NAME as DOMAIN
 from fedprompt.data.halves import half_of
 from fedprompt.data.image_set import ImageSet, Indices, image_set
@@ -151,10 +152,10 @@ def inspect(config: DataConfig) -> Loaded:
     notes = [*splits.notes, *about]
     train, test = _take(train, test, config)
     counts = len(train), len(test)
-    faint: list[str] = []
-    train, train_digests, bad = _readable(train, config, splits.verified, faint)
-    test, test_digests, bad_test = _readable(test, config, splits.verified, faint)
-    note_faint(faint, config.white_level, notes)
+    doubts: dict[Doubt, list[str]] = {}
+    train, train_digests, bad = _readable(train, config, splits.verified, doubts)
+    test, test_digests, bad_test = _readable(test, config, splits.verified, doubts)
+    note_doubts(doubts, config.white_level, notes)
     skipped = bad | bad_test
     if splits.test is None:  # a split made here spreads the bad files by chance
         _refuse_many(skipped, sum(counts), config)
@@ -239,14 +240,15 @@ def _take(train: ImageSet, test: ImageSet, config: DataConfig) -> tuple[ImageSet
 
 
 def _readable(
-    images: ImageSet, config: DataConfig, verified: bool, faint: list[str]
+    images: ImageSet, config: DataConfig, verified: bool, doubts: dict[Doubt, list[str]]
 ) -> tuple[ImageSet, list[bytes | None], dict[str, str]]:
     """Return the images that can be read, their digests, and why the others cannot, by name.
 
-    ``faint`` gets the names of those that use little of their 16 bits.
+    ``doubts`` gets the names of those that may be meant in another way.
     """
     found: Examined = examine(images, config.max_pixels, verified=verified)
-    faint += [images.name(index) for index in found.faint]
+    for doubt, places in found.doubts.items():
+        doubts.setdefault(doubt, []).extend(map(images.name, places))
     named = {images.name(index): reason for index, reason in found.reasons.items()}
     kept = [index for index in range(len(images)) if index not in found.reasons]
     return images.subset(kept), [found.digests[index] for index in kept], named

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from fedprompt.data import check
-from fedprompt.data.check import examine, first_copies, note_faint, seen_in
+from fedprompt.data.check import examine, first_copies, note_doubts, seen_in
 from fedprompt.data.decode import Decoded
 from fedprompt.data.image_set import ImageSet, image_set
 from fedprompt.errors import DataError, StorageError
@@ -76,11 +76,19 @@ def test_faint_images_are_told_of_at_every_start() -> None:
         image.save(file, "PNG")
     images = holding(*(file.getvalue() for file in files))
     for _ in range(2):
-        assert examine(images, 1000).faint == (0,)
-    assert examine(replace(images, white_level=4095), 1000).faint == ()
+        assert examine(images, 1000).doubts == {"faint": [0]}
+    assert not examine(replace(images, white_level=4095), 1000).doubts
+
+
+def test_each_doubt_has_a_note_with_names_and_a_cure() -> None:
     notes: list[str] = []
-    note_faint(["0"], 0, notes)
-    assert "set data.white_level, to 4095 for 12 bits" in notes[0]
+    note_doubts({}, 0, notes)
+    assert notes == []
+    note_doubts({"faint": ["a"], "flat": ["b"], "pages": ["c", "d"]}, 0, notes)
+    faint, flat, pages = notes
+    assert "'a'; if they hold fewer bits, set data.white_level, to 4095 for 12 bits" in faint
+    assert "'b'; write the window" in flat
+    assert pages.startswith("2 files hold several pictures, of which the first is read: 'c', 'd'")
 
 
 def test_a_read_only_cache_is_no_fault(encode: Encode, monkeypatch: pytest.MonkeyPatch) -> None:

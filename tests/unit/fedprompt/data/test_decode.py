@@ -188,7 +188,7 @@ def test_colours_of_16_bits_have_no_white_level() -> None:
         struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
         for kind, data in ((b"IHDR", head), (b"IDAT", row), (b"IEND", b""))
     )
-    assert decode_and_judge(content, max_pixels=9).is_faint
+    assert decode_and_judge(content, max_pixels=9).doubts == ("faint",)
     with pytest.raises(DataError, match="colours of 16 bits"):
         decode(content, white_level=4095)
 
@@ -201,7 +201,30 @@ def test_an_image_that_uses_a_sixteenth_of_its_levels_is_faint(
     highest: int, white: int, is_faint: bool
 ) -> None:
     content = file_of(Image.fromarray(np.full((2, 2), highest, np.uint16)), "PNG")
-    assert decode_and_judge(content, max_pixels=9, white_level=white).is_faint == is_faint
+    found = decode_and_judge(content, max_pixels=9, white_level=white).doubts
+    assert found == (("faint",) if is_faint else ())
+
+
+@pytest.mark.parametrize("kind", ["AVIF", "GIF", "PNG", "TIFF", "WEBP", "MPO", "HEIF"])
+def test_a_file_of_several_pictures_is_doubtful_where_they_are_not_views_of_one(kind: str) -> None:
+    formats()
+    first, second = (Image.new("RGB", (8, 8), colour) for colour in ("red", "blue"))
+    content = file_of(first, kind, save_all=True, append_images=[second])
+    found = decode_and_judge(content, max_pixels=64)
+    assert found.doubts == (() if kind in ("MPO", "HEIF") else ("pages",))
+    assert found.pixels[4, 4, 0] > 200
+    assert decode_and_judge(file_of(first, kind), max_pixels=64).doubts == ()
+
+
+def test_grey_heic_states_its_own_white() -> None:
+    import pillow_heif
+
+    levels = np.repeat(np.arange(64, dtype=np.uint16) * 1040, 64).reshape(64, 64)
+    file = io.BytesIO()
+    pillow_heif.from_bytes("L;16", (64, 64), levels.tobytes()).save(file, quality=-1)
+    usual = decode(file.getvalue())
+    assert usual.max() > 250
+    np.testing.assert_array_equal(decode(file.getvalue(), white_level=4095), usual)
 
 
 @pytest.mark.parametrize("orientation", [1, 3, 6, 8])

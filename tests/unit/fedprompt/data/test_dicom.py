@@ -24,7 +24,7 @@ from pydicom.uid import (
 )
 
 from fedprompt.data import dicom
-from fedprompt.data.decode import decode
+from fedprompt.data.decode import decode, decode_and_judge
 from fedprompt.data.folder import read_folder
 from fedprompt.errors import DataError
 
@@ -207,6 +207,75 @@ def test_what_is_no_single_image_of_its_size_is_refused(
 ) -> None:
     with pytest.raises(DataError, match=says):
         decode(written(made()))
+
+
+TWELVE_BITS = np.linspace(0, 4095, 16).astype(np.uint16).reshape(4, 4)
+
+
+@pytest.mark.parametrize(
+    ("tags", "says"),
+    [
+        ({"BitsStored": 12, "HighBit": 15}, "12 bits stored of 16, up to bit 15"),
+        ({"BitsStored": 17, "HighBit": 16}, "17 bits stored of 16"),
+        ({"PresentationLUTShape": "INVERSE"}, "MONOCHROME2 .* and the shape INVERSE"),
+        ({"PhotometricInterpretation": "RGB"}, "1 samples a pixel for RGB"),
+        ({"Rows": 2}, "32 bytes of pixels for one image of 16"),
+        ({"RescaleSlope": 0}, "RescaleSlope 0"),
+        ({"RescaleSlope": "nan"}, "RescaleSlope nan"),
+        ({"RescaleIntercept": "1e300"}, "RescaleIntercept 1e"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:Invalid value for VR DS")
+def test_tags_that_contradict_each_other_are_refused(tags: dict[str, object], says: str) -> None:
+    with pytest.raises(DataError, match=says):
+        grey(TWELVE_BITS, **tags)
+
+
+def test_grey_of_three_samples_is_refused() -> None:
+    made = dataset(np.zeros((2, 2, 3), np.uint8), PhotometricInterpretation="MONOCHROME2")
+    with pytest.raises(DataError, match="3 samples a pixel for MONOCHROME2"):
+        decode(written(made))
+
+
+@pytest.mark.parametrize("name", ["Rows", "BitsStored", "SamplesPerPixel", "PixelRepresentation"])
+def test_a_tag_that_is_lacking_is_named(name: str) -> None:
+    made = dataset(TWELVE_BITS)
+    delattr(made, name)
+    with pytest.raises(DataError, match=f"lacks {name}"):
+        decode(written(made))
+
+
+@pytest.mark.parametrize("groups", ["Shared", "PerFrame"])
+def test_an_enhanced_file_has_its_window_in_functional_groups(groups: str) -> None:
+    window, modality, group = Dataset(), Dataset(), Dataset()
+    window.WindowCenter, window.WindowWidth = 0, 1000
+    modality.RescaleSlope, modality.RescaleIntercept = 1, -1000
+    window.Rows = 60_000  # no business of a window
+    group.FrameVOILUTSequence = Sequence([window])
+    group.PixelValueTransformationSequence = Sequence([modality])
+    tags = {f"{groups}FunctionalGroupsSequence": Sequence([group])}
+    usual = grey(TWELVE_BITS, WindowCenter=0, WindowWidth=1000, RescaleIntercept=-1000)
+    np.testing.assert_array_equal(grey(TWELVE_BITS, **tags), usual)
+    assert not np.array_equal(grey(TWELVE_BITS), usual)
+
+
+@pytest.mark.parametrize(
+    ("pixels", "tags", "is_flat"),
+    [
+        (TWELVE_BITS, {}, True),
+        (TWELVE_BITS.astype(np.int16) - 1024, {}, True),
+        (TWELVE_BITS, {"WindowCenter": 9e6, "WindowWidth": 10}, True),
+        (np.where(TWELVE_BITS < 500, 65000, TWELVE_BITS), {"PixelPaddingValue": 65000}, True),
+        (TWELVE_BITS, {"BitsStored": 12, "HighBit": 11}, False),
+        (TWELVE_BITS, {"WindowCenter": 2048, "WindowWidth": 4096}, False),
+        (np.full((4, 4), 7, np.uint16), {}, False),
+    ],
+)
+def test_values_that_are_shown_as_one_grey_are_doubtful(
+    pixels: np.ndarray, tags: dict[str, object], is_flat: bool
+) -> None:
+    content = written(dataset(pixels.astype(pixels.dtype.str[1:]), **tags))
+    assert decode_and_judge(content, max_pixels=99).doubts == (("flat",) if is_flat else ())
 
 
 def test_a_file_without_pixels() -> None:
