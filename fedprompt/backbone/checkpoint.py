@@ -15,6 +15,7 @@ from fedprompt.backbone.checkpoint_file import Weights, listed
 from fedprompt.errors import BackboneError
 
 OPENAI = {"input_resolution", "context_length", "vocab_size"}  # kept by OpenAI's archives alone
+_MOST_SCALE = 7  # of a logit scale, as a logarithm: 1097; CLIP is trained up to 100
 _RESIZED = "positional_embedding"  # to another number of patches or tokens, as open_clip does
 
 
@@ -33,9 +34,10 @@ def fit_checkpoint(model: nn.Module, weights: Weights, where: str, name: str) ->
     Raises
     ------
     BackboneError
-        Tensors are missing, unknown, or of another model's shapes.
+        Tensors are missing, unknown, of another model's shapes, or no plain numbers.
     """
     wanted = model.state_dict()
+    _require_numbers(weights, where)
     found = {k: v.float() if v.is_floating_point() else v for k, v in weights.items()}
     for key in OPENAI & found.keys():
         del found[key]
@@ -48,6 +50,7 @@ def fit_checkpoint(model: nn.Module, weights: Weights, where: str, name: str) ->
             "backbone.name to the model that the weights belong to"
         ) from None
     _require_same(found, wanted, where, name)
+    _require_logarithm(found, where)
     model.load_state_dict(found)
 
 
@@ -64,6 +67,30 @@ def require_finite(model: nn.Module, name: str) -> None:
         raise BackboneError(
             f"the weights of {name} hold numbers that are infinite or none in {listed(broken)}; "
             "the file is damaged, or the training that left it diverged: take another"
+        )
+
+
+def _require_numbers(weights: Weights, where: str) -> None:
+    """Refuse tensors whose numbers stand somewhere else, or mean something by another tensor."""
+    odd = [
+        key
+        for key, value in weights.items()
+        if value.layout != torch.strided or value.is_quantized or value.is_meta
+    ]
+    if odd:
+        raise BackboneError(
+            f"{where} holds sparse, quantised or empty tensors: {listed(odd)}; save the weights as "
+            "dense float32 or float16"
+        )
+
+
+def _require_logarithm(found: Weights, where: str) -> None:
+    """Refuse a scale of the logits that was saved after the exponential function."""
+    scale = float(found.get("logit_scale", torch.zeros(())).max())
+    if scale > _MOST_SCALE:
+        raise BackboneError(
+            f"{where} has logit_scale = {scale:.4g}, which CLIP keeps as a logarithm of at most "
+            f"{_MOST_SCALE}; save its logarithm"
         )
 
 
@@ -108,9 +135,20 @@ def _require_same(found: Weights, wanted: Weights, where: str, name: str) -> Non
     missing = sorted(wanted.keys() - found.keys())
     unknown = sorted(found.keys() - wanted.keys())
     shaped = [key for key in wanted if key in found and not _fits(found, wanted, key)]
-    if not (missing or unknown or shaped):
+    coded = [
+        key
+        for key in wanted.keys() & found.keys()
+        if wanted[key].is_floating_point() and not found[key].is_floating_point()
+    ]
+    if not (missing or unknown or shaped or coded):
         return
     parts = []
+    if coded:
+        kinds = sorted({str(found[key].dtype).removeprefix("torch.") for key in coded})
+        parts.append(
+            f"{len(coded)} tensors are {listed(kinds)} and no floating-point numbers, such as "
+            f"{min(coded)}"
+        )
     if shaped:
         key = shaped[0]
         parts.append(
@@ -122,11 +160,17 @@ def _require_same(found: Weights, wanted: Weights, where: str, name: str) -> Non
     if unknown:
         parts.append(f"{len(unknown)} are not the model's: {listed(unknown)}")
     another = shaped or len(missing) > len(wanted) // 4
-    raise BackboneError(
-        f"{where} does not fit {name}: {'; '.join(parts)}. "
-        + (
-            "These are another model's weights: set backbone.name to the model they belong to"
-            if another
-            else "Save the whole model's state dict, without anything beside it"
-        )
-    )
+    if below := _places(found, wanted):
+        advice = f"The model's tensors stand below {listed(below)}: save those that are meant alone"
+    elif another:
+        advice = "These are another model's weights: set backbone.name to the model they belong to"
+    else:
+        advice = "Save the whole model's state dict as floating point, without anything beside it"
+    raise BackboneError(f"{where} does not fit {name}: {'; '.join(parts)}. {advice}")
+
+
+def _places(found: Weights, wanted: Collection[str]) -> list[str]:
+    """Return the names under which all of a model's tensors stand in a larger one's."""
+    first = next(iter(wanted))
+    ends = [key.removesuffix(first) for key in found if key.endswith(f".{first}")]
+    return [end for end in ends if all(f"{end}{key}" in found for key in wanted)]

@@ -5,6 +5,7 @@ TorchScript archives, as OpenAI published CLIP. An archive's code is never run: 
 an unpickler builds tensors and empty modules, and refuses whatever else it names.
 """
 
+import logging
 import pickle
 import re
 import warnings
@@ -24,6 +25,7 @@ from fedprompt.errors import BackboneError
 
 Weights = dict[str, Tensor]
 
+_log = logging.getLogger(__name__)
 _KNOWN = ("state_dict", "model_state_dict", "model", "module", "ema")  # in the order of preference
 _POINTER = b"version https://git-lfs.github.com"
 _DEPTH = 64  # of modules in modules, or of dictionaries in dictionaries
@@ -234,6 +236,13 @@ def _state_dict(found: Any, path: Path) -> Weights:
             raise BackboneError(
                 f"{path} holds several dictionaries of tensors: {listed(inner)}; save the one that "
                 "is meant alone, with torch.save"
+            )
+        if len(inner) > 1:
+            _log.warning(
+                "%s: the weights are those of %r; %s beside it is not used",
+                path,
+                chosen[0],
+                listed(key for key in inner if key != chosen[0]),
             )
         found = found[chosen[0]]
     what = (

@@ -84,3 +84,41 @@ def test_weights_that_are_no_numbers_are_refused(value: float) -> None:
         BackboneError, match=r"tiny hold .* in visual\.conv1\.weight, ln_final\.bias"
     ):
         require_finite(model, "tiny")
+
+
+MATRIX = "transformer.resblocks.0.attn.in_proj_weight"
+
+
+@pytest.mark.filterwarnings("ignore:torch.quantize_per_tensor:UserWarning")
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda v: v.to_sparse(),
+        lambda v: v.to("meta"),
+        lambda v: torch.quantize_per_tensor(v, 0.01, 0, torch.qint8),
+    ],
+)
+def test_tensors_that_are_no_dense_numbers_are_refused(
+    change: Callable[[torch.Tensor], torch.Tensor],
+) -> None:
+    with pytest.raises(BackboneError, match=f"sparse, quantised or empty tensors: {MATRIX};"):
+        fit(lambda w: w | {MATRIX: change(w[MATRIX])})
+
+
+@pytest.mark.parametrize("kind", [torch.int8, torch.int32, torch.bool, torch.complex64])
+def test_codes_are_not_read_as_weights(kind: torch.dtype) -> None:
+    with pytest.raises(BackboneError, match=f"1 tensors are {kind}".replace("torch.", "")):
+        fit(lambda w: w | {MATRIX: w[MATRIX].to(kind)})
+
+
+@pytest.mark.parametrize("scale", [14.2857, 100.0])
+def test_a_scale_that_is_no_logarithm_is_refused(scale: float) -> None:
+    with pytest.raises(BackboneError, match=f"logit_scale = {scale:.4g}, .* save its logarithm"):
+        fit(lambda w: w | {"logit_scale": torch.tensor(scale)})
+
+
+def test_a_model_inside_another_is_said_where() -> None:
+    with pytest.raises(BackboneError, match=r"stand below model\.: save"):
+        fit(lambda w: {f"model.{k}": v for k, v in w.items()} | {"loss.weight": torch.ones(3)})
+    with pytest.raises(BackboneError, match=r"stand below model\., ema\.: save"):
+        fit(lambda w: {f"{p}.{k}": v for p in ("model", "ema") for k, v in w.items()})

@@ -82,6 +82,19 @@ def test_the_tensors_are_found_in_whatever_was_saved_around_them(tmp_path: Path,
     assert_same(read_checkpoint(saved(tmp_path, wrap(STATE))), STATE)
 
 
+@pytest.mark.parametrize("beside", ["ema", "model_ema", "state_dict_ema", "teacher"])
+def test_of_two_dictionaries_the_one_that_is_not_used_is_named(
+    tmp_path: Path, beside: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    other = {k: v + 1 for k, v in STATE.items()}
+    path = saved(tmp_path, {"state_dict": STATE, beside: other, "epoch": 3})
+    assert_same(read_checkpoint(path), STATE)
+    assert f"those of 'state_dict'; {beside} beside it is not used" in caplog.text
+    caplog.clear()
+    read_checkpoint(saved(tmp_path, {"state_dict": STATE, "optimizer": {"state": {0: STATE}}}))
+    assert caplog.text == ""
+
+
 @pytest.mark.parametrize("name", ["weights.safetensors", "weights.bin"])
 def test_safetensors_are_known_by_their_content(tmp_path: Path, name: str) -> None:
     save_file(STATE, tmp_path / name)
