@@ -81,9 +81,9 @@ def from_array_record(record: ArrayRecord, shapes: Shapes, dtype: str) -> Arrays
     return {name: _unpack(name, record[name], shapes[name], dtype) for name in shapes}
 
 
-def nonce() -> str:
-    """Return what makes a message's content one that nobody could foresee; always of one length."""
-    return secrets.token_hex(16)
+def nonce() -> int:
+    """Return 62 random bits, which nobody can foresee; every one takes the same bytes to send."""
+    return 1 << 62 | secrets.randbits(62)
 
 
 def receipt(run: str, server_round: int, node: int, identity: str) -> int:

@@ -7,8 +7,9 @@ weight, two neighbours of a column at a time, their sum cut off at 16 bits,
 
 ONNX Runtime computes wrong numbers there without a word. So a column's scale is such that no two
 neighbours of one sign reach it: max over k of (w_k + w_k+1) / s = 127. Most columns have one large
-weight beside small ones and lose a fraction of a bit; halving the range of all (reduce_range) costs
-three times as much accuracy (docs/ladder.md).
+weight beside small ones and lose a fraction of a bit. Halving the range of every weight
+(reduce_range) lost 0.60 points on 2,000 Fashion-MNIST images with the embedded CLIP where this lost
+0.20, as many as bytes without the rule.
 """
 
 import numpy as np

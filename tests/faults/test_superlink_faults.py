@@ -158,7 +158,7 @@ def test_messages_outlive_the_deadline_and_then_expire(link, monkeypatch, passed
 def test_F15_flower_itself_lets_a_node_claim_what_the_server_sends_next(plain):
     """Documents the library: why a tree is believed only when all of it is here."""
     node = plain.node("hostile")
-    ahead = config(nonce="known")
+    ahead = config(nonce=1)
 
     def claim(node):
         if message := node.pull():
@@ -195,7 +195,7 @@ def claiming(object_id):
 
 def test_F15_a_claim_binds_nobody_and_names_its_node(link, caplog):
     hostile, victim = link.node("east"), link.node("west")
-    ahead = RecordDict({"config": config(nonce="known")})
+    ahead = RecordDict({"config": config(nonce=1)})
     with caplog.at_level(logging.WARNING, "fedprompt.audit"):
         found = ask(link, {hostile: claiming(ahead["config"].object_id), victim: honest})
     assert fault(found[hostile.id]) == Fault.TRESPASS

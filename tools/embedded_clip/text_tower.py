@@ -55,7 +55,10 @@ class Layout:
 
 @dataclass(frozen=True, kw_only=True)
 class Strength:
-    """How strongly each part acts; chosen by what prompts gain on Fashion-MNIST's training images.
+    """How strongly each part acts, chosen by what prompts gain on Fashion-MNIST.
+
+    The choice looked at its first 2,000 test images (16 shots, seed 0, 120 steps), so figures on
+    those flatter it; publish others.
 
     Attributes
     ----------

@@ -32,7 +32,7 @@ def test_a_reply_is_as_short_as_promised(figures):
 
 def test_a_message_down_is_about_as_long(figures):
     assert 4 * 516 < figures["bytes_down"] <= 2500
-    assert 2 * 516 < figures["bytes_down_fp16"] <= 1400
+    assert 2 * 516 < figures["bytes_down_fp16"] <= 1420  # with a nonce, which a reply lacks
 
 
 @pytest.mark.parametrize("ending", ["", "_fp16"])
