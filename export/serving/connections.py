@@ -56,6 +56,13 @@ class TimedProtocol(H11Protocol):
         self._stop()
         self._watch()
 
+    def shutdown(self) -> None:
+        """End with the service: a request that is whole is answered, nobody else is waited for."""
+        if self.waits:
+            self.transport.abort()
+        else:
+            super().shutdown()
+
     def _make_room(self) -> None:
         others = [c for c in self.connections if isinstance(c, TimedProtocol) and c is not self]
         idle = [c for c in others if not c._answering]
