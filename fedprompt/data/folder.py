@@ -26,8 +26,11 @@ from fedprompt.data.files import Files, passed_over, readable
 from fedprompt.data.splits import Split, Splits, named_splits, role_of, split_word
 from fedprompt.errors import DataError
 
-# made by macOS, Synology and Windows; what they hold are copies, thumbnails or waste
-_OF_THE_SYSTEM = {"$RECYCLE.BIN", "@eaDir", "System Volume Information", "__MACOSX", "lost+found"}
+# made by macOS, Synology and Windows, in small letters; they hold copies, thumbnails or waste
+_OF_THE_SYSTEM = {
+    *("#recycle", "$recycle.bin", "@eadir", "__macosx"),
+    *("lost+found", "system volume information"),
+}
 _FILES_OF_THE_SYSTEM = {"desktop.ini", "thumbs.db"}
 
 
@@ -37,6 +40,7 @@ class _Found:
 
     other_suffixes: dict[str, Counter[str]] = field(default_factory=dict)
     links_back: list[str] = field(default_factory=list)
+    called_as_splits: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
 
@@ -85,6 +89,11 @@ def _splits(classes: tuple[str, ...], train: Split, test: Split | None, found: _
             f"{len(found.links_back)} linked folders lead to what is read already and are not "
             f"followed: {listed(found.links_back)}"
         )
+    if found.called_as_splits:
+        notes.append(
+            f"{len(found.called_as_splits)} folders below classes are called as splits and are "
+            f"read as parts of their class: {listed(found.called_as_splits)}"
+        )
     lost = {name: passed_over(suffixes) for name, suffixes in found.other_suffixes.items()}
     return Splits(classes, False, train, test, notes=tuple(notes), passed_over=lost)
 
@@ -98,7 +107,7 @@ def _folders(folder: Path) -> dict[str, Path]:
 
 
 def _is_shown(name: str) -> bool:
-    return not name.startswith(".") and name not in _OF_THE_SYSTEM
+    return not name.startswith(".") and name.casefold() not in _OF_THE_SYSTEM
 
 
 def _all_listed(folders: Mapping[str, Path], classes_listed: Collection[str]) -> bool:
@@ -225,6 +234,7 @@ def _images(folder: Path, found: _Found, label: str) -> Iterator[str]:
                 kept.append(name)
         folders[:] = kept
         _check_place(Path(place), folders)
+        found.called_as_splits += [str(Path(place, name)) for name in folders if role_of(name)]
         for name in files:
             if name.startswith(".") or name.casefold() in _FILES_OF_THE_SYSTEM:
                 continue

@@ -19,6 +19,7 @@ _ROLES: dict[str, Role] = {
 }
 _DECORATION = frozenset(("data", "dataset", "image", "images", "img", "imgs", "set", "split"))
 _WORDS = re.compile(r"[^\W\d_]+")
+_CAMEL = re.compile(r"(?<=[a-z])(?=[A-Z])")  # trainA
 
 
 def role_of(name: str) -> Role | None:
@@ -42,7 +43,7 @@ def split_word(name: str) -> tuple[Role, tuple[str, ...]] | None:
 
 def _words(name: str) -> list[str]:
     """Return the words of a name without digits and signs, in small letters."""
-    return [word.casefold() for word in _WORDS.findall(name)]
+    return [word.casefold() for part in _WORDS.findall(name) for word in _CAMEL.split(part)]
 
 
 def named_splits(names: Iterable[str], where: str) -> dict[Role, str]:

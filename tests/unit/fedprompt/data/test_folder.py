@@ -80,6 +80,7 @@ def test_names_of_splits_in_any_case(
         (("train", "Training", "test"), "'Training' and 'train' both mean the train split"),
         (("train", "test", "eval"), "'eval' and 'test' both mean the test split"),
         (("seg_train", "seg_test", "seg_pred"), "'seg_test' and 'seg_train', which seem to be"),
+        (("trainA", "trainB", "testA"), "'testA' and 'trainA', which seem to be"),
         (("ct train", "ct val"), "'ct train' and 'ct val', which seem to be splits"),
     ],
 )
@@ -226,3 +227,27 @@ def test_no_class_folders(tmp_path: Path) -> None:
 def test_a_missing_folder(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"could not be read.*data\.source"):
         read_folder(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize("name", ["__macosx", "$Recycle.Bin", "#recycle", "@EADIR", "Lost+Found"])
+def test_folders_of_the_system_in_any_letter_case(
+    tmp_path: Path, make_folder: MakeFolder, name: str
+) -> None:
+    make_folder(tmp_path, {"cat": 1, "owl": 1, name: 1})
+    make_folder(tmp_path / "cat", {name: 1})
+    splits = read_folder(tmp_path)
+    assert splits.classes == ("cat", "owl")
+    assert splits.train.labels.tolist() == [0, 1]
+
+
+@pytest.mark.parametrize("split", ["test", "Val", "train"])
+def test_a_split_below_a_class_is_noted(
+    tmp_path: Path, make_folder: MakeFolder, split: str
+) -> None:
+    make_folder(tmp_path, {"cat": 1, "owl": 1})
+    make_folder(tmp_path / "cat", {split: 2})
+    splits = read_folder(tmp_path)
+    assert splits.train.labels.tolist() == [0, 0, 0, 1]
+    (note,) = splits.notes
+    assert note.startswith("1 folders below classes are called as splits and are read as parts of")
+    assert note.endswith(f"cat/{split}'")

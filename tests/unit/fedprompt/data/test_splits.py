@@ -1,6 +1,6 @@
 import pytest
 
-from fedprompt.data.splits import named_splits, role_of
+from fedprompt.data.splits import named_splits, role_of, split_word
 from fedprompt.errors import DataError
 
 
@@ -13,6 +13,8 @@ from fedprompt.errors import DataError
         ("Validation Set", "val"),
         ("val-1", "val"),
         ("testset", "test"),
+        ("TrainSet", "train"),
+        ("trainA", None),
         ("eval", "test"),
         ("", None),
         ("data", None),
@@ -27,6 +29,20 @@ from fedprompt.errors import DataError
 )
 def test_which_names_mean_a_split(name: str, role: str | None) -> None:
     assert role_of(name) == role
+
+
+@pytest.mark.parametrize(
+    ("name", "split"),
+    [
+        ("seg_train", ("train", ("seg",))),
+        ("testB", ("test", ("b",))),
+        ("train.v2", ("train", ("v",))),
+        ("contest", None),
+        ("train_test", None),
+    ],
+)
+def test_a_split_is_a_word_of_a_name(name: str, split: object) -> None:
+    assert split_word(name) == split
 
 
 def test_two_names_of_one_split_are_refused() -> None:
