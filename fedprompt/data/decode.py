@@ -34,6 +34,7 @@ FAINT = 16  # an image that uses less than this part of its levels is noted
 
 _ORIENTATION = 0x0112
 _BITS_PER_SAMPLE, _PHOTOMETRIC, _SAMPLE_FORMAT = 258, 262, 339  # tags of TIFF
+_PLANAR, _PLANES, _SIGNED = 284, 2, 2  # one tag more, and values of two
 _TURN = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -106,6 +107,7 @@ def decode_and_judge(content: bytes, *, max_pixels: int, white_level: int = 0) -
                 return Decoded(shown, ("flat",) if is_flat else ())
             with Image.open(io.BytesIO(content), formats=formats()) as image:
                 _check_size(image, max_pixels)
+                _check_tiff(image)
                 deep_colour = _has_deep_colour(image)
                 if deep_colour and white_level not in (0, MAX_WHITE):
                     raise DataError(
@@ -172,6 +174,18 @@ def _check_size(image: Image.Image, max_pixels: int) -> None:
         )
 
 
+def _check_tiff(image: Image.Image) -> None:
+    """Refuse what Pillow takes for something else, without a word."""
+    if _tiff(image, _SAMPLE_FORMAT, 1) == _SIGNED:
+        raise _no_white_level(image)
+    bits = _tiff(image, _BITS_PER_SAMPLE, 8)
+    if _tiff(image, _PLANAR, 1) == _PLANES and len(image.getbands()) > 1 and bits > 8:
+        raise DataError(
+            f"the image is a TIFF that keeps colours of {bits} bits in planes of their own, which "
+            "Pillow does not read; convert it to PNG"
+        )
+
+
 def _upright(image: Image.Image) -> Image.Image:
     try:
         orientation = image.getexif().get(_ORIENTATION)
@@ -212,10 +226,7 @@ def _tiff(image: Image.Image, tag: int, default: int) -> int:
 
 def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode in ("I", "F"):
-        raise DataError(
-            f"the image has {_kind(image)} pixels, which have no white level; convert it to "
-            "unsigned ones of 8 or 16 bits"
-        )
+        raise _no_white_level(image)
     if image.has_transparency_data:
         image = image.convert("RGBA")
         white = Image.new("RGBA", image.size, (255, 255, 255, 255))
@@ -223,11 +234,18 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
+def _no_white_level(image: Image.Image) -> DataError:
+    return DataError(
+        f"the image has {_kind(image)} pixels, which have no white level; convert it to unsigned "
+        "ones of 8 or 16 bits"
+    )
+
+
 def _kind(image: Image.Image) -> str:
     if image.mode == "F":
         return "floating-point"
     bits = _tiff(image, _BITS_PER_SAMPLE, 32)
-    signed = "signed " if _tiff(image, _SAMPLE_FORMAT, 1) == 2 else ""
+    signed = "signed " if _tiff(image, _SAMPLE_FORMAT, 1) == _SIGNED else ""
     return f"{signed}{bits}-bit"
 
 

@@ -174,6 +174,35 @@ def test_the_white_level_becomes_255_and_all_above_it(white: int) -> None:
     assert np.array_equal(255 - found, decode(tiff_16(values, 0, 1), white_level=white)[..., 1])
 
 
+def test_signed_pixels_of_8_bits_are_refused() -> None:
+    content = file_of(Image.fromarray(NOISE[..., 0]), "TIFF", tiffinfo={339: 2})
+    with pytest.raises(DataError, match="signed 8-bit pixels"):
+        decode(content)
+
+
+def in_planes(bits: int) -> bytes:
+    """Return a TIFF of 2 x 2 pixels of one colour, each channel in a strip of its own."""
+    planes = [struct.pack(f"<4{'H' if bits == 16 else 'B'}", *[level] * 4) for level in (200, 9, 1)]
+    size, here = len(planes[0]), 8 + 2 + 10 * 12 + 4
+    strips = here + 6
+    at = strips + 24
+    fields = [
+        *((256, 3, 1, 2), (257, 3, 1, 2), (258, 3, 3, here), (259, 3, 1, 1), (262, 3, 1, 2)),
+        *((273, 4, 3, strips), (277, 3, 1, 3), (278, 3, 1, 2), (279, 4, 3, strips + 12)),
+        (284, 3, 1, 2),
+    ]
+    head = b"II*\0" + struct.pack("<IH", 8, len(fields))
+    head += b"".join(struct.pack("<HHII", *field) for field in fields) + bytes(4)
+    values = struct.pack("<3H3I3I", *[bits] * 3, at, at + size, at + 2 * size, *[size] * 3)
+    return head + values + b"".join(planes)
+
+
+def test_colours_in_planes_are_read_in_8_bits_and_refused_in_16() -> None:
+    assert decode(in_planes(8)).tolist() == [[[200, 9, 1]] * 2] * 2
+    with pytest.raises(DataError, match="colours of 16 bits in planes"):
+        decode(in_planes(16))
+
+
 def test_the_white_level_leaves_8_bits_and_files_that_state_their_own() -> None:
     content = file_of(Image.fromarray(NOISE), "PNG")
     np.testing.assert_array_equal(decode(content, white_level=4095), NOISE)
