@@ -312,7 +312,12 @@ def _splits(
         if split is None:
             raise DataError(f"{row.where}: split {row.split!r}; expected train, val or test")
         grouped[split].append(row)
-    made = {split: _split(members, classes, names, base) for split, members in grouped.items()}
+    placed = {split: [_path(row, base) for row in members] for split, members in grouped.items()}
+    _check_one_label([pair for s in grouped for pair in zip(grouped[s], placed[s], strict=True)])
+    made = {
+        split: _split(members, classes, names, Files(base, placed[split]))
+        for split, members in grouped.items()
+    }
     test = made["test" if grouped["test"] else "val"]
     if grouped["test"] and grouped["val"]:
         notes.append(f"{len(grouped['val'])} images of val are not used: there is a test split")
@@ -328,13 +333,25 @@ def _splits(
 
 
 def _split(
-    rows: list[_Row], classes: tuple[str, ...], domain_names: tuple[str, ...], base: Path
+    rows: list[_Row], classes: tuple[str, ...], domain_names: tuple[str, ...], files: Files
 ) -> Split:
     number_of = {name: number for number, name in enumerate(classes)}
     domain_of = {name: number for number, name in enumerate(domain_names)}
     labels = np.array([number_of[row.label] for row in rows], dtype=np.int64)
     domains = np.array([domain_of[row.domain] for row in rows if domain_names], dtype=np.int64)
-    return Split(labels, Files(base, [_path(row, base) for row in rows]), domains)
+    return Split(labels, files, domains)
+
+
+def _check_one_label(placed: list[tuple[_Row, str]]) -> None:
+    """Refuse a file that has two labels: which one counts is not known."""
+    first: dict[str, _Row] = {}
+    for row, path in placed:
+        other = first.setdefault(path, row)
+        if other.label != row.label:
+            raise DataError(
+                f"{path!r} is {other.label!r} in {other.where} and {row.label!r} in {row.where}; "
+                "an image has one label"
+            )
 
 
 def _path(row: _Row, base: Path) -> str:

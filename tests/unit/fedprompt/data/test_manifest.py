@@ -292,6 +292,13 @@ def test_a_root_given_by_the_user_allows_absolute_paths(tmp_path: Path, encode: 
         ("m.jsonl", '{"path": "a", "label": 0.5}', "line 1 has no label of a kind .* found 0.5"),
         ("m.jsonl", '{"path": "a", "label": NaN}', "line 1 has no label of a kind .* found nan"),
         ("m.jsonl", '{"path": "a", "label": null}', "line 1 has no label$"),
+        ("m.csv", "path,label\na,x\n./b/../a,y\n", "'a' is 'x' in line 2 and 'y' in line 3"),
+        (
+            "m.csv",
+            "path,label,split\na,x,test\na,y,train\n",
+            "'a' is 'y' in line 3 and 'x' in line 2",
+        ),
+        ("m.json", '{"train": [["a", 0, "x"]], "test": [["a", 1, "y"]]}', "an image has one label"),
         ("m.jsonl", '{"path": "a", "label": "x", "label": "y"}', "two values for 'label'"),
         ("m.jsonl", '{"path": "a", "label": "x", "split": false}', "line 1: split 'false'"),
         ("m.json", '{"train": [], "train": []}', "two values for 'train'"),
