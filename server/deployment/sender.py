@@ -8,7 +8,7 @@ server at its next message, or read what another has sent.
 
 Here a reply is kept apart until it is whole: each object has the hash that was announced for it and
 lies above those that its tree says, the message is the one that was announced. Only then does
-Flower's store learn of it, so that nothing in there is a claim. What is told to a node, and whether
+Flower's store learn of it, under the date of its question, so that nothing in there is a claim. What is told to a node, and whether
 it must upload an object, depends on nothing that others sent. A node fetches and confirms what was
 sent to it.
 
@@ -71,6 +71,7 @@ from server.inbox import MOST_OBJECTS
 _REMEMBERED = 64  # messages of a node; it works on one after the other
 _IN_MEMORY = 1 << 20  # bytes of a reply that is not whole; the rest is in a temporary file
 _HASH = re.compile("[0-9a-f]{64}")
+_OF_THE_QUESTION = ("run_id", "group_id", "message_type")  # what a reply has of its message
 _DIVIDER = b"\x00"  # between an object's head and body
 _OVER = [Status.PENDING, Status.STARTING, Status.FINISHED]  # a run in which nothing is taken
 
@@ -89,21 +90,29 @@ class Upload:
     ----------
     announced
         What the node sent first: the message's head and the tree of its objects.
+    asked
+        The head of the message that it answers.
     most
         The bytes it may have.
 
     Raises
     ------
     TrespassError
-        The tree is not one of this message's.
+        The tree is not one of this message's, or the head not one of a reply to what was asked.
     """
 
     announced: PushMessagesRequest
+    asked: Message
     most: int
     session: str = field(default_factory=lambda: str(uuid.uuid4()))
     done: bool = False
 
     def __post_init__(self) -> None:
+        said, asked = self.message.metadata, self.asked.metadata
+        if said.dst_node_id != asked.src_node_id or any(
+            getattr(said, name) != getattr(asked, name) for name in _OF_THE_QUESTION
+        ):
+            raise TrespassError("announced a reply that is not to whom, or of the kind, asked")
         self.lock = threading.Lock()
         self.children: dict[str, frozenset[str]] = {}  # of each object
         for found in iterate_object_tree(self.tree):
@@ -131,6 +140,21 @@ class Upload:
         """Return the tree of its objects."""
         tree: ObjectTree = self.announced.message_object_trees[0]
         return tree
+
+    @property
+    def stored(self) -> PushMessagesRequest:
+        """Return what Flower's store is told: no number in it is the node's.
+
+        It holds a date and a duration, of the reply's own choice, and adds them up for every node
+        at once; a NaN among them would end the run.
+        """
+        request = PushMessagesRequest()
+        request.CopyFrom(self.announced)
+        request.clientapp_runtime_list[:] = [0.0]
+        metadata = request.messages_list[0].metadata
+        metadata.created_at = self.asked.metadata.created_at
+        metadata.ttl = self.asked.metadata.ttl
+        return request
 
     @property
     def missing(self) -> list[str]:
@@ -277,7 +301,7 @@ class Door:
             if before.done and answered == said.reply_to_message_id:
                 return None  # one reply counts
             before.close()
-        peer.upload = Upload(request, self._most)
+        peer.upload = Upload(request, peer.sent[said.reply_to_message_id][0], self._most)
         return peer.upload
 
     def push_object(self, request: PushObjectRequest, state: LinkState) -> PushObjectResponse:
@@ -374,7 +398,7 @@ class Door:
 
 def _store(upload: Upload, state: LinkState) -> None:
     """Let Flower have a reply that is whole."""
-    response = _push_messages(upload.announced, state)
+    response = _push_messages(upload.stored, state)
     node, run = upload.announced.node, upload.message.metadata.run_id
     for object_id in response.objects_to_push:
         request = PushObjectRequest(node=node, run_id=run, object_id=object_id)

@@ -5,6 +5,7 @@ Nothing here waits for another process: nodes act before each look of the server
 
 import json
 import logging
+import math
 from contextlib import suppress
 from datetime import timedelta
 
@@ -20,6 +21,7 @@ from flwr.supercore.inflatable.inflatable_object import (
     get_object_id,
     get_object_tree,
 )
+from flwr.superlink.servicer.fleet import fleet_handlers
 
 from server.deployment import sender
 from server.exchange import LINGER, Fault, exchange
@@ -486,3 +488,54 @@ def test_F18_who_withholds_again_is_in_quarantine_and_the_run_goes_on(link, tmp_
     assert not any(line.get("attempt") for line in lines)
     assert lines[-1]["quarantined"] == [3]
     assert lines[0]["strikes"] == {}  # a link may die once
+
+
+def with_metadata(**values):
+    """Return a node whose reply says something else of itself."""
+
+    def act(node):
+        if message := node.pull():
+            reply = answer(message)
+            reply.metadata.__dict__.update({f"_{name}": value for name, value in values.items()})
+            with suppress(FlowerError):
+                node.reply(reply)
+
+    return act
+
+
+@pytest.mark.parametrize("name", ["created_at", "ttl"])
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, 1e308, -1e308, 0.0, 1e-9])
+def test_F18_no_date_that_a_reply_gives_itself_counts(link, name, value):
+    """Flower keeps NaN as NULL, and fails at it in every later look for anybody's reply."""
+    hostile, other = link.node("hostile"), link.node("other")
+    for _ in range(2):
+        found = ask(link, {hostile: with_metadata(**{name: value}), other: honest})
+        assert [fault(message) for message in found.values()] == [None, None]
+
+
+@pytest.mark.parametrize("seconds", [[math.nan], [math.inf], [-1e308], [1e308] * 3, []])
+def test_F18_no_working_time_that_a_node_gives_counts(link, seconds, monkeypatch):
+    hostile, other = link.node("hostile"), link.node("other")
+    handler = fleet_handlers.push_messages
+
+    def push(request, state):
+        if request.node.node_id == hostile.id:
+            request.clientapp_runtime_list[:] = seconds
+        return handler(request, state)
+
+    monkeypatch.setattr(fleet_handlers, "push_messages", push)
+    for _ in range(2):
+        found = ask(link, {hostile: honest, other: honest})
+        assert [fault(message) for message in found.values()] == [None, None]
+    assert link.state.get_run_info(run_ids=[link.run])[0].clientapp_runtime == 0.0
+
+
+@pytest.mark.parametrize(
+    "said", [{"dst_node_id": 77}, {"group_id": "x"}, {"message_type": "evaluate"}]
+)
+def test_F15_a_reply_is_one_to_what_was_asked(link, said):
+    """Flower would drop some of these without a word, and the node would pass for a lost one."""
+    hostile, other = link.node("hostile"), link.node("other")
+    found = ask(link, {hostile: with_metadata(**said), other: honest})
+    assert fault(found[hostile.id]) == Fault.TRESPASS
+    assert fault(found[other.id]) is None
