@@ -15,6 +15,7 @@ from fedprompt.errors import GraphError
 
 MOST_FIELDS = 2_000_000  # of all messages: an exported graph has some ten thousand
 MOST_DIMS = 8
+MOST_SIDE = 1 << 40  # of a tensor, which has no elements then: another side is 0
 
 FLOAT, UINT8, INT8, INT32, INT64, BOOL, FLOAT16, BFLOAT16 = 1, 2, 3, 6, 7, 9, 10, 16
 ITEM_BYTES: Final[Mapping[int, int]] = {
@@ -318,7 +319,7 @@ def _tensor(found: dict[str, Any]) -> Tensor:
         raise GraphError(f"it {_OUTSIDE}: {name[:100]!r}")
     if kind not in ITEM_BYTES:
         raise GraphError(f"constant {name[:100]!r} is of the type {kind}; expected plain numbers")
-    if len(shape) > MOST_DIMS or min(shape, default=0) < 0:
+    if len(shape) > MOST_DIMS or not all(0 <= side <= MOST_SIDE for side in shape):
         raise GraphError(f"constant {name[:100]!r} has the shape {list(shape)[:20]}")
     count, raw = prod(shape), found.get("raw")
     stored = [found[key] for key in ("raw", "floats", "int32s", "int64s") if key in found]
@@ -346,6 +347,8 @@ def _declared(found: dict[str, Any]) -> tuple[str, Declared]:
     if tensor is None or "shape" not in tensor:
         raise GraphError(f"{name[:100]!r} is declared without a shape")
     dims = tensor["shape"]["dims"]
-    if len(dims) > MOST_DIMS or any(len(dim) > 1 or dim.get("size", 0) < 0 for dim in dims):
+    sizes = [dim.get("size", 0) for dim in dims]
+    fits = len(dims) <= MOST_DIMS and all(0 <= size <= MOST_SIDE for size in sizes)
+    if not fits or any(len(dim) > 1 for dim in dims):
         raise GraphError(f"{name[:100]!r} is declared with dimensions that no tensor has")
     return name, Declared(tensor.get("kind", 0), tuple(dim.get("size") for dim in dims))

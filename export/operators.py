@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from math import prod
 from typing import TypeVar
 
-from export.onnx_file import INT64, ITEM_BYTES, MOST_DIMS, Attribute, Node, Shape
+from export.onnx_file import INT64, ITEM_BYTES, MOST_DIMS, MOST_SIDE, Attribute, Node, Shape
 from fedprompt.errors import GraphError
 
 OPSETS: Mapping[str, int] = {"": 20, "com.microsoft": 1}
-MOST_KNOWN = 1 << 12  # numbers of a tensor that are followed, to know the shapes made of them
+MOST_KNOWN = 64  # numbers of a tensor that are followed, to know the shapes made of them
 _LARGEST = 1 << 40  # of such a number
 _PER_ELEMENT = 64  # multiplications that one element of any operator may cost, exp for one
 
@@ -89,7 +89,7 @@ def apply(node: Node, inputs: Inputs) -> Made:
     if not 1 <= len(node.outputs) <= len(made.values):
         raise GraphError(f"its operator {node} has {len(node.outputs)} outputs")
     for value in made.values:
-        if len(value.shape) > MOST_DIMS or min(value.shape, default=0) < 0:
+        if len(value.shape) > MOST_DIMS or not all(0 <= side <= MOST_SIDE for side in value.shape):
             raise GraphError(f"its operator {node} makes the shape {list(value.shape)[:20]}")
     touched = sum(value.size for value in (*made.values, *filter(None, inputs)))
     return Made(made.values, made.work + _PER_ELEMENT * touched, made.scratch)
@@ -455,8 +455,8 @@ def _split(
     rows: Value, lengths: Value | None = None, *, axis: int = 0, num_outputs: int = 0
 ) -> Made:
     place = _axis(axis, rows)
-    if lengths is None and not 1 <= num_outputs <= 1024:
-        raise _MisfitError("does not say in how many parts")
+    if lengths is None and not 1 <= num_outputs <= MOST_KNOWN:
+        raise _MisfitError(f"cuts into {num_outputs} parts")
     side = rows.shape[place]
     if lengths is None:
         each = -(-side // num_outputs)
@@ -542,8 +542,10 @@ def _range(begin: Value, limit: Value, step: Value) -> Value:
     one = [_known(part) for part in (begin, limit, step)]
     if any(len(part) != 1 for part in one) or one[2] == (0,):
         raise _MisfitError("has no begin, end and step")
-    numbers = range(*(part[0] for part in one))
-    return Value((len(numbers),), tuple(numbers) if len(numbers) <= MOST_KNOWN else None)
+    (first,), (last,), (by,) = one
+    length = max(0, -((first - last) // by))  # rounded up
+    numbers = range(first, last, by)
+    return Value((length,), tuple(numbers) if length <= MOST_KNOWN else None)
 
 
 # ONNX Runtime's own

@@ -214,6 +214,32 @@ def lying_declaration(evil: Hostile) -> onnx.ModelProto:
     return evil.finish(evil.node("Expand", [one, evil.node("Shape", ["lie"])]), 2)
 
 
+def counted_past_64_bits(evil: Hostile) -> onnx.ModelProto:
+    ends = [evil.constant(name, n) for name, n in (("a", -(2**63)), ("b", 2**63 - 1), ("c", 1))]
+    return evil.finish(evil.node("Range", ends), 1)
+
+
+def long_and_empty(evil: Hostile) -> onnx.ModelProto:
+    """Without an element, and with a side that is no number of 64 bits once it is joined."""
+    evil.graph.initializer.append(helper.make_tensor("none", TensorProto.FLOAT, [0, 1 << 39], []))
+    return evil.finish(evil.node("Concat", ["none"] * 8, axis=1), 2)
+
+
+def followed(evil: Hostile) -> onnx.ModelProto:
+    """Numbers that shapes could be made of, if anybody kept so many."""
+    made, one = evil.constant("many", np.arange(4096) + 10**6), evil.constant("one", [1])
+    for _ in range(10_000):
+        made = evil.node("Add", [made, one])
+    return evil.finish(evil.node("Expand", [one, made]), 1)
+
+
+def cut_up(evil: Hostile) -> onnx.ModelProto:
+    many, ones = evil.constant("many", np.arange(4096)), evil.constant("ones", [1] * 4096)
+    for number in range(10_000):
+        evil.node("Split", [many, ones], f"part_{number}", axis=0)
+    return evil.finish("part_0", 1)
+
+
 def one_batch_only(evil: Hostile) -> onnx.ModelProto:
     """A declared batch is computed with while the graph is opened."""
     evil.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 1 << 30
@@ -251,7 +277,8 @@ BOMBS: dict[str, Callable[[Hostile], onnx.ModelProto]] = {
         loop, branch, scan, function, zeros, noise, counted, tiled, expanded, expanded_by_an_image,
         resized, padded, doubled, side_by_side, outer_product, compared, gathered, convolved,
         kept_alive, long_work, many_operators, lying_declaration, one_batch_only,
-        dense_of_a_sparse, texts, constant_inside,
+        dense_of_a_sparse, texts, constant_inside, counted_past_64_bits, long_and_empty,
+        followed, cut_up,
     )
 }  # fmt: skip
 LATER: dict[str, Callable[[Hostile], onnx.ModelProto]] = {  # not for one image, but for many

@@ -8,9 +8,9 @@ server at its next message, or read what another has sent.
 
 Here a reply is kept apart until it is whole: each object has the hash that was announced for it and
 lies above those that its tree says, the message is the one that was announced. Only then does
-Flower's store learn of it, under the date of its question, so that nothing in there is a claim. What is told to a node, and whether
-it must upload an object, depends on nothing that others sent. A node fetches and confirms what was
-sent to it.
+Flower's store learn of it, under the date of its question, so that nothing in there is a claim.
+What is told to a node, and whether it must upload an object, depends on nothing that others sent.
+A node fetches and confirms what was sent to it.
 
 A node that reached for anything else is named in the audit, and its next reply is refused with
 `server.exchange.Fault.TRESPASS`, which is a strike. The handlers that are replaced here are not

@@ -2,6 +2,7 @@
 
 import asyncio
 import resource
+import select
 import socket
 import threading
 import time
@@ -187,6 +188,44 @@ def test_bodies_that_fill_the_memory_give_way(served: Callable[..., int], png: b
     callers = call(port, 5, HEAD + b"x" * 900)
     for caller in callers[:3]:  # two of the largest size may be there
         assert caller.recv(65536).startswith(b"HTTP/1.1 408 ")
+    assert predict(port, png) == 200
+    for caller in callers:
+        caller.close()
+
+
+READING_NOTHING = b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n" * 2000  # 10 MB of answers
+
+
+def ask_and_read_nothing(port: int, count: int) -> list[socket.socket]:
+    """Open connections on which answers pile up; each begins with one that nobody takes."""
+    callers = []
+    for _ in range(count):
+        caller = socket.socket()
+        caller.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        caller.connect(("127.0.0.1", port))
+        caller.settimeout(PATIENCE)
+        callers.append(caller)
+        caller.setblocking(False)
+        with suppress(BlockingIOError, ConnectionError):
+            caller.send(READING_NOTHING)
+        caller.settimeout(PATIENCE)
+    return callers
+
+
+def test_answers_that_nobody_takes_are_given_up(served: Callable[..., int]) -> None:
+    port = served(head_seconds=0.2)
+    [caller] = ask_and_read_nothing(port, 1)
+    watcher = select.poll()
+    watcher.register(caller, select.POLLHUP | select.POLLERR)
+    with caller:
+        assert watcher.poll(1000 * PATIENCE)  # closed, though nothing was read
+
+
+def test_callers_that_take_no_answer_lock_nobody_out(
+    served: Callable[..., int], png: bytes
+) -> None:
+    port = served(head_seconds=3600, connections=4)
+    callers = ask_and_read_nothing(port, 4)
     assert predict(port, png) == 200
     for caller in callers:
         caller.close()
