@@ -2,9 +2,11 @@
 
 Outside a request, from its head to its answer, a connection has `Limits.head_seconds`: to send the
 next head whole, however slowly it drips in, or to take the answer and end a body that was not read.
-Inside, the application keeps the time. Of more than `Limits.connections` one that waits for its
-caller gives way to the new one, so that idle callers lock nobody out: first one without a request,
-then one whose body is on its way, each time the one that has waited longest.
+Inside, the application keeps the time, except while an answer waits for a caller who takes none of
+it: each such pause is of `Limits.head_seconds` at most. Of more than `Limits.connections`
+one that waits for its caller gives way to the new one, so that idle callers lock nobody out: first
+one without a request, then one whose body is on its way or whose answer is not taken, each time the
+one that has waited longest.
 """
 
 import asyncio
@@ -63,10 +65,20 @@ class TimedProtocol(H11Protocol):
         else:
             super().shutdown()
 
+    def pause_writing(self) -> None:
+        """Give a caller who does not take an answer its time."""
+        super().pause_writing()
+        self._watch()
+
+    def resume_writing(self) -> None:
+        """Stop the clock: the caller takes its answer."""
+        super().resume_writing()
+        self._watch()
+
     def _make_room(self) -> None:
         others = [c for c in self.connections if isinstance(c, TimedProtocol) and c is not self]
         idle = [c for c in others if not c._answering]
-        waiting = idle or [c for c in others if c.waits] or [self]
+        waiting = idle or [c for c in others if c.gives_way] or [self]
         min(waiting, key=lambda connection: connection.waiting_since).transport.abort()
 
     @property
@@ -75,11 +87,16 @@ class TimedProtocol(H11Protocol):
         return not self._answering or self.cycle.more_body
 
     @property
+    def gives_way(self) -> bool:
+        """Whether its place may be another's: it waits, or the caller does not take the answer."""
+        return self.waits or self.flow.write_paused
+
+    @property
     def _answering(self) -> bool:
         return self.cycle is not None and not self.cycle.response_complete
 
     def _watch(self) -> None:
-        if self._answering:
+        if self._answering and not self.flow.write_paused:
             self._stop()
         elif self._deadline is None:
             self.waiting_since = self.loop.time()
