@@ -26,12 +26,11 @@ from fedprompt.data.config import DataConfig
 from fedprompt.data.image_set import ImageSet
 from fedprompt.data.load import Images, own, share
 from fedprompt.dense import unmoved
-from fedprompt.errors import ConfigError
 from fedprompt.factors import shrink
 from fedprompt.identity import canonical_json, sha256_bytes
 from fedprompt.identity_card import identity_card
 from fedprompt.prompts.build import Bank, Prompt, bank_of, build_prompt
-from fedprompt.prompts.config import PromptConfig
+from fedprompt.prompts.config import PromptConfig, check_own_rank
 from fedprompt.prompts.domain_names import METHOD as ADAPT
 from fedprompt.prompts.domain_names import of_site
 from fedprompt.prompts.forms import begin_turn
@@ -74,11 +73,7 @@ class Site:
         self.data = section(settings, "data", DataConfig)
         self.prompt_config = section(settings, "prompt", PromptConfig)
         rule = settings.get("server.rule", "product")
-        if self.config.rank and rule != "product":
-            raise ConfigError(
-                f"fit.rank = {self.config.rank} under server.rule = {rule}: sites of unequal rank "
-                "meet under product only; set fit.rank = 0 or server.rule = product"
-            )
+        check_own_rank(self.config.rank, self.prompt_config, str(rule))
         self._rule = rule
         with _loading:
             self.clip = shared_backbone(section(settings, "backbone", BackboneConfig))

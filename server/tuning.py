@@ -21,7 +21,7 @@ from fedprompt.identity import canonical_json, sha256_arrays, sha256_bytes
 from fedprompt.identity_card import identity_card
 from fedprompt.prompts.artefacts import to_artefact
 from fedprompt.prompts.build import build_prompt, is_averaged
-from fedprompt.prompts.config import PromptConfig
+from fedprompt.prompts.config import PromptConfig, check_own_rank
 from fedprompt.prompts.density import change_rank
 from fedprompt.prompts.domain_names import METHOD as ADAPT
 from fedprompt.prompts.domain_names import domain_names, of_data
@@ -63,6 +63,7 @@ class Tuning:
         self.classes = _classes(self.data)
         config = _with_domains(section(settings, "prompt", PromptConfig), self.data)
         _check_personal(config, self.server, self.privacy)
+        check_own_rank(int(settings.get("fit.rank", 0)), config, self.server.rule)
         start.check(config, self.server, self.privacy)
         domains.check(config, self.server, self.privacy)
         self.asks_start = config.start_noise > 0

@@ -6,6 +6,7 @@ from pydantic import AfterValidator, Field
 
 from fedprompt.config import Place, Section
 from fedprompt.data.classes import one_form
+from fedprompt.errors import ConfigError
 
 
 class PromptConfig(Section):
@@ -69,3 +70,23 @@ class PromptConfig(Section):
         """Return whose prompt it is, if not everyone's: scores are those of more than it then."""
         kept = set() if self.personal == "global" else {"personal", "local_share"}
         return self.model_dump(include=kept)
+
+
+def check_own_rank(own: int, prompt: PromptConfig, rule: str) -> None:
+    """Refuse a rank of a site's own, ``fit.rank``, that would do nothing or fit no other site's.
+
+    Raises
+    ------
+    ConfigError
+        Names the setting and what to choose.
+    """
+    if own and rule != "product":
+        raise ConfigError(
+            f"fit.rank = {own} under server.rule = {rule}: sites of unequal rank meet under "
+            "product only; set fit.rank = 0 or server.rule = product"
+        )
+    if own > prompt.rank:
+        raise ConfigError(
+            f"fit.rank = {own} is more than prompt.rank = {prompt.rank}: a site may train at a "
+            f"smaller rank than the server's; set fit.rank = 0, or prompt.rank = {own}"
+        )

@@ -195,3 +195,8 @@ def test_features_are_kept_only_where_wanted(settings: Flat, own_cache: Path) ->
 def test_a_rank_of_its_own_needs_the_product_rule(settings: Flat, rule: str) -> None:
     with pytest.raises(ConfigError, match=r"fit\.rank = 1 under server\.rule"):
         simulated({**settings, "prompt.rank": 2, "fit.rank": 1, "server.rule": rule}, 0, 2)
+
+
+def test_a_rank_of_its_own_is_no_larger_than_the_servers(settings: Flat) -> None:
+    with pytest.raises(ConfigError, match=r"fit\.rank = 3 is more than prompt\.rank = 2"):
+        simulated({**settings, "prompt.rank": 2, "fit.rank": 3}, 0, 2)

@@ -39,6 +39,25 @@ def test_a_task_is_the_prompts_start_and_identity(settings, clip):
     assert task.identity["classes"] == '["cat","dog"]'
 
 
+@pytest.mark.parametrize(
+    ("chosen", "told"),
+    [
+        ({"fit.rank": 3, "prompt.rank": 2}, r"fit\.rank = 3 is more than prompt\.rank = 2"),
+        ({"fit.rank": 1, "server.rule": "factors"}, r"fit\.rank = 1 under server\.rule = factors"),
+        ({"fit.rank": 1, "server.rule": "shared-basis"}, "sites of unequal rank"),
+        ({"fit.rank": 1, "server.rule": "fresh-basis"}, "sites of unequal rank"),
+    ],
+)
+def test_a_rank_that_no_site_can_train_at_is_refused_before_a_site_starts(settings, chosen, told):
+    with pytest.raises(ConfigError, match=told):
+        Tuning(settings | chosen)
+
+
+@pytest.mark.parametrize("rank", [0, 1, 2])
+def test_a_rank_up_to_the_prompts_is_a_sites_own_choice(settings, rank):
+    Tuning(settings | {"fit.rank": rank, "prompt.rank": 2})
+
+
 def test_sites_to_wait_for(settings):
     assert Tuning(settings).sites == 4
     assert Tuning(settings | {"server.min_sites": 2}).sites == 2
