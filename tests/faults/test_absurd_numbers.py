@@ -46,6 +46,8 @@ def prompt(form):
     """Return a prompt to start from: factors, or a full matrix beside a scalar."""
     if form == "lowrank":
         return start(rank=2)
+    if form == "matrix":
+        return {"ctx": start()["ctx.A"] @ np.ones((1, 32), np.float32)}
     return {"ctx": start()["ctx.A"] @ np.ones((1, 32), np.float32), "scale": np.float32([1.0])}
 
 
@@ -94,8 +96,15 @@ def declares(images):
     return spoil
 
 
+def on_a_basis(message, reply):
+    """Return what a site sends under fresh-basis: B of its update alone."""
+    return repack(message, reply, lambda _: {"ctx.B": np.zeros((2, 32), np.float32)})
+
+
 def unmoved(message, reply):
     """Return the prompt as it came: the hostile site alone moves it."""
+    if "ctx.B" in reply["arrays"] and "ctx" in unpack(message):
+        return reply  # under fresh-basis, where no update is zero
     return repack(message, reply, lambda _: unpack(message))
 
 
@@ -111,6 +120,11 @@ def run(folder, form, *, train, evaluate=None, query=None, others=None, private=
     told = replace(told, averaged=chosen.get("rule") != "factors")
     spoilt = dict.fromkeys(range(SITES), others) if others else {}
     spoilt[BAD] = train
+    if chosen.get("rule") == "fresh-basis":
+        told = replace(told, reply={"ctx.B": np.zeros((2, 32), np.float32)})
+        others = others or (lambda _, reply: reply)
+        spoilt = dict.fromkeys(range(SITES), both(on_a_basis, others))
+        spoilt[BAD] = both(on_a_basis, train)
     app = client(spoilt, evaluate and {BAD: evaluate}, query and {BAD: query})
     with LocalGrid(app, SITES, {}) as grid:
         secret = PrivacyConfig(noise_multiplier=1.0, epsilon=100.0)
@@ -138,6 +152,7 @@ CASES = [
     *[(name, "product", False) for name in STRATEGIES],
     *[(name, "shared-basis", False) for name in STRATEGIES],
     *[(name, "factors", False) for name in STRATEGIES if name not in LEAST],
+    *[(name, "fresh-basis", False) for name in STRATEGIES],
     *[(name, "product", True) for name in STRATEGIES if name not in LEAST],
 ]
 
@@ -161,6 +176,7 @@ def test_any_finite_numbers_are_borne(
 ):
     name, rule, private = case
     robust = name in LEAST
+    form = "matrix" if rule == "fresh-basis" else form
     said = {"num-examples": count, "loss": loss}
     said = {key: value for key, value in said.items() if value is not None}
     held, correct, nll = scores
@@ -194,6 +210,19 @@ def test_factors_whose_product_overflows_are_refused_or_borne(tmp_path, numbers,
         assert not verdict["accepted"]
         assert verdict["reasons"] == ["norm" if dtype == "float32" else "not-finite"]
         assert lines[1]["strikes"] == {str(BAD): 1}
+
+
+@pytest.mark.parametrize("others", [None, abstains])
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+@pytest.mark.parametrize("number", [3e38, 65_000.0, 60_000.0])
+def test_an_absurd_b_of_a_fresh_basis_is_refused_or_borne(tmp_path, number, dtype, others):
+    lines = run(
+        tmp_path, "matrix", rule="fresh-basis", dtype=dtype, clip_factor=0.0, others=others,
+        train=spoilt_arrays(number, -number),
+    )  # fmt: skip
+    check(tmp_path, "matrix", dtype, lines)
+    reasons = {v["site"]: v["reasons"] for v in lines[1]["verdicts"]}
+    assert (BAD in reasons) == (number > 64_000)
 
 
 @pytest.mark.parametrize("loss", [1.7e308, 1e308, 1e7, -1.0])
