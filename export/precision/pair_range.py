@@ -12,12 +12,16 @@ weight beside small ones and lose a fraction of a bit. Halving the range of ever
 0.20, as many as bytes without the rule.
 """
 
+import re
+from collections.abc import Mapping
+
 import numpy as np
 import numpy.typing as npt
 import onnx
 from onnx import TensorProto, numpy_helper
 
 _STEPS = 127  # of the larger of two neighbours' sums; rounding adds 1, and 255 * 128 < 32768
+_TRANSPOSED = re.compile(r"_Transposed(_\d+)?$")
 _QUANTISED, _SCALE = "_quantized", "_scale"  # as ONNX Runtime's quantiser calls them
 
 
@@ -30,9 +34,17 @@ def keep_pairs_in_range(model: onnx.ModelProto, plain: onnx.ModelProto) -> None:
             continue
         own = name.removesuffix(_QUANTISED)
         scale = constants[own + _SCALE]
-        values, steps = quantise_columns(numpy_helper.to_array(weights[own]))
+        values, steps = quantise_columns(_weight(own, weights))
         tensor.CopyFrom(numpy_helper.from_array(values, name))
         scale.CopyFrom(numpy_helper.from_array(steps, scale.name))
+
+
+def _weight(name: str, weights: Mapping[str, onnx.TensorProto]) -> npt.NDArray[np.float32]:
+    """Return a weight [in out]; the quantiser gives a Gemm's [out in] a name of its own."""
+    if name in weights:
+        return numpy_helper.to_array(weights[name])
+    original = _TRANSPOSED.sub("", name)
+    return np.ascontiguousarray(numpy_helper.to_array(weights[original]).T)
 
 
 def quantise_columns(

@@ -38,14 +38,16 @@ def feed_metadata(data: bytes) -> None:
 
 
 def seeds() -> list[bytes]:
-    """Return a tiny classifier, one with a branch inside, and one with external data."""
-    plain = _classifier()
+    """Return two tiny classifiers, one with external data, and one with an unknown operator."""
+    plain, soft = _classifier(), _classifier()
+    soft.graph.node[-1].output[0] = "m"
+    soft.graph.node.append(helper.make_node("Softmax", ["m"], ["logits"], axis=-1))
     outside = _classifier()
     outside.graph.initializer[0].data_location = TensorProto.EXTERNAL
     outside.graph.initializer[0].external_data.add(key="location", value="../secret")
     odd = _classifier()
     odd.graph.node[0].domain = "com.microsoft"
-    return [model.SerializeToString() for model in (plain, outside, odd)]
+    return [model.SerializeToString() for model in (plain, soft, outside, odd)]
 
 
 def metadata_seeds() -> list[bytes]:

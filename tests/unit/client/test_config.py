@@ -16,7 +16,7 @@ def test_defaults_are_valid_and_frozen() -> None:
     ("key", "value"),
     [
         ("optimiser", "adam"),
-        ("learning_rate", 0),
+        ("learning_rate", -0.1),
         ("learning_rate", float("nan")),
         ("learning_rate", float("inf")),
         ("weight_decay", -1),

@@ -11,9 +11,10 @@ PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.
 
 
 def anchors(page: Path) -> set[str]:
-    """Return a page's headings as GitHub names them in links."""
-    titles = re.findall(r"^#+ (.*)$", page.read_text(encoding="utf-8"), re.M)
-    return {re.sub(r"[^\w\- ]", "", title).lower().replace(" ", "-") for title in titles}
+    """Return a page's headings as GitHub names them in links, and its own anchors."""
+    text = page.read_text(encoding="utf-8")
+    titles, own = re.findall(r"^#+ (.*)$", text, re.M), re.findall(r'<a id="([^"]+)">', text)
+    return set(own) | {re.sub(r"[^\w\- ]", "", title).lower().replace(" ", "-") for title in titles}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

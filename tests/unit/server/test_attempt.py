@@ -31,14 +31,16 @@ def test_a_try_below_quorum_says_why(tmp_path):
     found = once(tmp_path, spoilt=dict.fromkeys((0, 1, 2), _raise))
     assert found.merged is None
     told = complaint(found)
-    assert told.startswith("1 of 4 replies passed, 2 needed; 3 refused: site 0: error (")
+    assert told.startswith(
+        "1 of 4 replies passed, 2 needed; 3 refused: site 0, site 1, site 2: error ("
+    )
     assert "out of memory" in complaint(found)
 
 
 def test_a_long_complaint_is_cut(tmp_path):
     found = once(tmp_path, sites=12, spoilt=dict.fromkeys(range(12), _raise))
     assert complaint(found).count("site ") == 10
-    assert complaint(found).endswith("...")
+    assert "site 9 ...: error (" in complaint(found)
 
 
 def test_half_the_replies_are_enough_by_default(tmp_path):
