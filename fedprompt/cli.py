@@ -10,7 +10,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from types import FrameType
@@ -55,7 +55,8 @@ _REFUSALS = {
     errno.EEXIST, errno.ELOOP, errno.ENOSPC, errno.EDQUOT,
 }  # fmt: skip
 _INTERRUPTED, _TERMINATED = 130, 143  # as a shell reports SIGINT and SIGTERM
-_GRACE = 1.5  # seconds to unwind after a signal
+_GRACE = 1.5  # seconds until a signal's handler must have run
+_UNWINDING = 60.0  # seconds until what it began must be over; children are ended meanwhile
 _WATCH = "signals"  # the thread that counts them
 _STDERR = 2
 
@@ -209,12 +210,8 @@ def main() -> None:
 
 def run(group: LazyGroup) -> None:
     """Run a `LazyGroup`; SIGTERM ends it as Ctrl-C does, with its own exit code (F34)."""
-    ended: dict[int, tuple[int, str]] = {
-        signal.SIGTERM: (_TERMINATED, f"{group.program}: terminated; {group.hint}"),
-        signal.SIGINT: (_INTERRUPTED, f"{group.program}: interrupted; {group.hint}"),
-    }
-    signal.signal(signal.SIGTERM, partial(_terminate, ended[signal.SIGTERM][1]))
-    _watch_signals(ended)
+    stop = _Stop(group)
+    stop.watch()
     try:
         group(prog_name=group.program)
     except SystemExit as left:
@@ -222,46 +219,62 @@ def run(group: LazyGroup) -> None:
         raise
 
 
-def _terminate(told: str, number: int, _: FrameType | None) -> None:
-    """Unwind what runs, so that files and processes are left whole; a second signal kills."""
-    signal.signal(number, signal.SIG_DFL)
-    typer.echo(told, err=True)
-    raise SystemExit(_TERMINATED)
+class _Stop:
+    """End the process on SIGTERM and Ctrl-C, with the exit code and last line of each.
 
-
-def _watch_signals(ended: Mapping[int, tuple[int, str]]) -> None:
-    """End the process soon after a signal even where Python's handler cannot run.
-
-    Handlers run between two steps of Python, never while ONNX Runtime or torch computes. What it
-    does write at once, in the signal's own context, is its number, and a thread reads it here.
-    ``ended`` holds the exit code and the last line of each signal. A verb with handlers of its own,
-    such as `serve`, ends in its own time.
+    A handler unwinds what runs, so that files and processes are left whole; a second signal kills.
+    Handlers run between two steps of Python, never while ONNX Runtime or torch computes. What
+    Python does write at once, in the signal's own context, is the signal's number, which a thread
+    reads: it ends the process where the handler cannot run. A verb with handlers of its own, such
+    as `serve`, ends in its own time.
     """
-    reader, writer = socket.socketpair()
-    writer.setblocking(False)
-    signal.set_wakeup_fd(writer.detach(), warn_on_full_buffer=False)
-    if hasattr(os, "register_at_fork"):  # signals of a forked child are not ours
-        os.register_at_fork(after_in_child=partial(signal.set_wakeup_fd, -1))
 
-    def watch() -> None:
+    def __init__(self, group: LazyGroup) -> None:
+        self._told = f"{group.program}: terminated; {group.hint}"
+        self._ended = {
+            signal.SIGTERM: (_TERMINATED, self._told),
+            signal.SIGINT: (_INTERRUPTED, f"{group.program}: interrupted; {group.hint}"),
+        }
+        self._unwinding = threading.Event()
+
+    def watch(self) -> None:
+        """Take the signals from now on."""
+        signal.signal(signal.SIGTERM, self._terminate)
+        signal.signal(signal.SIGINT, self._interrupt)
+        reader, writer = socket.socketpair()
+        writer.setblocking(False)
+        signal.set_wakeup_fd(writer.detach(), warn_on_full_buffer=False)
+        if hasattr(os, "register_at_fork"):  # signals of a forked child are not ours
+            os.register_at_fork(after_in_child=partial(signal.set_wakeup_fd, -1))
+        threading.Thread(target=self._follow, args=(reader,), name=_WATCH, daemon=True).start()
+
+    def _terminate(self, number: int, _: FrameType | None) -> None:
+        self._unwinding.set()
+        signal.signal(number, signal.SIG_DFL)
+        typer.echo(self._told, err=True)
+        raise SystemExit(_TERMINATED)
+
+    def _interrupt(self, number: int, _: FrameType | None) -> None:
+        self._unwinding.set()
+        signal.signal(number, signal.default_int_handler)
+        raise KeyboardInterrupt
+
+    def _follow(self, reader: socket.socket) -> None:
         while numbers := reader.recv(1):
             number = numbers[0]
-            if number not in ended or not _is_ours(number):
+            if number not in self._ended or not self._is_ours(number):
                 continue
-            time.sleep(_GRACE)  # to unwind; the process is gone then
-            code, told = ended[number]
-            if signal.getsignal(number) is not signal.SIG_DFL:  # its handler never ran
+            code, told = self._ended[signal.Signals(number)]
+            if self._unwinding.wait(_GRACE):
+                time.sleep(_UNWINDING)
+            else:
                 os.write(_STDERR, f"{told}\n".encode())
             os._exit(code)
 
-    threading.Thread(target=watch, name=_WATCH, daemon=True).start()
-
-
-def _is_ours(number: int) -> bool:
-    """Say whether nobody but this module listens to a signal."""
-    handler = signal.getsignal(number)
-    own = isinstance(handler, partial) and handler.func is _terminate
-    return own or handler in (signal.SIG_DFL, signal.default_int_handler)
+    def _is_ours(self, number: int) -> bool:
+        """Say whether nobody but this class listens to a signal."""
+        ours = (self._terminate, self._interrupt, signal.SIG_DFL, signal.default_int_handler)
+        return signal.getsignal(number) in ours
 
 
 def _leave(code: str | int | None) -> None:
