@@ -58,13 +58,6 @@ class TimedProtocol(H11Protocol):
         self._stop()
         self._watch()
 
-    def shutdown(self) -> None:
-        """End with the service: a request that is whole is answered, nobody else is waited for."""
-        if self.waits:
-            self.transport.abort()
-        else:
-            super().shutdown()
-
     def pause_writing(self) -> None:
         """Give a caller who does not take an answer its time."""
         super().pause_writing()

@@ -125,16 +125,6 @@ def test_callers_that_wait_lock_nobody_out(
         caller.close()
 
 
-@pytest.mark.parametrize("sent", [b"", b"GET /hea", HEAD], ids=["idle", "half", "body"])
-def test_callers_that_wait_do_not_hold_up_the_end(classifier: Classifier, sent: bytes) -> None:
-    with serving(Service(classifier, Limits(head_seconds=3600, seconds=3600))) as port:
-        callers = call(port, 3, sent)
-        assert httpx.get(f"http://127.0.0.1:{port}/health", trust_env=False).status_code == 200
-    for caller in callers:
-        with caller:
-            assert is_closed(caller)
-
-
 def test_the_caller_that_has_waited_longest_gives_way(
     served: Callable[..., int], png: bytes
 ) -> None:
