@@ -34,7 +34,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fedprompt.backbone.encoded import Encoded, EncodedImages
-from fedprompt.backbone.precision import tower_precision
+from fedprompt.backbone.precision import full_precision, tower_precision
 from fedprompt.backbone.prompted_images import PromptedImages
 from fedprompt.backbone.prompts import ImagePrompts
 from fedprompt.errors import BackboneError, PromptError
@@ -166,7 +166,7 @@ class Adapt(PromptedClip):
 def mixed_logits(
     features: ImageFeatures, weights: DomainWeights, vectors: DomainVectors, scale: float
 ) -> Logits:
-    """Return scale * cos(z, sum_i w_i t_ik), in float32 whatever the autocast.
+    """Return scale * cos(z, sum_i w_i t_ik), in float32 at least whatever the autocast.
 
     Parameters
     ----------
@@ -180,7 +180,7 @@ def mixed_logits(
         CLIP's factor of cosines.
     """
     with torch.autocast(features.device.type, enabled=False):
-        z, w, t = features.float(), weights.float(), vectors.float()
+        z, w, t = (full_precision(part) for part in (features, weights, vectors))
         along = torch.einsum("bd,bdc->bc", w, torch.einsum("bj,dcj->bdc", z, t))
         products = torch.einsum("icj,kcj->ikc", t, t)
         squares = torch.einsum("bi,bk,ikc->bc", w, w, products)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fedprompt.backbone.encoded import Encoded, EncodedImages
+from fedprompt.backbone.precision import full_precision
 from fedprompt.backbone.prompts import ImagePrompts
 from fedprompt.errors import PromptError
 from fedprompt.prompts.attention import FeatureAttention
@@ -114,12 +115,12 @@ class PromptMethod(Protocol):
 
 
 def cosine_logits(features: ImageFeatures, vectors: TextFeatures, scale: float) -> Logits:
-    """Return scale * cos(image, class) of unit vectors, in float32 whatever the autocast.
+    """Return scale * cos(image, class) of unit vectors, in float32 at least whatever the autocast.
 
     bf16 would round logits near 30 to steps of 0.125.
     """
     with torch.autocast(features.device.type, enabled=False):
-        logits: Tensor = scale * features.float() @ vectors.float().T
+        logits: Tensor = scale * full_precision(features) @ full_precision(vectors).T
         return logits
 
 

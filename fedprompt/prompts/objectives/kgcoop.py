@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from fedprompt.backbone.encoded import Encoded
+from fedprompt.backbone.precision import full_precision
 from fedprompt.prompts.method import cross_entropy
 from fedprompt.types import Labels
 
@@ -24,6 +25,6 @@ def by_kgcoop(
     """Add the gradients of CE + 8 mean(1 - cos(class vector, frozen class vector))."""
     answer = prompt(images, generator)
     loss = cross_entropy(answer.logits, labels)
-    cosines = (answer.vectors.float() * prompt.zero_shot).sum(-1)  # both of length one
+    cosines = (full_precision(answer.vectors) * prompt.zero_shot).sum(-1)  # both of length one
     (loss + prompt.config.regularisation * WEIGHT * (1 - cosines).mean()).backward()
     return float(loss.detach())

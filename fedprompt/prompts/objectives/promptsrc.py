@@ -14,6 +14,7 @@ import torch
 from torch.nn import functional as F
 
 from fedprompt.backbone.encoded import Encoded
+from fedprompt.backbone.precision import full_precision
 from fedprompt.prompts.method import cosine_logits, cross_entropy
 from fedprompt.types import Labels
 
@@ -95,8 +96,8 @@ def by_promptsrc(
     alone = prompt.config.teacher == "template"
     known = prompt.zero_shot if alone else prompt.diverse_vectors(TEMPLATES)
     frozen = cosine_logits(images.features, known, prompt.scale)
-    apart = TEXT_WEIGHT * F.l1_loss(answer.vectors.float(), known)
-    apart = apart + IMAGE_WEIGHT * F.l1_loss(answer.features.float(), images.features)
+    apart = TEXT_WEIGHT * F.l1_loss(full_precision(answer.vectors), known)
+    apart = apart + IMAGE_WEIGHT * F.l1_loss(full_precision(answer.features), images.features)
     differs = F.kl_div(
         answer.logits.log_softmax(-1), frozen.log_softmax(-1), log_target=True, reduction="none"
     )

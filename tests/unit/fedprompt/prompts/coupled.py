@@ -19,7 +19,7 @@ from fedprompt.prompts.host import Material
 from fedprompt.prompts.prompted import PromptedClip
 from tests.conftest import tiny_clip
 from tests.unit.fedprompt.prompts import naive
-from tests.unit.fedprompt.prompts.hosts import IMAGES, NAMES, TEMPLATE, moved
+from tests.unit.fedprompt.prompts.hosts import EXACT, IMAGES, NAMES, TEMPLATE, moved
 
 
 def tensors(prompt: PromptedClip) -> dict[str, Tensor]:
@@ -70,10 +70,10 @@ def check_gradients64(clip: FrozenClip, prompt: PromptedClip, tokens: Any) -> No
 
     found = (answer.features, answer.vectors)
     for one, other in zip(found, expected, strict=True):
-        torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-10)
+        torch.testing.assert_close(one, other, rtol=EXACT, atol=EXACT)
     for one, other in zip(gradients(found), gradients(expected), strict=True):
         assert other.norm() > 0
-        assert (one - other).norm() <= 1e-9 * other.norm()
+        assert (one - other).norm() <= EXACT * other.norm()
 
 
 def round_trip(clip: FrozenClip, prompt: PromptedClip) -> tuple[Artefact, PromptedClip]:

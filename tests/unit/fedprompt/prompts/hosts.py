@@ -16,6 +16,7 @@ NAMES = ("great grey owl", "great white shark", "tench", "sea", "maple tree")
 TEMPLATE = "a photo of a {}."
 IMAGES = torch.randn(6, 3, 32, 32, generator=torch.Generator().manual_seed(0))
 LABELS = torch.tensor([0, 1, 2, 3, 4, 0])
+EXACT = 1e-9  # in float64, where a right formula differs by the last digits alone
 
 
 def make(clip: FrozenClip, **config: Any) -> PromptedClip:
@@ -50,20 +51,18 @@ def encoded(clip: FrozenClip, prompt: PromptedClip) -> Encoded:
 
 
 def check_gradients(prompt: PromptedClip, images: Encoded, plain_logits: Any) -> None:
-    """Compare the fast towers' logits and gradients with those of a plain computation.
+    """Compare the fast towers' logits and gradients with those of a plain computation in float64.
 
     ``plain_logits`` computes logits from the same trained tensors, images and labels.
     """
     expected = plain_logits()
-    exact = expected.dtype == torch.float64
+    assert expected.dtype == torch.float64
     trained = list(prompt.parameters())
     wanted = torch.autograd.grad(F.cross_entropy(expected, LABELS), trained)
     prompt.zero_grad()
     loss = prompt.backward(images, LABELS, None)
-    close = {"rtol": 1e-5, "atol": 1e-5} if exact else {"rtol": 1e-4, "atol": 1e-4}
-    torch.testing.assert_close(prompt(images).logits, expected.float(), **close)
-    assert abs(loss - float(F.cross_entropy(expected.detach(), LABELS))) < 1e-4
+    torch.testing.assert_close(prompt(images).logits, expected, rtol=EXACT, atol=EXACT)
+    assert abs(loss - float(F.cross_entropy(expected.detach(), LABELS))) < EXACT
     for parameter, gradient in zip(trained, wanted, strict=True):
-        assert parameter.grad is not None
-        bound = 1e-5 if exact else 2e-5
-        assert (parameter.grad - gradient).norm() <= bound * gradient.norm() + 1e-7
+        assert gradient.norm() > 0
+        assert (parameter.grad - gradient).norm() <= EXACT * gradient.norm()

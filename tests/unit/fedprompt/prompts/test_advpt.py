@@ -32,15 +32,15 @@ def test_other_lengths_and_words_are_the_settings_to_choose(clip: FrozenClip) ->
 
 
 @pytest.mark.parametrize("form", ["full", "lowrank"])
-def test_logits_and_gradients_equal_a_naive_insertion(clip: FrozenClip, form: str) -> None:
-    prompt = moved(clip, method="advpt", form=form, tokens=6, rank=2)
-    images = encoded(clip, prompt)
+def test_logits_and_gradients_equal_a_naive_insertion(clip64: FrozenClip, form: str) -> None:
+    prompt = moved(clip64, method="advpt", form=form, tokens=6, rank=2)
+    images = encoded(clip64, prompt)
 
     def plain() -> torch.Tensor:
         host = prompt.host.ctx
         ctx = host.matrix if form == "full" else host.start + host.A @ host.B
-        vectors = naive.class_vectors(clip, NAMES, ".", [ctx])
-        return clip.logit_scale * images.features @ vectors.T
+        vectors = naive.class_vectors(clip64, NAMES, ".", [ctx])
+        return clip64.logit_scale * images.features @ vectors.T
 
     check_gradients(prompt, images, plain)
 

@@ -14,7 +14,7 @@ from tests.unit.fedprompt.prompts.heads import (
     matrix,
     moved,
 )
-from tests.unit.fedprompt.prompts.hosts import LABELS, NAMES
+from tests.unit.fedprompt.prompts.hosts import EXACT, LABELS, NAMES
 
 
 @pytest.fixture(autouse=True)
@@ -41,7 +41,7 @@ def test_logits_and_gradients_are_those_of_the_equation(clip64: FrozenClip, form
     expected = plain(clip64, prompt, batch.features)
     check_gradients(prompt, batch, expected)
     found = prompt.predict(EncodedImages(batch.features))
-    torch.testing.assert_close(found.to(expected), expected.detach(), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(found, expected.detach(), rtol=EXACT, atol=EXACT)
 
 
 def test_an_images_logits_depend_on_no_other_image(clip: FrozenClip) -> None:

@@ -17,6 +17,7 @@ from fedprompt.prompts.prompted import PromptedClip
 from fedprompt.prompts.template import Template
 from fedprompt.prompts.words import Layout
 from tests.conftest import CLASSES, tiny_clip
+from tests.unit.fedprompt.prompts.hosts import EXACT
 from tests.unit.fedprompt.prompts.naive import placed_vectors
 
 TEMPLATE = "a photo of a {}."
@@ -160,13 +161,13 @@ def test_logits_and_gradients_of_every_layout_equal_texts_put_together(
     vectors = placed_vectors(clip, CLASSES, TEMPLATE, layout, matrix)
     expected = clip.logit_scale * features @ vectors.T
     parameters = list(prompt.parameters())
-    wanted = torch.autograd.grad(F.cross_entropy(expected.float(), labels), parameters)
+    wanted = torch.autograd.grad(F.cross_entropy(expected, labels), parameters)
     prompt.backward(Encoded(features), labels, None)
     found = prompt(Encoded(features)).logits
-    torch.testing.assert_close(found, expected.float(), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(found, expected, rtol=EXACT, atol=EXACT)
     for parameter, gradient in zip(parameters, wanted, strict=True):
         assert gradient.norm() > 0
-        assert (parameter.grad - gradient).norm() <= 1e-5 * gradient.norm()
+        assert (parameter.grad - gradient).norm() <= EXACT * gradient.norm()
 
 
 @pytest.mark.parametrize(

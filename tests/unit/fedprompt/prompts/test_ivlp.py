@@ -4,6 +4,7 @@ import torch
 from fedprompt.backbone.clip import FrozenClip
 from tests.unit.fedprompt.prompts import naive
 from tests.unit.fedprompt.prompts.hosts import (
+    EXACT,
     IMAGES,
     NAMES,
     check_gradients,
@@ -38,4 +39,4 @@ def test_logits_and_gradients_equal_a_naive_insertion(
     check_gradients(prompt, encoded(clip64, prompt), plain)
     folded = prompt.fold()
     vectors = naive.class_vectors(clip64, NAMES, ".", matrices(prompt, "text"))
-    torch.testing.assert_close(folded.class_vectors, vectors, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(folded.class_vectors, vectors, rtol=EXACT, atol=EXACT)

@@ -11,6 +11,7 @@ from tests.unit.fedprompt.prompts.heads import (
     moved,
     zero_shot,
 )
+from tests.unit.fedprompt.prompts.hosts import EXACT
 
 
 @pytest.mark.parametrize("form", ["full", "lowrank"])
@@ -20,7 +21,7 @@ def test_logits_and_gradients_are_those_of_a_linear_layer(clip64: FrozenClip, fo
     expected = torch.stack([weight @ z + prompt.head.bias for z in batch.features])
     check_gradients(prompt, batch, expected)
     found = prompt.predict(EncodedImages(batch.features))
-    torch.testing.assert_close(found, expected.detach(), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(found, expected.detach(), rtol=EXACT, atol=EXACT)
 
 
 def test_it_folds_into_rows_of_any_length_and_a_bias(clip: FrozenClip) -> None:

@@ -11,6 +11,7 @@ from tests.unit.fedprompt.prompts.coupled import (
     tensors,
 )
 from tests.unit.fedprompt.prompts.hosts import (
+    EXACT,
     IMAGES,
     check_gradients,
     encoded,
@@ -42,7 +43,7 @@ def test_logits_and_gradients_equal_a_naive_insertion(
 
     check_gradients(prompt, encoded(clip64, prompt), plain)
     _, vectors = plain_features(clip64, IMAGES.double(), *tokens(prompt))
-    torch.testing.assert_close(prompt.fold().class_vectors, vectors, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(prompt.fold().class_vectors, vectors, rtol=EXACT, atol=EXACT)
 
 
 @pytest.mark.parametrize("form", ["full", "lowrank"])

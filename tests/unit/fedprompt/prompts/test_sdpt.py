@@ -17,6 +17,7 @@ from tests.unit.fedprompt.prompts.coupled import (
     tensors,
 )
 from tests.unit.fedprompt.prompts.hosts import (
+    EXACT,
     IMAGES,
     NAMES,
     TEMPLATE,
@@ -51,16 +52,16 @@ def full_rank() -> FrozenClip:
 @pytest.mark.parametrize("form", ["full", "lowrank"])
 @pytest.mark.parametrize("width", [32, 16])
 def test_logits_and_gradients_equal_a_naive_insertion(form: str, width: int) -> None:
-    clip = tiny_clip(width=width)
+    clip = tiny_clip(width=width).double()
     prompt = moved(clip, method="sdpt", form=form, spread=0.1)
 
     def plain() -> torch.Tensor:
-        features, vectors = plain_features(clip, IMAGES, *tokens(prompt))
+        features, vectors = plain_features(clip, IMAGES.double(), *tokens(prompt))
         return clip.logit_scale * features @ vectors.T
 
     check_gradients(prompt, encoded(clip, prompt), plain)
-    _, vectors = plain_features(clip, IMAGES, *tokens(prompt))
-    torch.testing.assert_close(prompt.fold().class_vectors, vectors, rtol=1e-4, atol=1e-5)
+    _, vectors = plain_features(clip, IMAGES.double(), *tokens(prompt))
+    torch.testing.assert_close(prompt.fold().class_vectors, vectors, rtol=EXACT, atol=EXACT)
 
 
 @pytest.mark.parametrize("form", ["full", "lowrank"])

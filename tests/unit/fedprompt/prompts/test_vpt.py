@@ -7,6 +7,7 @@ from fedprompt.backbone.encoded import EncodedImages
 from fedprompt.errors import PromptError
 from tests.unit.fedprompt.prompts import naive
 from tests.unit.fedprompt.prompts.hosts import (
+    EXACT,
     IMAGES,
     NAMES,
     TEMPLATE,
@@ -51,8 +52,8 @@ def test_logits_and_gradients_equal_a_naive_insertion(
     folded = prompt.fold()
     found = clip64.encode_image(IMAGES.double(), folded.visual)
     expected = naive.image_features(clip64, IMAGES.double(), matrices(prompt), first)
-    torch.testing.assert_close(F.normalize(found, dim=-1), expected, rtol=1e-4, atol=1e-5)
-    torch.testing.assert_close(folded.class_vectors, zero_shot(clip64), rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(F.normalize(found, dim=-1), expected, rtol=EXACT, atol=EXACT)
+    torch.testing.assert_close(folded.class_vectors, zero_shot(clip64), rtol=EXACT, atol=EXACT)
 
 
 def test_a_shallow_prompt_is_of_the_first_block(clip: FrozenClip) -> None:

@@ -7,7 +7,11 @@ from tests.unit.fedprompt.prompts.objectives.plain import check, cross_entropy, 
 
 
 @pytest.mark.parametrize("config", [{"method": "coop"}, {"method": "ivlp", "form": "lowrank"}])
-def test_it_is_the_plain_loss_of_cosine_logits(clip: FrozenClip, config: dict) -> None:
+@pytest.mark.parametrize("precision", ["clip", "clip64"])
+def test_it_is_the_plain_loss_of_cosine_logits(
+    request: pytest.FixtureRequest, precision: str, config: dict
+) -> None:
+    clip: FrozenClip = request.getfixturevalue(precision)
     prompt = moved(clip, **config)
     features, vectors = tuned(clip, prompt)
     loss = cross_entropy(clip.logit_scale * features @ vectors.T)

@@ -61,13 +61,13 @@ def plain(
 
 @pytest.mark.parametrize(("form", "spread"), [("full", 0.05), ("lowrank", 0.1)])
 def test_gradients_equal_the_equation_conflict_or_not(
-    clip: FrozenClip, form: str, spread: float
+    clip64: FrozenClip, form: str, spread: float
 ) -> None:
     conflicts = 0
     for seed in range(6):
-        prompt = moved(clip, seed, spread, method="prograd", form=form, regularisation=0.7)
-        loss, wanted, count = plain(clip, prompt, 0.7)
-        found = prompt.backward(encoded(clip, prompt), LABELS, None)
+        prompt = moved(clip64, seed, spread, method="prograd", form=form, regularisation=0.7)
+        loss, wanted, count = plain(clip64, prompt, 0.7)
+        found = prompt.backward(encoded(clip64, prompt), LABELS, None)
         check(prompt, found, loss, wanted)
         conflicts += count
     assert conflicts > 0
