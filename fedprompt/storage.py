@@ -5,6 +5,7 @@ import errno
 import os
 import tempfile
 from pathlib import Path
+from typing import Literal
 
 from fedprompt.errors import StorageError
 
@@ -48,14 +49,14 @@ def write_atomic(path: Path, data: bytes, mode: int = 0o644) -> None:
         ) from error
 
 
-def check_writable(path: Path) -> None:
+def check_writable(path: Path, kind: Literal["file", "folder"]) -> None:
     """Check before the work that what it ends in can be written: a file, or files of a folder.
 
     Raises
     ------
     StorageError
-        A file stands where a folder should be, a folder cannot be written to, or a name is longer
-        than the file system takes.
+        What is there is of the other kind, a file stands where a folder should be, a folder cannot
+        be written to, or a name is longer than the file system takes.
     """
     there = path
     try:
@@ -65,38 +66,14 @@ def check_writable(path: Path) -> None:
         if there != path and not there.is_dir():
             raise NotADirectoryError(errno.ENOTDIR, f"{there} is a file, not a folder")
         with tempfile.TemporaryFile(dir=there if there.is_dir() else there.parent):
-            return
+            pass
     except (OSError, ValueError) as error:  # ValueError: a NUL
         told = error.strerror if isinstance(error, OSError) else str(error)
         raise StorageError(
             f"{str(path)!r:.100} cannot be written: {told}; nothing was done yet. Give another path"
         ) from None
-
-
-def check_folder(path: Path) -> None:
-    """Check before the work that a folder can be made, or written to where it is there.
-
-    Raises
-    ------
-    StorageError
-        As `check_writable`; also where the path is a file.
-    """
-    check_writable(path)
-    if path.is_file():
-        raise StorageError(f"{path} is a file, expected a folder; give another path")
-
-
-def check_file(path: Path) -> None:
-    """Check before the work that a file can be written or replaced.
-
-    Raises
-    ------
-    StorageError
-        As `check_writable`; also where the path is a folder.
-    """
-    check_writable(path)
-    if path.is_dir():
-        raise StorageError(f"{path} is a folder, expected a file; give another path")
+    if path.exists() and (found := "folder" if path.is_dir() else "file") != kind:
+        raise StorageError(f"{path} is a {found}, expected a {kind}; give another path")
 
 
 def _check_name(path: Path) -> None:

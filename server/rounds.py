@@ -16,7 +16,7 @@ from flwr.serverapp import Grid
 
 from fedprompt.errors import ConfigError, QuorumError
 from fedprompt.identity import sha256_arrays
-from fedprompt.storage import check_folder
+from fedprompt.storage import check_writable
 from server import record, robust, start, strategies
 from server.attempt import attempt, complaint, line, sample
 from server.averaging import RoundAverage
@@ -42,7 +42,7 @@ def check_vacant(config: ServerConfig) -> None:
     ConfigError
         Says how far the earlier run came and what to do.
     """
-    check_folder(Path(config.output))
+    check_writable(Path(config.output), "folder")
     old = _checkpoints(config)
     if old and not (config.resume or config.overwrite):
         raise ConfigError(

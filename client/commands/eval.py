@@ -23,7 +23,7 @@ from fedprompt.prompts.artefacts import from_artefact
 from fedprompt.prompts.build import Prompt, build_prompt
 from fedprompt.prompts.config import PromptConfig
 from fedprompt.prompts.template import Template
-from fedprompt.storage import check_folder, write_atomic
+from fedprompt.storage import check_writable, write_atomic
 from fedprompt.types import Labels, Logits
 
 _SAMPLES, _THUMBNAIL = 24, (96, 96)  # shown in the report; pixels
@@ -67,7 +67,7 @@ def evaluate(
     """
     if protocol:
         _no_run(run)
-        check_folder(output)
+        check_writable(output, "folder")
         given = load(config, override or ())
         told = run_protocol(protocol, methods, seeds, target or (), given, output, workers)
         show(*told, as_json=json)
@@ -78,7 +78,7 @@ def evaluate(
 def _score(run: Path | None, flat: Flat, *, as_json: bool) -> None:
     artefact = load_artefact(run) if run else None
     if run:
-        check_folder(run)
+        check_writable(run, "folder")
     bench = open_workbench(of_artefact(flat, artefact) if artefact else flat)
     prompt = _tuned(artefact, bench) if artefact else _untuned(flat, bench)
     images, labels = bench.encode(bench.test, prompt.first_layer)

@@ -18,7 +18,7 @@ from fedprompt.prompts.artefacts import to_artefact
 from fedprompt.prompts.build import Prompt, bank_of, build_prompt
 from fedprompt.prompts.config import PromptConfig
 from fedprompt.prompts.template import Template
-from fedprompt.storage import check_folder, write_atomic
+from fedprompt.storage import check_writable, write_atomic
 
 
 def train(
@@ -36,7 +36,7 @@ def train(
     Example: fedprompt train --set data.source=photos/ --set data.shots=16 --set fit.epochs=50
     """
     flat = load(config, override or ())
-    check_folder(output)
+    check_writable(output, "folder")
     if not overwrite:
         _check_vacant(output)
     bench = open_workbench(flat)

@@ -12,7 +12,7 @@ import typer
 from export.targets import TARGETS, Precision, Recipe, recipe_of
 from fedprompt.errors import ConfigError, DataError
 from fedprompt.options import ConfigOption, JsonOption, SetOption, show
-from fedprompt.storage import check_file, check_folder
+from fedprompt.storage import check_writable
 
 if TYPE_CHECKING:
     from export.load import RealImages
@@ -84,8 +84,8 @@ def export(
     _check_options(target, precision, tensorrt=tensorrt, open_vocabulary=open_vocabulary)
     place = output or Path("bundle" if open_vocabulary else TARGETS[target].output)
     is_folder = open_vocabulary or target in ("triton", "web")
-    (check_folder if is_folder else check_file)(place)
-    check_file(card_of(place, folder=is_folder))
+    check_writable(place, "folder" if is_folder else "file")
+    check_writable(card_of(place, folder=is_folder), "file")
     given = load(config, override or ()) | ({"data.source": data} if data else {})
     flat = of_run(artefact) | given
     loaded = load_artefact(artefact)

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from fedprompt.options import JsonOption, show
-from fedprompt.storage import check_file
+from fedprompt.storage import check_writable
 
 
 def sign(
@@ -23,7 +23,7 @@ def sign(
     from export.signature import Signature, signature_of
     from export.signing import sign as write
 
-    check_file(signature_of(model))
+    check_writable(signature_of(model), "file")
     place = write(model, key)
     made = Signature.read(place)
     report = {

@@ -9,7 +9,7 @@ import typer
 
 from fedprompt.cli import COMMANDS, resolve
 from fedprompt.options import JsonOption, show
-from fedprompt.storage import check_file, write_atomic
+from fedprompt.storage import check_writable, write_atomic
 from server.report.formats import percent, points, size
 from server.report.headline import headline
 from server.report.page import render
@@ -36,7 +36,7 @@ def report(
     Example: fedprompt report runs/demo
     """
     path = output or run / "report.html"
-    check_file(path)
+    check_writable(path, "file")
     found = read_run(run)
     if data:
         _evaluate(run, data)
