@@ -1,6 +1,8 @@
 """A toy site for tests of the server: real ClientApp, no CLIP, every reply can be spoilt."""
 
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
@@ -15,8 +17,13 @@ from fedprompt.wire import (
     receipt,
     to_array_record,
 )
+from server import record
+from server.checkpoint import Checkpoint
 from server.config import ServerConfig
 from server.federation import Task
+from server.local_grid import LocalGrid
+from server.privacy.mechanism import Mechanism
+from server.rounds import RECORD, Rounds
 
 IDENTITY = {
     "version": "0.1.0",
@@ -51,14 +58,34 @@ def config(folder: object, **settings: object) -> ServerConfig:
     return ServerConfig(**(defaults | settings))
 
 
+def run(
+    app: ClientApp,
+    sites: int,
+    told: Task,
+    chosen: ServerConfig,
+    *,
+    mechanism: Mechanism | None = None,
+    workers: int = 1,
+) -> tuple[Checkpoint, list[dict[str, Any]]]:
+    """Run the rounds of a task in this process; return the last state and the record's lines."""
+    with LocalGrid(app, sites, {}, workers) as grid:
+        state = Rounds(grid, told, chosen, sites, mechanism).run()
+    return state, record.read(Path(chosen.output) / RECORD)
+
+
 def client(
     train: Mapping[int, Spoil] | None = None,
     evaluate: Mapping[int, Spoil] | None = None,
     query: Mapping[int, Spoil] | None = None,
     identity: Mapping[str, str] = IDENTITY,
     mods: Sequence[Mod] = (),
+    centres: Callable[[int], ArrayRecord] | None = None,
+    start: Mapping[int, Spoil] | None = None,
 ) -> ClientApp:
-    """Return a ClientApp whose replies at the given partitions are spoilt."""
+    """Return a ClientApp whose replies at the given partitions are spoilt.
+
+    ``centres`` says what a site would start the prompt from; ``start`` spoils that reply.
+    """
     app = ClientApp()
 
     @app.query()
@@ -91,6 +118,17 @@ def client(
             }
         )
         return _reply(message, content, partition, train)
+
+    @app.query("centres")
+    def _centres(message: Message, context: Context) -> Message:
+        assert centres is not None
+        partition = int(context.node_config["partition-id"])
+        metrics = {
+            "num-examples": ENROLLED - partition % 50,
+            "receipt": stamp(message, partition, identity),
+        }
+        content = RecordDict({"arrays": centres(partition), "metrics": MetricRecord(metrics)})
+        return _reply(message, content, partition, start)
 
     @app.evaluate()
     def _evaluate(message: Message, context: Context) -> Message:
@@ -131,6 +169,56 @@ def repack(message: Message, reply: RecordDict, change: Callable[[Arrays], Array
     arrays = change(from_array_record(reply["arrays"], shapes, dtype(message)))
     reply["arrays"] = to_array_record(arrays, dtype(message))
     return reply
+
+
+def sends(change: Callable[[Arrays], Arrays]) -> Spoil:
+    """Return a spoiler that replaces a reply's arrays."""
+    return lambda message, reply: repack(message, reply, change)
+
+
+def unmoved(message: Message, reply: RecordDict) -> RecordDict:
+    """Return the prompt as it came; an update, which did not come, stays as it is."""
+    sent = unpack(message)
+    return repack(message, reply, lambda arrays: {n: sent.get(n, a) for n, a in arrays.items()})
+
+
+def says(**metrics: object) -> Spoil:
+    """Return a spoiler that replaces metrics of a reply."""
+
+    def spoil(_: Message, reply: RecordDict) -> RecordDict:
+        reply["metrics"] = MetricRecord(dict(reply["metrics"]) | metrics)
+        return reply
+
+    return spoil
+
+
+def counts(images: object) -> Spoil:
+    """Return a spoiler that speaks for another number of images."""
+    return says(**{"num-examples": images})
+
+
+abstains = counts(0)
+
+
+def shows(**identity: object) -> Spoil:
+    """Return a spoiler of what a site shows of itself at the door."""
+
+    def spoil(_: Message, reply: RecordDict) -> RecordDict:
+        reply["identity"] = ConfigRecord(dict(reply["identity"]) | identity)
+        return reply
+
+    return spoil
+
+
+def in_turn(*spoilers: Spoil) -> Spoil:
+    """Return a spoiler that spoils several times."""
+
+    def spoil(message: Message, reply: RecordDict) -> RecordDict:
+        for each in spoilers:
+            reply = each(message, reply)
+        return reply
+
+    return spoil
 
 
 def _reply(

@@ -4,60 +4,34 @@ import json
 import logging
 
 import pytest
-from flwr.app import ConfigRecord, MetricRecord
 
-from server import record
-from server.local_grid import LocalGrid
 from server.report.doubts import doubts
 from server.report.run_folder import read_run
-from server.rounds import Rounds
-from tests.sites import ENROLLED, client, config, repack, task, unpack
+from tests.sites import (
+    ENROLLED,
+    client,
+    config,
+    counts,
+    in_turn,
+    run,
+    says,
+    shows,
+    task,
+    unmoved,
+)
 
 SITES, BAD = 4, 2
 HUGE = 10**15
 MODEST = 900  # images: what a large site may well have
 
 
-def unmoved(message, reply):
-    """Return the prompt as it came."""
-    return repack(message, reply, lambda _: unpack(message))
-
-
-def counting(count):
-    def spoil(message, reply):
-        reply["metrics"] = MetricRecord(dict(reply["metrics"]) | {"num-examples": count})
-        return reply
-
-    return spoil
-
-
-def perfect(count):
-    def spoil(message, reply):
-        said = {"num-examples": count, "correct": count, "loss": 0.0}
-        reply["metrics"] = MetricRecord(dict(reply["metrics"]) | said)
-        return reply
-
-    return spoil
-
-
-def declares(images):
-    def spoil(message, reply):
-        reply["identity"] = ConfigRecord(dict(reply["identity"]) | {"num-examples": images})
-        return reply
-
-    return spoil
-
-
 def claims(images):
     """Return a site that says so at the door, returns the prompt as it came, and scores itself."""
-
-    def train(message, reply):
-        return counting(images)(message, unmoved(message, reply))
-
+    perfect = says(**{"num-examples": images, "correct": images, "loss": 0.0})
     return {
-        "train": {BAD: train},
-        "evaluate": {BAD: perfect(images)},
-        "query": {BAD: declares(images)},
+        "train": {BAD: in_turn(unmoved, counts(images))},
+        "evaluate": {BAD: perfect},
+        "query": {BAD: shows(**{"num-examples": images})},
     }
 
 
@@ -72,13 +46,11 @@ def enrolled(folder, images):
     return str(path)
 
 
-def run(folder, rounds=3, agreed=None, **settings):
-    spoilt = {key: settings.pop(key, None) for key in ("train", "evaluate", "query")}
+def play(folder, rounds=3, agreed=None, quarantine=3, **spoilt):
+    """Run with one hostile site; return the record."""
     sites = "" if agreed is None else enrolled(folder, agreed)
-    chosen = config(folder / "run", rounds=rounds, sites=sites, **settings)
-    with LocalGrid(client(**spoilt), SITES, {}) as grid:
-        Rounds(grid, task(), chosen, SITES).run()
-    return record.read(folder / "run" / "rounds.jsonl")
+    chosen = config(folder / "run", rounds=rounds, sites=sites, quarantine=quarantine)
+    return run(client(**spoilt), SITES, task(), chosen)[1]
 
 
 def reasons(line, key="verdicts"):
@@ -87,7 +59,7 @@ def reasons(line, key="verdicts"):
 
 @pytest.mark.parametrize("agreed", [None, {}], ids=["no list", "none agreed"])
 def test_F06_a_site_freezes_nothing_by_its_own_word(tmp_path, agreed):
-    lines = run(tmp_path, agreed=agreed, **claims(MODEST))
+    lines = play(tmp_path, agreed=agreed, **claims(MODEST))
     assert len({line["prompt"] for line in lines}) == len(lines)  # the prompt moves every round
     for line in lines[1:]:
         assert reasons(line) == {BAD: ["unchanged", "unagreed", "holding"]}
@@ -102,7 +74,7 @@ def test_F06_a_site_freezes_nothing_by_its_own_word(tmp_path, agreed):
 
 
 def test_F06_who_says_more_than_anybody_can_have_is_struck_and_sits_out(tmp_path):
-    lines = run(tmp_path, **claims(HUGE))
+    lines = play(tmp_path, **claims(HUGE))
     assert reasons(lines[1])[BAD] == ["capped", "unchanged", "holding"]
     assert reasons(lines[1], "evaluation_verdicts") == {BAD: ["capped"]}
     assert lines[-1]["quarantined"] == [BAD]
@@ -113,7 +85,7 @@ def test_F06_who_says_more_than_anybody_can_have_is_struck_and_sits_out(tmp_path
 def test_F06_more_images_than_agreed_are_a_strike_in_training_and_evaluation(tmp_path, caplog):
     agreed = dict.fromkeys(range(SITES), ENROLLED)
     with caplog.at_level(logging.WARNING, "fedprompt.roster"):
-        lines = run(tmp_path, agreed=agreed, quarantine=0, **claims(ENROLLED + 1))
+        lines = play(tmp_path, agreed=agreed, quarantine=0, **claims(ENROLLED + 1))
     assert reasons(lines[1]) == {BAD: ["capped", "unchanged", "holding"]}
     assert reasons(lines[1], "evaluation_verdicts") == {BAD: ["capped"]}
     assert lines[-1]["strikes"] == {str(BAD): 7}  # of four evaluations and three rounds
@@ -124,14 +96,17 @@ def test_F06_more_images_than_agreed_are_a_strike_in_training_and_evaluation(tmp
 def test_F06_what_was_agreed_is_believed(tmp_path, caplog):
     agreed = dict.fromkeys(range(SITES), ENROLLED) | {BAD: MODEST}
     with caplog.at_level(logging.WARNING, "fedprompt.roster"):
-        large = {"train": {BAD: counting(MODEST)}, "query": {BAD: declares(MODEST)}}
-        lines = run(tmp_path, agreed=agreed, **large)
+        large = {
+            "train": {BAD: counts(MODEST)},
+            "query": {BAD: shows(**{"num-examples": MODEST})},
+        }
+        lines = play(tmp_path, agreed=agreed, **large)
     assert [line["verdicts"] for line in lines[1:]] == [[]] * 3
     assert not caplog.records
 
 
 def test_F06_a_site_without_an_agreed_number_is_named_when_it_is_admitted(tmp_path, caplog):
     with caplog.at_level(logging.WARNING, "fedprompt.roster"):
-        run(tmp_path, rounds=0, agreed={0: ENROLLED, 1: ENROLLED, 3: ENROLLED})
+        play(tmp_path, rounds=0, agreed={0: ENROLLED, 1: ENROLLED, 3: ENROLLED})
     (remark,) = [entry.getMessage() for entry in caplog.records]
     assert remark.startswith("site-2 has no agreed number of images: its own word, 100, weighs 2")
