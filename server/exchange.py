@@ -1,5 +1,6 @@
 """Send messages to sites and wait for their replies, with a deadline, on any Flower grid."""
 
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ LEAST_ROOM = 1 << 20  # bytes; the metadata of a small message is as large as th
 LINGER = 30.0  # seconds that a message outlives its deadline: what has come by then is still read
 _FORGED = "the reply says that it answers another message than it was sent for"
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.01, 0.5  # seconds between two looks for replies
+_LONGEST_LOOK = 5.0  # seconds; far below `LINGER`, so that no reply expires during one
 
 
 class Fault(IntEnum):
@@ -110,7 +112,8 @@ def _collect(
     end = time.monotonic() + seconds
     while waiting:
         looked = time.monotonic()
-        replies = list(source.look(waiting))
+        # what is heard of in the last look no longer expires
+        replies = list(source.look(waiting, _LONGEST_LOOK if looked < end else math.inf))
         answers += [answer for _, answer in replies]
         for message_id, _ in replies:
             waiting.pop(message_id, None)
@@ -130,8 +133,11 @@ def _collect(
 class _Source(Protocol):
     """Yield replies that are here, each with the id of the message that it was fetched for."""
 
-    def look(self, waiting: Mapping[str, Message]) -> Iterator[tuple[str, Answer]]:
-        """Yield what came in answer to messages whose replies are waited for."""
+    def look(self, waiting: Mapping[str, Message], seconds: float) -> Iterator[tuple[str, Answer]]:
+        """Yield what came in answer to messages whose replies are waited for.
+
+        What takes longer than ``seconds`` to read is left to the next look.
+        """
 
     def close(self) -> Iterator[Answer]:
         """Yield what stands for the replies that were announced and are not whole."""
@@ -150,7 +156,11 @@ class _ThisProcess:
         self._grid = grid
         self._size = grid.size if isinstance(grid, MeasuringGrid) else _size
 
-    def look(self, waiting: Mapping[str, Message]) -> Iterator[tuple[str, Answer]]:
+    def look(
+        self,
+        waiting: Mapping[str, Message],
+        seconds: float,  # noqa: ARG002 (no reply takes any)
+    ) -> Iterator[tuple[str, Answer]]:
         for reply in self._grid.pull_messages(list(waiting)):
             answered = reply.metadata.reply_to_message_id
             if answered in waiting:
@@ -172,8 +182,8 @@ class _Network:
         rooms = {name: max(room, _ROOM * _size(message)) for name, message in asked.items()}
         self._inbox = Inbox(grid, rooms)
 
-    def look(self, waiting: Mapping[str, Message]) -> Iterator[tuple[str, Answer]]:
-        for name, reply in self._inbox.look(waiting):
+    def look(self, waiting: Mapping[str, Message], seconds: float) -> Iterator[tuple[str, Answer]]:
+        for name, reply in self._inbox.look(waiting, seconds):
             yield name, self._answer(self._asked[name], name, reply)
 
     def close(self) -> Iterator[Answer]:

@@ -5,13 +5,16 @@ bytes, each named by its parent as often as the parent likes. Flower 1.42 asks f
 one reply until they are there, for up to two hours, before it looks at the next, and unpacks what
 it is told: one reply that is announced and never uploaded would hold up all others, and a chunk of
 a few megabytes that is named a million times would end the server. Here each look takes what is
-there and waits for nothing (F18); objects are fetched as long as there is room for them, and the
-size that a tree unpacks to is added up first, from the objects' heads alone (F03, F04).
+there and waits for nothing (F18), nor does it go on for long: each object is a request, and while
+one reply is fetched others may expire unheard of. Objects are fetched as long as there is room for
+them, and the size that a tree unpacks to is added up first, from the objects' heads alone (F03,
+F04).
 
 The client behind Flower's grid is not public; what is used of it is written down here.
 """
 
 import json
+import time
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 
@@ -23,7 +26,7 @@ from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_conte
 from flwr.superlink.grid.http_grid import HttpGrid
 
 Contents = Mapping[str, bytes]  # object id -> its head, a divider, its body
-MOST_OBJECTS = 4096  # of one reply; ours have dozens
+MOST_OBJECTS = 512  # of one reply; ours have dozens, and under 350 in the largest CLIP
 _DIVIDER = b"\x00"  # between an object's head and body
 _LEVELS = ("Message", "RecordDict", "ArrayRecord", "Array")  # a parent above its children
 
@@ -60,13 +63,17 @@ class Inbox:
         self._rooms = rooms
         self.arriving: dict[str, Arrival] = {}
 
-    def look(self, waiting: Collection[str]) -> Iterator[tuple[str, Message | Exception]]:
+    def look(
+        self, waiting: Collection[str], seconds: float
+    ) -> Iterator[tuple[str, Message | Exception]]:
         """Yield the replies that are whole, or what is wrong with one, by the message answered.
 
         Parameters
         ----------
         waiting
             The ids of the messages whose replies are not here yet.
+        seconds
+            After these no more is fetched; what is announced keeps what of it is here.
         """
         response = self._client.PullMessages(PullAppMessagesRequest(message_ids=sorted(waiting)))
         pairs = zip(response.messages_list, response.message_object_trees, strict=True)
@@ -74,8 +81,9 @@ class Inbox:
             answered = announced.metadata.reply_to_message_id
             if answered in self._rooms:
                 self.arriving.setdefault(answered, _arrival(announced.metadata.message_id, tree))
+        until = time.monotonic() + seconds
         for answered in [name for name in self.arriving if name in waiting]:
-            if (reply := self._receive(answered)) is not None:
+            if (reply := self._receive(answered, until)) is not None:
                 yield answered, reply
 
     def drop(self) -> None:
@@ -84,12 +92,14 @@ class Inbox:
             self._confirm(arrival)
         self.arriving.clear()
 
-    def _receive(self, answered: str) -> Message | Exception | None:
+    def _receive(self, answered: str, until: float) -> Message | Exception | None:
         """Return a reply, or what is wrong with it; None if it is not whole."""
         arrival, room = self.arriving[answered], self._rooms[answered]
         if arrival.objects > MOST_OBJECTS:
             return self._close(answered, ValueError(f"the reply has over {MOST_OBJECTS:,} objects"))
         while arrival.missing:
+            if time.monotonic() > until:
+                return None
             wanted = arrival.missing[-1]
             request = PullObjectRequest(node=self._node, run_id=self._run, object_id=wanted)
             response = self._client.PullObject(request)

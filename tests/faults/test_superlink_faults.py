@@ -23,8 +23,11 @@ from flwr.supercore.inflatable.inflatable_object import (
 )
 from flwr.superlink.servicer.fleet import fleet_handlers
 
+from server import exchange as exchange_module
+from server import inbox
 from server.deployment import sender
 from server.exchange import LINGER, Fault, exchange
+from server.inbox import MOST_OBJECTS
 from server.rounds import Rounds
 from tests import sites
 from tests.superlink import MOST, superlink
@@ -157,6 +160,56 @@ def test_messages_outlive_the_deadline_and_then_expire(link, monkeypatch, passed
     assert fault(ask(link, {node: late}, seconds=BRIEF)[node.id]) == found
 
 
+class Clock:
+    """Stand for the clocks of server and SuperLink: they go on when somebody waits or fetches."""
+
+    def __init__(self, link, monkeypatch):
+        self.passed, begun = 0.0, now()
+        monkeypatch.setattr(exchange_module, "time", self)
+        monkeypatch.setattr(inbox, "time", self)
+        monkeypatch.setattr(sql_linkstate, "now", lambda: begun + timedelta(seconds=self.passed))
+        self.fetch, self.after_fetch = link.grid.PullObject, lambda: None
+        monkeypatch.setattr(link.grid, "PullObject", self._fetch)
+
+    def monotonic(self):
+        return self.passed
+
+    def sleep(self, seconds):
+        self.passed += seconds
+
+    def _fetch(self, request):
+        self.passed += SLOW
+        self.after_fetch()
+        return self.fetch(request)
+
+
+MANY, SLOW = 64, 1.0  # objects, and seconds of a request to a busy SuperLink
+
+
+@pytest.mark.parametrize("state", ["link", "plain"])
+def test_F18_a_reply_of_many_objects_costs_nobody_else_theirs(state, request, monkeypatch):
+    """It takes longer to fetch than messages outlive their deadline; another arrives meanwhile."""
+    link = request.getfixturevalue(state)
+    hostile, other = link.node("hostile"), link.node("other")
+    clock, deadline = Clock(link, monkeypatch), 10.0
+    assert deadline + LINGER < MANY * SLOW
+
+    def many(node):
+        if message := node.pull():
+            records = {f"{n}": MetricRecord({"x": n}) for n in range(MANY)}
+            node.reply(Message(RecordDict(records), reply_to=message))
+
+    def in_time():
+        if deadline / 2 < clock.passed < deadline:
+            honest(other)
+
+    clock.after_fetch = in_time
+    found = ask(link, {hostile: many, other: lambda _: None}, seconds=deadline)
+    assert [fault(found[node.id]) for node in (hostile, other)] == [None, None]
+    assert len(found[hostile.id].content) == MANY
+    assert clock.passed > deadline + LINGER
+
+
 def test_F15_flower_itself_lets_a_node_claim_what_the_server_sends_next(plain):
     """Documents the library: why a tree is believed only when all of it is here."""
     node = plain.node("hostile")
@@ -267,7 +320,7 @@ def two_ways(tree, objects, reply):
 
 
 def crowd(tree, objects, reply):
-    tree.children.extend(ObjectTree(object_id=f"{n:064x}") for n in range(5000))
+    tree.children.extend(ObjectTree(object_id=f"{n:064x}") for n in range(MOST_OBJECTS))
 
 
 def other_root(tree, objects, reply):

@@ -1,9 +1,15 @@
 import hashlib
 import json
 
+import numpy as np
 import pytest
+from flwr.app import MetricRecord, RecordDict
+from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects
 
-from server.inbox import unpacked_size
+from fedprompt.prompts.build import METHODS, Recipe
+from fedprompt.wire import to_array_record
+from server.inbox import MOST_OBJECTS, unpacked_size
+from tests.unit.fedprompt.prompts.coupled import trained_in
 
 
 class Tree:
@@ -66,3 +72,18 @@ def test_a_parent_below_its_like_is_refused(kind: str) -> None:
 def test_what_is_no_object_raises_what_exchange_expects(content: bytes) -> None:
     with pytest.raises((ValueError, LookupError, TypeError, AttributeError)):
         unpacked_size("x", {"x": content})
+
+
+@pytest.mark.parametrize("form", ["full", "lowrank"])
+@pytest.mark.parametrize("method", [n for n, r in METHODS.items() if isinstance(r, Recipe)])
+def test_the_largest_reply_of_every_method_has_far_fewer_objects(method: str, form: str) -> None:
+    """In as many blocks as the largest CLIP has, ViT-bigG-14: 32 of text and 48 of images."""
+    needs = {"init": "random", "tokens": 2, "depth": 0, "form": form}
+    needs |= {"domains": "ink, clay"} if method == "adapt" else {}
+    count = len(trained_in(method, texts=32, images=48, **needs))
+    arrays = {f"{i}": np.full(1, i, np.float32) for i in range(count)}
+    metrics = MetricRecord({"num-examples": 1, "receipt": 1, "loss": 1.0})
+    content = RecordDict({"arrays": to_array_record(arrays, "float32"), "metrics": metrics})
+    objects = 1 + len(get_all_nested_objects(content))  # and the message
+    assert objects == 4 + 2 * count
+    assert objects < 0.7 * MOST_OBJECTS

@@ -12,7 +12,7 @@ from fedprompt.artefact import Artefact
 from fedprompt.backbone.clip import FrozenClip
 from fedprompt.backbone.encoded import Encoded
 from fedprompt.prompts.artefacts import from_artefact, to_artefact
-from fedprompt.prompts.build import METHODS
+from fedprompt.prompts.build import METHODS, Recipe
 from fedprompt.prompts.config import PromptConfig
 from fedprompt.prompts.forms import form_maker
 from fedprompt.prompts.host import Material
@@ -90,13 +90,13 @@ def round_trip(clip: FrozenClip, prompt: PromptedClip) -> tuple[Artefact, Prompt
     return artefact, found
 
 
-def sent_by_vit_b16(method: str, **config: Any) -> int:
-    """Return how many numbers a host sends at ViT-B/16's widths and depths; no tower is built."""
+def trained_in(method: str, texts: int = 12, images: int = 12, **config: Any) -> list[Tensor]:
+    """Return what a host trains at ViT-B/16's widths, in so many blocks; no tower is built."""
     settings = PromptConfig(**{"init": "random", "method": method, **config})
     clip = tiny_clip()
     draws = torch.Generator().manual_seed(0)
-    text = {"width": 512, "blocks": range(12), "embedding": torch.zeros(1, 512)}
-    image = {"width": 768, "blocks": range(12)}
+    text = {"width": 512, "blocks": range(texts), "embedding": torch.zeros(1, 512)}
+    image = {"width": 768, "blocks": range(images)}
     projections = [torch.randn(width, 512, generator=draws) / 30 for width in (512, 768)]
     text["owner"] = SimpleNamespace(text_projection=projections[0])
     image["visual"] = SimpleNamespace(
@@ -106,10 +106,17 @@ def sent_by_vit_b16(method: str, **config: Any) -> int:
     )
     vars(clip).update(text=SimpleNamespace(**text), image=SimpleNamespace(**image))
     recipe = METHODS[method]
+    assert isinstance(recipe, Recipe)
     form = form_maker(settings.form or recipe.form, settings.rank, 0.0)
     host = recipe.host(
         Material(
-            clip=clip, config=settings, template=TEMPLATE, form=form, generator=draws, classes=5
+            clip=clip, config=settings, template=TEMPLATE, form=form, generator=draws, classes=5,
+            any_start=True,
         )
-    )
-    return sum(p.numel() for p in host.parameters() if p.requires_grad)
+    )  # fmt: skip
+    return [tensor for tensor in host.parameters() if tensor.requires_grad]
+
+
+def sent_by_vit_b16(method: str, **config: Any) -> int:
+    """Return how many numbers a host sends at ViT-B/16's widths and depths."""
+    return sum(tensor.numel() for tensor in trained_in(method, **config))
