@@ -32,11 +32,10 @@ from fedprompt.artefact import Artefact
 from fedprompt.backbone.encoded import EncodedImages
 from fedprompt.config import Flat, defaults
 from fedprompt.prompts.artefacts import from_artefact
+from fedprompt.run_folder import RunFolder
 from server.app import app as server_app
 from server.local_grid import LocalGrid
-from server.report.lines import read_lines
 from server.report.standing_out import standing_out
-from server.rounds import RECORD
 
 STRATEGIES: dict[str, Flat] = {
     "plain": {"server.strategy": "fedavg", "server.clip_factor": 0.0},
@@ -91,7 +90,7 @@ def attacked(case: Case) -> Outcome:
         with LocalGrid(hostile_client(attack), SITES, settings("plain", seed)) as grid:
             server_app(grid=grid, context=Context(1, 0, {}, RecordDict(), flat))
         accuracy, success = score(Artefact.load(folder / "artefact"), seed)
-        named = list(standing_out(read_lines(folder / RECORD)[0]))
+        named = list(standing_out(RunFolder(folder).records()))
     seconds = time.monotonic() - began
     print(
         f"{attack}, {strategy}, {seed}: {accuracy:.1f} %, {seconds:.0f} s",

@@ -8,9 +8,9 @@ from client.protocols.tune import federated
 
 def run(trial: Trial) -> Found:
     """Return ``accuracy`` on the test images, and ``truncation_error``, the mean over rounds."""
-    tuned, lines = federated(trial, "run", {})
+    tuned, records = federated(trial, "run", {})
     scores = tuned.score({})
-    lost = [float(line["truncation_error"]) for line in lines if line["round"] > 0]
+    lost = [x.truncation_error for x in records if x.truncation_error is not None]
     metrics: Metrics = {
         "accuracy": scores["accuracy"] if scores else None,
         "truncation_error": statistics.mean(lost),

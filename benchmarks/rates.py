@@ -51,8 +51,8 @@ class Choice:
 
 def run(trial: Trial) -> Found:
     """Return the accuracy on held-out images."""
-    tuned, lines = federated(trial, "run", {})
-    return Found({"accuracy": float(last_scored(lines)["accuracy"])}, tuned)
+    tuned, records = federated(trial, "run", {})
+    return Found({"accuracy": last_scored(records).accuracy}, tuned)
 
 
 PROTOCOL = Protocol(run=run, headline="accuracy")

@@ -18,14 +18,14 @@ from client.norm import shorten
 from client.site import Site
 from fedprompt.dense import unmoved
 from fedprompt.identity import sha256_arrays
+from fedprompt.round_record import RoundRecord
+from fedprompt.run_folder import RunFolder
 from fedprompt.wire import Arrays
-from server import record
 from server.admission import Site as Joined
 from server.attempt import weigh
 from server.gate import judge
 from server.norms import Bounds
 from server.receipts import Receipts
-from server.rounds import RECORD
 from server.rules import RULES
 from server.strategies import STRATEGIES
 from server.training import as_travelled, merge
@@ -44,7 +44,7 @@ class Replay:
 
     def __init__(self, deployment: Deployment) -> None:
         TaskIdentity.run_id, TaskIdentity.task_id, TaskIdentity.node_id = 1, 1, 1  # of messages
-        self._settings = record.read_settings(deployment.server.run)
+        self._settings = RunFolder(deployment.server.run).settings()
         tuning = Tuning(self._settings)
         self._config, self._task = tuning.server, tuning.task()
         self._sites = deployment.load(self._settings)
@@ -55,20 +55,20 @@ class Replay:
         )
         self._receipts = Receipts(self._task.run, self._task.identity)
 
-    def first_difference(self, lines: Sequence[record.Line]) -> int | None:
+    def first_difference(self, records: Sequence[RoundRecord]) -> int | None:
         """Return the first round whose prompt is another than the record's; None if all agree.
 
         Parameters
         ----------
-        lines
-            Of the record, from round 0.
+        records
+            From round 0.
         """
         arrays = as_travelled(self._task.arrays, self._config.dtype)
-        for line in lines:
-            if line["round"]:
-                arrays = self.merged(arrays, line["round"], line["accepted"])
-            if sha256_arrays(arrays) != line["prompt"]:
-                return int(line["round"])
+        for record in records:
+            if record.round:
+                arrays = self.merged(arrays, record.round, record.accepted)
+            if sha256_arrays(arrays) != record.prompt:
+                return record.round
         return None
 
     def merged(self, arrays: Arrays, server_round: int, accepted: Sequence[int]) -> Arrays:
@@ -107,6 +107,6 @@ def _joined(site: Site) -> Joined:
     return Joined(site.number, site.number, len(site.train_labels))
 
 
-def read(deployment: Deployment) -> list[dict[str, object]]:
-    """Return the lines of a deployment's record."""
-    return record.read(deployment.server.run / RECORD)
+def read(deployment: Deployment) -> list[RoundRecord]:
+    """Return the record of a deployment's rounds."""
+    return RunFolder(deployment.server.run).records()

@@ -38,12 +38,10 @@ from fedprompt.artefact import Artefact
 from fedprompt.config import Flat, defaults
 from fedprompt.data.image_set import ImageSet
 from fedprompt.prompts.artefacts import from_artefact
-from server import record
-from server.app import ARTEFACT
+from fedprompt.round_record import RoundRecord
+from fedprompt.run_folder import RunFolder
 from server.deployment import enrolment, setup
 from server.deployment.folder import DeploymentFolder
-from server.record import Line
-from server.rounds import RECORD
 
 log = logging.getLogger("fedprompt.siege")
 
@@ -127,38 +125,38 @@ def play(folder: Path, setting: Setting, bench: Workbench, attacks: Sequence[str
 
 def accuracy(run: Path, bench: Workbench) -> float:
     """Return a run's accuracy on the test images, per cent."""
-    prompt = from_artefact(Artefact.load(run / ARTEFACT), bench.clip)
+    prompt = from_artefact(Artefact.load(RunFolder(run).artefact), bench.clip)
     images, labels = bench.encode(known(bench.test))
     return 100 * float((predict(prompt, images).argmax(1) == labels).float().mean())
 
 
-def punished(lines: Sequence[Line], site: int) -> dict[str, Any]:
+def punished(records: Sequence[RoundRecord], site: int) -> dict[str, Any]:
     """Return what a record says of one site: all its reasons, and the round that sent it away."""
-    verdicts = [
+    of_site = [
         verdict
-        for line in lines
-        for key in ("start_verdicts", "verdicts", "evaluation_verdicts")
-        for verdict in line.get(key, [])
-        if verdict["site"] == site
+        for record in records
+        for _, verdicts in record.phases()
+        for verdict in verdicts
+        if verdict.site == site
     ]
-    away = [line["round"] for line in lines if site in line["quarantined"]]
+    away = [record.round for record in records if site in record.quarantined]
     return {
         "site": site,
-        "reasons": sorted({reason for verdict in verdicts for reason in verdict["reasons"]}),
+        "reasons": sorted({reason for verdict in of_site for reason in verdict.reasons}),
         "quarantined_after_round": min(away, default=None),
     }
 
 
-def conclude(setting: Setting, lines: Sequence[Line]) -> dict[str, Any]:
+def conclude(setting: Setting, records: Sequence[RoundRecord]) -> dict[str, Any]:
     """Return what a siege's record says."""
     found = {
-        name: punished(lines, setting.honest + number)
+        name: punished(records, setting.honest + number)
         for number, name in enumerate(setting.attacks)
     }
-    away = {site for line in lines for site in line["quarantined"]}
+    away = {site for record in records for site in record.quarantined}
     return {
-        "rounds": max(line["round"] for line in lines),
-        "rounds_lost": len(lost(lines, setting.rounds, excused=())),
+        "rounds": max(record.round for record in records),
+        "rounds_lost": len(lost(records, setting.rounds, excused=())),
         "named": [
             name for name, told in found.items() if told["quarantined_after_round"] is not None
         ],
@@ -172,7 +170,7 @@ def measure(setting: Setting, folder: Path) -> dict[str, Any]:
     torch.set_num_threads(1)
     bench = workbench(setting)
     besieged = play(folder / "besieged", setting, bench, setting.attacks)
-    told = conclude(setting, record.read(besieged / RECORD))
+    told = conclude(setting, RunFolder(besieged).records())
     log.info("besieged: %s", json.dumps(told))
     quiet = play(folder / "quiet", setting, bench, ())
     reached, without = accuracy(besieged, bench), accuracy(quiet, bench)

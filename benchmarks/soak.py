@@ -36,7 +36,7 @@ from benchmarks.kills import Kill
 from benchmarks.theatre import Theatre
 from fedprompt import logs
 from fedprompt.config import Flat
-from server.record import Line
+from fedprompt.round_record import RoundRecord
 
 log = logging.getLogger("fedprompt.soak")
 
@@ -73,66 +73,63 @@ class Setting:
         }
 
 
-def lost(lines: Sequence[Line], rounds: int, excused: Sequence[int]) -> list[int]:
+def lost(records: Sequence[RoundRecord], rounds: int, excused: Sequence[int]) -> list[int]:
     """Return the rounds that were lost: absent, there twice, or tried again without a kill.
 
     Parameters
     ----------
-    lines
-        The record.
+    records
+        Of the run.
     rounds
         How many there should be, besides round 0.
     excused
         Rounds that may have been tried more than once.
     """
-    counts = Counter(line["round"] for line in lines)
+    counts = Counter(record.round for record in records)
     wrong = {number for number in range(rounds + 1) if counts[number] != 1}
-    wrong |= {line["round"] for line in lines if line.get("attempt")} - set(excused)
+    wrong |= {record.round for record in records if record.attempt} - set(excused)
     return sorted(wrong)
 
 
 def excused(
-    lines: Sequence[Line], commits: dict[int, float], done: Sequence[Kill], seconds: float
+    records: Sequence[RoundRecord], commits: dict[int, float], done: Sequence[Kill], seconds: float
 ) -> list[int]:
     """Return the rounds in which, or up to ``seconds`` before which, something was killed."""
     found = []
-    for line in lines:
-        end = commits.get(line["round"], 0.0)
-        start = end - line["seconds"] - seconds
+    for record in records:
+        end = commits.get(record.round, 0.0)
+        start = end - record.seconds - seconds
         if any(start <= kill.moment <= end for kill in done):
-            found.append(int(line["round"]))
+            found.append(record.round)
     return found
 
 
-def bytes_up(lines: Sequence[Line]) -> float:
+def bytes_up(records: Sequence[RoundRecord]) -> float:
     """Return the mean bytes of one reply to a train message."""
-    answered = sum(len(line.get("answered", ())) for line in lines)
-    total: int = sum(line.get("bytes_up", 0) for line in lines)
-    return total / max(1, answered)
+    answered = sum(len(record.answered) for record in records)
+    return sum(record.bytes_up for record in records) / max(1, answered)
 
 
-def figures(setting: Setting, theatre: Theatre, lines: Sequence[Line]) -> dict[str, Any]:
+def figures(setting: Setting, theatre: Theatre, records: Sequence[RoundRecord]) -> dict[str, Any]:
     """Return what a soak measured, but for the replay."""
     done = theatre.killed
-    free = excused(lines, theatre.commits, done, HEARTBEAT + setting.deadline)
+    free = excused(records, theatre.commits, done, HEARTBEAT + setting.deadline)
     grown = growth(theatre.samples, setting.rounds)
     return {
-        "rounds": len({line["round"] for line in lines if line["round"]}),
+        "rounds": len({record.round for record in records if record.round}),
         "nodes": setting.nodes,
         "real_nodes": setting.real,
-        "rounds_lost": len(lost(lines, setting.rounds, free)),
+        "rounds_lost": len(lost(records, setting.rounds, free)),
         "kills": len(done),
         "memory_growth": max((kind.relative for kind in grown.values()), default=None),
-        "bytes_up": round(bytes_up(lines)),
+        "bytes_up": round(bytes_up(records)),
         "seconds": round(theatre.seconds),
         "kills_by_kind": dict(sorted(Counter(kill.kind for kill in done).items())),
         "memory_by_kind": {kind: asdict(found) for kind, found in grown.items()},
         "server_gave_up": theatre.gave_up,
-        "rounds_retried": sum(bool(line.get("attempt")) for line in lines),
-        "replies_missing": sum(
-            len(line.get("asked", ())) - len(line.get("accepted", ())) for line in lines
-        ),
-        "median_round_seconds": statistics.median(line["seconds"] for line in lines),
+        "rounds_retried": sum(bool(record.attempt) for record in records),
+        "replies_missing": sum(len(record.asked) - len(record.accepted) for record in records),
+        "median_round_seconds": statistics.median(record.seconds for record in records),
         "asked_share": setting.fraction,
         "deadline": setting.deadline,
         "poll": setting.poll,
@@ -169,10 +166,10 @@ def run(setting: Setting, deployment: Deployment) -> dict[str, Any]:
 
 def conclude(setting: Setting, deployment: Deployment, theatre: Theatre) -> dict[str, Any]:
     """Return all figures of a run that is over."""
-    lines = replay.read(deployment)
-    found = figures(setting, theatre, lines)
+    records = replay.read(deployment)
+    found = figures(setting, theatre, records)
     log.info("replaying: %s", json.dumps(found))
-    differs = replay.Replay(deployment).first_difference(lines)
+    differs = replay.Replay(deployment).first_difference(records)
     return found | {"resumed_identical": differs is None, "first_difference": differs}
 
 

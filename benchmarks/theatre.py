@@ -22,9 +22,8 @@ from benchmarks.deployment import Deployment
 from benchmarks.kills import SERVER, Kill, Planned
 from benchmarks.processes import Life
 from fedprompt.errors import FedpromptError
-from server import record
+from fedprompt.run_folder import RunFolder
 from server.deployment import lock
-from server.rounds import RECORD
 
 _LOOK = 0.5  # seconds between two looks at the processes
 _SAMPLE = 10.0  # seconds between two samples of their memory
@@ -79,7 +78,7 @@ class Theatre:
         self._due, self._draw = list(planned), random.Random(seed)  # noqa: S311 (not for secrets)
         self._scripts = Path(sys.executable).parent
         self._running: dict[str, subprocess.Popen[bytes]] = {}
-        self._record, self._size, self._reached = deployment.server.run / RECORD, -1, -1
+        self._run, self._size, self._reached = RunFolder(deployment.server.run), -1, -1
         self._sampled = 0.0
         self.killed: list[Kill] = []
         self.commits: dict[int, float] = {}
@@ -179,11 +178,11 @@ class Theatre:
     def _look(self) -> None:
         """Note when a round was committed."""
         with suppress(FileNotFoundError):
-            size = self._record.stat().st_size
+            size = self._run.record.stat().st_size
             if size == self._size:
                 return
-            self._size, lines = size, record.read(self._record)
-            reached = int(lines[-1]["round"]) if lines else -1
+            self._size, last = size, self._run.last()
+            reached = last.round if last else -1
             if reached != self._reached:
                 self._reached = reached
                 self.commits[reached] = time.monotonic()

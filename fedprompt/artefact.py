@@ -21,6 +21,7 @@ from fedprompt.errors import ArtefactError, StorageError
 from fedprompt.identity import canonical_json, sha256_bytes
 from fedprompt.storage import write_atomic
 
+FOLDER = "artefact"  # its name in a run's folder; see `fedprompt.run_folder`
 WEIGHTS = "adapter_model.safetensors"
 CONFIG = "adapter_config.json"
 ANNOUNCED = "adapter_config.next.json"
@@ -66,6 +67,12 @@ class Artefact:
     def sha256(self) -> str:
         """Return the identity of the prompt: the hash of its configuration, weights' included."""
         return sha256_bytes(canonical_json(self._sealed(tensor_file.dump(self.tensors))))
+
+    @property
+    def trained(self) -> tensor_file.Arrays:
+        """Return the arrays that travelled: neither their start nor a frozen basis."""
+        names = self.metadata["trained"]
+        return {name: array for name, array in self.tensors.items() if name in names}
 
     def save(self, folder: Path) -> None:
         """Write both files; a crash leaves the old artefact or the new one, never a mixture.
@@ -122,7 +129,7 @@ class Artefact:
 
 def load_artefact(path: Path) -> Artefact:
     """Read an artefact folder, or the one inside a run's folder."""
-    return Artefact.load(path / "artefact" if (path / "artefact").is_dir() else path)
+    return Artefact.load(path / FOLDER if (path / FOLDER).is_dir() else path)
 
 
 def _check(metadata: Mapping[str, Any], where: str) -> None:

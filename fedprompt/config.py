@@ -6,7 +6,6 @@ overrides one key. Each owner validates its own section and refuses keys it does
 
 import difflib
 import importlib
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, TypeVar
@@ -18,7 +17,6 @@ from fedprompt.errors import ConfigError
 from fedprompt.home import at_home
 
 Scalar = str | int | float | bool
-_OF_A_RUN = ("backbone.", "data.", "fit.")  # what scoring and exporting its prompt need
 Flat = dict[str, Scalar]
 MAX_BYTES = 1 << 20  # of a file of settings; all of them take a few thousand
 _BITS = 64  # of a whole number in TOML and in Flower's messages
@@ -74,27 +72,6 @@ def read(path: Path) -> Flat:
         The file is missing or broken, or a value is no scalar.
     """
     return _flatten(_read(path))
-
-
-def of_run(folder: Path) -> Flat:
-    """Return what a finished run said of backbone, images and fitting; nothing for other folders.
-
-    Raises
-    ------
-    ConfigError
-        ``settings.json`` is damaged.
-    """
-    path = folder / "settings.json"
-    if not path.is_file():
-        return {}
-    try:
-        settings = json.loads(path.read_bytes())
-        named = {str(k): v for k, v in settings.items() if isinstance(v, Scalar)}
-    except OSError as error:
-        raise ConfigError(f"{path} could not be read: {error.strerror}; give --config") from None
-    except (ValueError, AttributeError, RecursionError) as error:
-        raise ConfigError(f"{path} is damaged: {error}; remove it and give --config") from None
-    return {key: value for key, value in named.items() if key.startswith(_OF_A_RUN)}
 
 
 def check(flat: Mapping[str, Scalar]) -> None:

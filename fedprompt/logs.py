@@ -8,7 +8,6 @@ import logging
 import logging.handlers
 import math
 import os
-from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -19,8 +18,9 @@ from fedprompt.text import json_text, printable
 OURS = ("fedprompt", "server", "client", "export", "flwr")  # told from `level` on
 PIPE = "FEDPROMPT_LOG_PIPE"  # set by a process that gathers its descendants' lines
 _BYTES, _BACKUPS = 10_000_000, 5  # size of one log file, how many older ones are kept
+ROUND = "round_record"  # the extra that a committed round travels as; it has a file of its own
 MARK = "fedprompt"  # name of the handlers that `configure` puts up, and replaces
-_STANDARD = vars(logging.makeLogRecord({})).keys() | {"message", "asctime", "taskName"}
+_STANDARD = vars(logging.makeLogRecord({})).keys() | {"message", "asctime", "taskName", ROUND}
 
 
 def configure(path: Path | None, *, level: int = logging.INFO, as_json: bool = True) -> None:
@@ -113,12 +113,8 @@ class CommandFormatter(PlainFormatter):
 
 
 def extras(record: logging.LogRecord) -> dict[str, Any]:
-    """Return a record's ``extra`` values that fit on a line; a whole mapping has its own file."""
-    return {
-        key: _finite(value)
-        for key, value in vars(record).items()
-        if key not in _STANDARD and not isinstance(value, Mapping)
-    }
+    """Return a record's ``extra`` values."""
+    return {key: _finite(value) for key, value in vars(record).items() if key not in _STANDARD}
 
 
 def _rotating(path: Path) -> logging.Handler:

@@ -10,19 +10,17 @@ from flwr.serverapp import Grid, ServerApp
 from fedprompt import leash, logs
 from fedprompt.config import Flat, section
 from fedprompt.errors import PrivacyError, StorageError
-from fedprompt.identity import canonical_json
-from fedprompt.storage import write_atomic
-from server import outcome, record
+from fedprompt.run_folder import RunFolder
+from server import outcome
 from server.checkpoint import Checkpoint
 from server.config import ServerConfig
-from server.resumption import last_line
-from server.rounds import RECORD, Rounds, check_vacant
+from server.resumption import last_committed
+from server.rounds import Rounds, check_vacant
 from server.rounds import log as rounds_log
 from server.trackers import chosen, tracking
 from server.tuning import Tuning
 
 app = ServerApp()
-ARTEFACT = "artefact"
 
 
 @app.main()
@@ -58,20 +56,21 @@ def run(grid: Grid, settings: Flat, folder: Path) -> None:
         The budget is spent; the artefact of the last committed round is saved all the same.
     """
     outcome.clear(folder)
+    place = RunFolder(folder)
     tuning = Tuning(settings)
     task = tuning.task()
     # refuses other settings before these replace the run's own
-    last = last_line(folder, settings, task.run) if tuning.server.resume else None
+    last = last_committed(place, settings, task.run) if tuning.server.resume else None
     mechanism = tuning.mechanism(task)
-    write_atomic(folder / record.SETTINGS, canonical_json(settings))
+    place.write_settings(settings)
     rounds = Rounds(grid, task, tuning.server, tuning.sites, mechanism)
     with tracking(tuning.server.trackers, folder, settings, last):
         state, spent = until_spent(rounds.committed())
-    lines = record.read(folder / RECORD)
-    lost = lines[-1].get("truncation_error", 0.0) if lines else 0.0
+    last = place.last()
+    lost = (last.truncation_error if last else None) or 0.0
     privacy = mechanism.statement() if mechanism else None
     artefact = tuning.artefact(state.arrays, state.round, lost, privacy)
-    artefact.save(folder / ARTEFACT)
+    artefact.save(place.artefact)
     if spent:
         raise spent
     outcome.write_success(folder, artefact.sha256)

@@ -1,13 +1,13 @@
 """One try of a round: ask the sampled sites, judge their replies, merge what passed."""
 
 import math
-from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any
 
 from flwr.app import RecordDict
 
+from fedprompt.round_record import Measure, RoundRecord
 from fedprompt.secure_sum import flatten
 from fedprompt.wire import Arrays
 from server import outcome, robust
@@ -15,18 +15,18 @@ from server.admission import Site
 from server.config import ServerConfig
 from server.copies import name_holding
 from server.exchange import Answer, Traffic, exchange
-from server.federation import Federation, tell
+from server.federation import Federation
 from server.gate import judge
 from server.limits import weighted_mean
 from server.norms import Bounds
-from server.outliers import Measure, measure
+from server.outliers import measure
 from server.replies import read_train
 from server.rules import Projection
 from server.secure_aggregation.mean import secure_mean
 from server.secure_aggregation.protocol import Protocol
 from server.secure_aggregation.stages import Expected
 from server.training import Instruction, merge, merge_mean, plan
-from server.verdict import Accepted, Reason, Reply, Verdict, listed
+from server.verdict import Accepted, Reason, Reply, Verdict, listed, recorded
 
 _ABSENT = frozenset({Reason.TIMEOUT, Reason.WITHHELD})  # no reply was read
 
@@ -168,21 +168,27 @@ def below_quorum(config: ServerConfig, asked: int, passed: int, updates: int) ->
     return robust.too_few(config, updates) if updates else ""
 
 
-def line(found: Attempt, merged: Projection) -> dict[str, Any]:
-    """Return what the record says of a try that reached its quorum."""
-    return {
-        "asked": [site.partition for site in found.sites],
-        "answered": [v.site for v in found.verdicts if _ABSENT.isdisjoint(v.reasons)],
-        "accepted": [verdict.site for verdict in found.verdicts if verdict.accepted],
-        "arrived": {str(site): found.arrived[site] for site in sorted(found.arrived)},
-        "verdicts": [tell(verdict) for verdict in found.verdicts if verdict.reasons],
-        "loss": found.loss,
-        "outliers": {str(site): asdict(found.measures[site]) for site in sorted(found.measures)},
-        "truncation_error": merged.truncation_error,
-        "truncation_of_change": merged.truncation_of_change,
-        "bytes_up": found.traffic.up,
-        "bytes_down": found.traffic.down,
-    }
+def trained(found: Attempt, merged: Projection, server_round: int, number: int) -> RoundRecord:
+    """Return the record of a try that reached its quorum."""
+    return RoundRecord(
+        round=server_round,
+        attempt=number,
+        asked=tuple(site.partition for site in found.sites),
+        answered=_sites(v for v in found.verdicts if _ABSENT.isdisjoint(v.reasons)),
+        accepted=_sites(v for v in found.verdicts if v.accepted),
+        arrived=dict(found.arrived),
+        verdicts=recorded(verdict for verdict in found.verdicts if verdict.reasons),
+        loss=found.loss,
+        outliers=dict(found.measures),
+        truncation_error=merged.truncation_error,
+        truncation_of_change=merged.truncation_of_change,
+        bytes_up=found.traffic.up,
+        bytes_down=found.traffic.down,
+    )
+
+
+def _sites(verdicts: Iterable[Verdict]) -> tuple[int, ...]:
+    return tuple(verdict.site for verdict in verdicts if verdict.site is not None)
 
 
 def complaint(found: Attempt) -> str:

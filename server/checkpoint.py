@@ -51,7 +51,7 @@ def save(folder: Path, checkpoint: Checkpoint) -> Path:
     """
     path = folder / f"round-{checkpoint.round:05d}.safetensors"
     write_atomic(path, encode(checkpoint))
-    for old in _files(folder)[KEEP:]:
+    for old in files(folder)[KEEP:]:
         old.unlink(missing_ok=True)
     return path
 
@@ -64,7 +64,7 @@ def load_latest(folder: Path, run: str) -> Checkpoint | None:
     CheckpointError
         Every checkpoint is damaged, or the newest good one belongs to another run.
     """
-    paths = _files(folder)
+    paths = files(folder)
     for path in paths:
         try:
             checkpoint = decode(path)
@@ -157,5 +157,6 @@ def _digest(tensors: Mapping[str, npt.NDArray[Any]], text: str) -> str:
     return sha256_bytes(f"{sha256_arrays(tensors)}|{text}".encode())
 
 
-def _files(folder: Path) -> list[Path]:
+def files(folder: Path) -> list[Path]:
+    """Return the checkpoints of a folder, the newest first."""
     return sorted(folder.glob("round-*.safetensors"), reverse=True)

@@ -2,20 +2,20 @@
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from flwr.app import RecordDict
 
+from fedprompt.round_record import RoundRecord, SiteScore
 from fedprompt.wire import ARRAYS, CONFIG, Arrays, to_array_record
 from server import outcome
 from server.admission import Site
 from server.exchange import exchange
-from server.federation import Federation, tell
+from server.federation import Federation
 from server.gate import capped, check_sender, is_count, loss_fault
 from server.limits import is_loss, weighted_mean, weights
 from server.replies import read_evaluate
 from server.training import Instruction
-from server.verdict import Asked, Reason, Reply, Verdict, refuse
+from server.verdict import Asked, Reason, Reply, Verdict, recorded, refuse
 
 
 @dataclass(frozen=True)
@@ -39,8 +39,8 @@ def is_due(server_round: int, rounds: int, every: int) -> bool:
 
 def evaluate(
     federation: Federation, arrays: Arrays, server_round: int, without: Collection[int] = ()
-) -> tuple[dict[str, Any], list[Verdict]]:
-    """Ask every site for its accuracy; return the record's part and the verdicts.
+) -> tuple[RoundRecord, list[Verdict]]:
+    """Ask every site for its accuracy; return the record of it and the verdicts.
 
     ``without`` are the sites in quarantine: they have no say.
     """
@@ -56,10 +56,13 @@ def evaluate(
         with outcome.blaming(names[answer.node]):
             readings.append(read_evaluate(answer))
     scores, verdicts = judge_scores(readings, f.asked(sites, server_round))
-    line = summarise(scores, _weights(scores, sites))
-    line["evaluation_verdicts"] = [tell(verdict) for verdict in verdicts]
-    line["evaluation_bytes_up"], line["evaluation_bytes_down"] = traffic.up, traffic.down
-    return line, verdicts
+    exchanged = RoundRecord(
+        round=server_round,
+        evaluation_verdicts=recorded(verdicts),
+        evaluation_bytes_up=traffic.up,
+        evaluation_bytes_down=traffic.down,
+    )
+    return summarise(scores, _weights(scores, sites), server_round) | exchanged, verdicts
 
 
 def judge_scores(
@@ -99,23 +102,26 @@ def _weights(scores: Mapping[int, Score], sites: Sequence[Site]) -> dict[int, in
     return weights(counts, {site.partition for site in sites if site.agreed})
 
 
-def summarise(scores: Mapping[int, Score], most: Mapping[int, int]) -> dict[str, Any]:
+def summarise(
+    scores: Mapping[int, Score], most: Mapping[int, int], server_round: int
+) -> RoundRecord:
     """Return the weighted accuracy, the worst site's and each site's own.
 
     A site weighs as much as the images it reports, and no more than ``most`` allows it.
     """
     weight = {site: min(score.examples, most[site]) for site, score in scores.items()}
     if not any(weight.values()):
-        return {"sites": {}}
-    return {
-        "accuracy": weighted_mean((weight[s], scores[s].accuracy) for s in scores),
-        "worst_client_acc": min(score.accuracy for score in scores.values()),
-        "nll": weighted_mean((weight[s], scores[s].loss) for s in scores),
-        "sites": {
-            str(site): {"accuracy": s.accuracy, "nll": s.loss, "examples": s.examples}
+        return RoundRecord(round=server_round, sites={})
+    return RoundRecord(
+        round=server_round,
+        accuracy=weighted_mean((weight[s], scores[s].accuracy) for s in scores),
+        worst_client_acc=min(score.accuracy for score in scores.values()),
+        nll=weighted_mean((weight[s], scores[s].loss) for s in scores),
+        sites={
+            site: SiteScore(accuracy=s.accuracy, nll=s.loss, examples=s.examples)
             for site, s in scores.items()
         },
-    }
+    )
 
 
 def _believe(asked: Asked, reply: Reply, correct: object) -> tuple[Verdict | None, Score | None]:

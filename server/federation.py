@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
@@ -20,7 +20,14 @@ from server.receipts import Receipts
 from server.roster import Roster
 from server.rules import RULES, Rule
 from server.strategies import STRATEGIES
-from server.verdict import Asked, Verdict
+from server.verdict import Asked
+
+
+class Description(NamedTuple):
+    """Describe a prompt in the record: its information density, and the rank of its change."""
+
+    information_density: float
+    change_rank: int | None = None
 
 
 @dataclass(frozen=True)
@@ -29,7 +36,7 @@ class Task:
 
     arrays: Arrays
     identity: Mapping[str, str]
-    describe: Callable[[Arrays], Mapping[str, float]]  # e.g. its information density
+    describe: Callable[[Arrays], Description]
     run: str  # digest of all that must not change between a run and its resumption
     asks_start: bool = False  # the sites' centres, not ``arrays``, are what the prompt starts from
     domains: Sequence[str] = ()  # whose prompts are kept apart (ADAPT)
@@ -81,14 +88,3 @@ def federation(
         Domains(task.domains, RULES[config.rule]),
         mechanism,
     )
-
-
-def tell(verdict: Verdict) -> dict[str, Any]:
-    """Return a verdict as it stands in the record."""
-    return {
-        "site": verdict.site,
-        "node": verdict.node,
-        "accepted": verdict.accepted,
-        "reasons": [str(reason) for reason in verdict.reasons],
-        "detail": verdict.detail,
-    }

@@ -4,7 +4,7 @@ Nothing is kept but how far the record was read, so the figures survive restarts
 of this endpoint alike. Times are timestamps, as Prometheus has it: ``time() - fedprompt_..``.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 from threading import Lock, Thread
@@ -15,20 +15,36 @@ from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamil
 from prometheus_client.registry import Collector
 
 from fedprompt.errors import FedpromptError
-from server import outcome, presence, record
+from fedprompt.round_record import RoundRecord
+from fedprompt.run_folder import RunFolder
+from server import checkpoint, outcome, presence
 from server.presence import Presence
-from server.rounds import CHECKPOINTS, RECORD
 from server.tally import Tally
 
-# name, meaning, key of the record's line; what the last line that has it says
-_GAUGES = (
-    ("round", "Last committed round.", "round"),
-    ("accuracy_ratio", "Accuracy on the sites' held-out images, last evaluation.", "accuracy"),
-    ("worst_site_accuracy_ratio", "The worst site's accuracy.", "worst_client_acc"),
-    ("loss", "Mean training loss of the sites in the last round.", "loss"),
-    ("information_density_ratio", "Information density of the prompt.", "information_density"),
-    ("truncation_error", "What merging lost in the last round.", "truncation_error"),
-    ("round_duration_seconds", "Time the last round took.", "seconds"),
+# name, meaning, value in the newest round that has it
+_GAUGES: tuple[tuple[str, str, Callable[[RoundRecord], float | None]], ...] = (
+    ("round", "Last committed round.", lambda r: r.round),
+    (
+        "accuracy_ratio",
+        "Accuracy on the sites' held-out images, last evaluation.",
+        lambda r: r.accuracy,
+    ),
+    ("worst_site_accuracy_ratio", "The worst site's accuracy.", lambda r: r.worst_client_acc),
+    ("loss", "Mean training loss of the sites in the last round.", lambda r: r.loss),
+    (
+        "information_density_ratio",
+        "Information density of the prompt.",
+        lambda r: r.information_density,
+    ),
+    ("truncation_error", "What merging lost in the last round.", lambda r: r.truncation_error),
+    ("round_duration_seconds", "Time the last round took.", lambda r: r.seconds),
+    ("sites_asked", "Sites asked in the last round.", lambda r: len(r.asked) or None),
+    (
+        "sites_accepted",
+        "Sites whose replies passed in the last round.",
+        lambda r: len(r.accepted) if r.asked else None,
+    ),
+    ("sites_quarantined", "Sites that are not asked now.", lambda r: len(r.quarantined)),
 )
 
 
@@ -66,22 +82,22 @@ class RunCollector(Collector):
     """Read a run's folder at each scrape."""
 
     def __init__(self, folder: Path, nodes: Path | None = None) -> None:
-        self._folder, self._nodes = folder, nodes
-        self._tally, self._lock = Tally(folder / RECORD), Lock()  # scrapes come in threads
+        self._folder, self._nodes = RunFolder(folder), nodes
+        self._tally, self._lock = Tally(self._folder.record), Lock()  # scrapes come in threads
 
     def collect(self) -> Iterable[Metric]:
         """Yield every family; one that has nothing to tell yet is left out."""
         with self._lock:
             self._tally.update()
-            families = [*self._rounds(), *self._sites()]
+            families = list(self._rounds())
         families += self._run()
         families += _presence(presence.read(self._nodes) if self._nodes else [])
         return [family for family in families if family.samples]
 
     def _rounds(self) -> Iterable[Metric]:
-        tally = self._tally
-        for name, text, key in _GAUGES:
-            yield _gauge(name, text, tally.last.get(key))
+        tally, last = self._tally, self._tally.last
+        for name, text, value in _GAUGES:
+            yield _gauge(name, text, value(last) if last else None)
         yield _counter("received_bytes", "Bytes of all messages from the sites.", tally.up)
         yield _counter("sent_bytes", "Bytes of all messages to the sites.", tally.down)
         refused = CounterMetricFamily(
@@ -90,27 +106,18 @@ class RunCollector(Collector):
         for reason, count in sorted(tally.refused.items()):
             refused.add_metric([reason], count)
         yield refused
-
-    def _sites(self) -> Iterable[Metric]:
-        last = self._tally.last
-        for key, text in (("asked", "asked"), ("accepted", "whose replies passed")):
-            count = len(last[key]) if key in last else None
-            yield _gauge(f"sites_{key}", f"Sites {text} in the last round.", count)
-        quarantined = last.get("quarantined")
-        count = None if quarantined is None else len(quarantined)
-        yield _gauge("sites_quarantined", "Sites that are not asked now.", count)
         strikes = GaugeMetricFamily("fedprompt_site_strikes", "A site's strikes.", labels=["site"])
-        for site, number in last.get("strikes", {}).items():
-            strikes.add_metric([site], number)
+        for site, number in (last.strikes if last else {}).items():
+            strikes.add_metric([str(site)], number)
         yield strikes
 
     def _run(self) -> Iterable[Metric]:
-        planned = record.read_settings(self._folder).get("server.rounds")
+        planned = self._folder.settings().get("server.rounds")
         yield _gauge("rounds_planned", "Rounds the run is to have.", planned)
-        newest = _newest(self._folder)
+        newest = _newest(self._folder.checkpoints)
         yield _gauge("last_commit_timestamp_seconds", "When a round was last committed.", newest)
-        ended = outcome.read(self._folder)
-        failed = None if ended is None else bool(ended.get("error"))
+        ended = outcome.read(self._folder.path)
+        failed = None if ended is None else bool(ended.error)
         yield _gauge("run_done", "1 when the run has left its artefact.", failed is False)
         yield _gauge("run_failed", "1 when an error ended the run.", failed is True)
 
@@ -140,10 +147,10 @@ def _counter(name: str, text: str, value: float) -> Metric:
     return CounterMetricFamily(f"fedprompt_{name}", text, value=value)
 
 
-def _newest(folder: Path) -> float | None:
+def _newest(checkpoints: Path) -> float | None:
     """Return when a round was last committed, in seconds since 1970."""
     times = []
-    for path in (folder / CHECKPOINTS).glob("round-*.safetensors"):
+    for path in checkpoint.files(checkpoints):
         with suppress(OSError):  # old ones are dropped meanwhile
             times.append(path.stat().st_mtime)
     return max(times, default=None)

@@ -5,23 +5,34 @@ of a process that the run needs: its kind, place, cause and the site whose reply
 told, and a supervisor may try again.
 """
 
-import json
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from fedprompt import errors
 from fedprompt.errors import FedpromptError, StorageError
 from fedprompt.identity import canonical_json
+from fedprompt.run_folder import RunFolder
 from fedprompt.storage import write_atomic
 from fedprompt.text import one_line
 
-NAME = "outcome.json"
 _ROOT = Path(__file__).parents[1]
 _OURS = ("server", "client", "fedprompt")  # packages below it whose lines are named as places
 _LONGEST = 300  # characters of one error's own words
+
+
+class Outcome(BaseModel):
+    """Say how a run ended: with an artefact's hash, or with the kind and text of an error."""
+
+    model_config = ConfigDict(frozen=True)
+
+    artefact: str | None = None
+    error: str | None = None  # name of its class
+    message: str = ""
+    crashed: bool = False  # not by an error of our own: another try may go better
 
 
 def clear(folder: Path) -> None:
@@ -33,7 +44,7 @@ def clear(folder: Path) -> None:
         The folder is a file, or may not be changed.
     """
     try:
-        (folder / NAME).unlink(missing_ok=True)
+        RunFolder(folder).outcome.unlink(missing_ok=True)
     except OSError as error:
         raise StorageError(
             f"{folder} cannot be written: {error.strerror}; give another --output folder"
@@ -42,15 +53,19 @@ def clear(folder: Path) -> None:
 
 def write_success(folder: Path, artefact: str) -> None:
     """Note that the run is done, with the hash of its artefact."""
-    write_atomic(folder / NAME, canonical_json({"artefact": artefact, "error": None}))
+    _write(folder, Outcome(artefact=artefact, error=None))
 
 
 def write_failure(folder: Path, error: Exception) -> None:
     """Note the error that ended the run."""
     crashed = not isinstance(error, FedpromptError)
     message = describe(error) if crashed else str(error)
-    told = {"error": type(error).__name__, "message": message, "crashed": crashed}
-    write_atomic(folder / NAME, canonical_json(told))
+    _write(folder, Outcome(error=type(error).__name__, message=message, crashed=crashed))
+
+
+def _write(folder: Path, outcome: Outcome) -> None:
+    content = canonical_json(outcome.model_dump(exclude_unset=True))
+    write_atomic(RunFolder(folder).outcome, content)
 
 
 @contextmanager
@@ -90,13 +105,12 @@ def _place(file: str) -> str:
     return str(relative) if next(iter(relative.parts), "") in _OURS else ""
 
 
-def read(folder: Path) -> dict[str, Any] | None:
+def read(folder: Path) -> Outcome | None:
     """Return how the run ended; None if it has not, or was killed."""
     try:
-        found = json.loads((folder / NAME).read_bytes())
-    except (OSError, ValueError):
+        return Outcome.model_validate_json(RunFolder(folder).outcome.read_bytes())
+    except (OSError, ValidationError):
         return None
-    return found if isinstance(found, dict) else None
 
 
 def raise_failure(folder: Path) -> None:
@@ -107,8 +121,6 @@ def raise_failure(folder: Path) -> None:
     FedpromptError
         Of the same kind as in the process that failed, so that the exit code is the same.
     """
-    found = read(folder)
-    if not found or not found.get("error"):
-        return
-    kind = getattr(errors, str(found["error"]), FedpromptError)
-    raise kind(str(found.get("message", "")))
+    outcome = read(folder)
+    if outcome and outcome.error:
+        raise getattr(errors, outcome.error, FedpromptError)(outcome.message)

@@ -2,22 +2,15 @@
 
 import math
 import statistics
+import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
+from fedprompt.round_record import Measure
 from server.rules import Dense
 from server.verdict import Accepted
-
-
-@dataclass(frozen=True)
-class Measure:
-    """Compare one site's update with the merged one; neither depends on the update's scale."""
-
-    distance: float  # to the merged update, over the median of such distances; 1 is usual
-    cosine: float  # with the merged update; 0 where one of them is zero
 
 
 def measure(updates: Sequence[Accepted], current: Dense, merged: Dense) -> dict[int, Measure]:
@@ -35,13 +28,17 @@ def measure(updates: Sequence[Accepted], current: Dense, merged: Dense) -> dict[
     distances = {site: float(np.linalg.norm(step - target)) for site, step in steps.items()}
     usual = statistics.median(distances.values()) if distances else 0.0
     return {
-        site: Measure(distances[site] / usual if usual else 1.0, _cosine(step, target))
+        site: Measure(distance=_relative(distances[site], usual), cosine=_cosine(step, target))
         for site, step in sorted(steps.items())
     }
 
 
 def _step(arrays: Dense, current: Dense) -> npt.NDArray[np.float64]:
     return np.concatenate([(arrays[name] - current[name]).ravel() for name in sorted(current)])
+
+
+def _relative(distance: float, usual: float) -> float:
+    return min(distance / usual, sys.float_info.max) if usual else 1.0
 
 
 def _cosine(one: npt.NDArray[np.float64], other: npt.NDArray[np.float64]) -> float:

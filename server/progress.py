@@ -7,7 +7,8 @@ from typing import Protocol
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from server.record import Line, summary
+from fedprompt import logs
+from fedprompt.round_record import RoundRecord
 
 
 class Display(Protocol):
@@ -22,7 +23,7 @@ class Display(Protocol):
         trace: TracebackType | None,
     ) -> None: ...
 
-    def show(self, line: Line) -> None:
+    def show(self, record: RoundRecord) -> None:
         """Show one committed round."""
 
     def answered(self, count: int) -> None:
@@ -54,9 +55,9 @@ class LineDisplay:
     ) -> None:
         """Leave nothing to undo."""
 
-    def show(self, line: Line) -> None:
+    def show(self, record: RoundRecord) -> None:
         """Write the round's line."""
-        self._console.out(summary(line, self._rounds), highlight=False)
+        self._console.out(record.summary(self._rounds), highlight=False)
 
     def answered(self, count: int) -> None:
         """Write nothing: a log tells rounds, not replies."""
@@ -95,12 +96,12 @@ class LiveDisplay:
         """Leave the last state of the bar on the screen."""
         self._progress.stop()
 
-    def show(self, line: Line) -> None:
+    def show(self, record: RoundRecord) -> None:
         """Move the bar to a committed round."""
-        self._up += line.get("bytes_up", 0)
-        self._down += line.get("bytes_down", 0)
-        self._told = _describe(line, self._up, self._down)
-        self._progress.update(self._bar, completed=line["round"], description=self._told)
+        self._up += record.bytes_up
+        self._down += record.bytes_down
+        self._told = _describe(record, self._up, self._down)
+        self._progress.update(self._bar, completed=record.round, description=self._told)
 
     def answered(self, count: int) -> None:
         """Show how many sites have answered in the current round."""
@@ -121,19 +122,19 @@ class LogFeed(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Show a committed round, a count of replies, or a message as it is."""
-        if line := getattr(record, "round_line", None):
-            self._display.show(line)
+        if committed := getattr(record, logs.ROUND, None):
+            self._display.show(committed)
         elif (count := getattr(record, "answered", None)) is not None:
             self._display.answered(count)
         else:
             self._display.note(record.getMessage())
 
 
-def _describe(line: Line, up: int, down: int) -> str:
-    parts = [f"{len(line.get('accepted', line.get('joined', [])))} sites"]
-    for key, name in (("loss", "loss"), ("accuracy", "acc")):
-        if line.get(key) is not None:
-            parts.append(f"{name} {line[key]:.3f}")
+def _describe(record: RoundRecord, up: int, down: int) -> str:
+    parts = [f"{len(record.accepted if record.asked else record.joined)} sites"]
+    for name, figure in (("loss", record.loss), ("acc", record.accuracy)):
+        if figure is not None:
+            parts.append(f"{name} {figure:.3f}")
     return "  ".join([*parts, f"↑{_bytes(up)} ↓{_bytes(down)}"])
 
 

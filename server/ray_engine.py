@@ -15,11 +15,12 @@ from fedprompt import leash
 from fedprompt.config import Flat, section
 from fedprompt.data.config import DataConfig
 from fedprompt.errors import FedpromptError
-from server import outcome, record
+from fedprompt.round_record import RoundRecord
+from fedprompt.run_folder import RunFolder
+from server import outcome
 from server.config import ServerConfig
 from server.flower_cli import FlowerCli, answers, environment, free_port, write_app
 from server.progress import Display
-from server.rounds import RECORD
 
 _PAUSE = 1.0  # seconds between two looks at the run
 _START = 60.0  # seconds the SuperLink may take to answer
@@ -35,17 +36,17 @@ def run_ray(settings: Flat, shown: Display) -> None:
     """
     server = section(settings, "server", ServerConfig)
     sites = section(settings, "data", DataConfig).clients
-    folder = Path(server.output)
+    folder = RunFolder(Path(server.output))
     with (
         tempfile.TemporaryDirectory(prefix="fedprompt-ray-") as home,
         _superlink(Path(home)) as flower,
     ):
         app = write_app(Path(home) / "app", settings)
-        earlier: list[record.Line] = [*record.read(folder / RECORD)]
+        earlier = folder.records()
         run = flower.submit(app, "--federation-config", _resources(sites, server))
         details = _follow(run, flower, folder, earlier, shown, resume=server.resume)
-    outcome.raise_failure(folder)
-    if outcome.read(folder) is None:
+    outcome.raise_failure(folder.path)
+    if outcome.read(folder.path) is None:
         raise FedpromptError(f"the Ray run ended without a result: {details}")
 
 
@@ -90,25 +91,25 @@ def _resources(sites: int, server: ServerConfig) -> str:
 def _follow(
     run: str,
     flower: FlowerCli,
-    folder: Path,
-    earlier: list[record.Line],
+    folder: RunFolder,
+    earlier: list[RoundRecord],
     shown: Display,
     *,
     resume: bool,
 ) -> str:
     """Show rounds until the run is over; return Flower's last word on it.
 
-    ``earlier`` are the lines that the folder's record held before: a fresh run clears them.
+    ``earlier`` are the rounds that the folder's record held before: a fresh run clears them.
     """
     seen = len(earlier)
     while True:
         status = flower.status(run)
-        lines: list[record.Line] = [*record.read(folder / RECORD)]
-        if not resume and lines[:1] != earlier[:1]:  # the earlier run's were cleared
-            earlier, seen = lines, 0
-        for line in lines[seen:]:
-            shown.show(line)
-        seen = max(seen, len(lines))
+        records = folder.records()
+        if not resume and records[:1] != earlier[:1]:  # the earlier run's were cleared
+            earlier, seen = records, 0
+        for record in records[seen:]:
+            shown.show(record)
+        seen = max(seen, len(records))
         if status.startswith("finished"):
             return status
         time.sleep(_PAUSE)

@@ -1,18 +1,15 @@
 """Tell from a run's folder where it stands, and what another configuration would change in it."""
 
-from pathlib import Path
-
 from fedprompt.config import Flat, defaults
 from fedprompt.errors import CheckpointError
-from server import record
+from fedprompt.round_record import RoundRecord
+from fedprompt.run_folder import RunFolder
 from server.checkpoint import load_latest
-from server.record import Line
-from server.rounds import CHECKPOINTS, RECORD
 from server.tuning import FREE
 
 
-def last_line(folder: Path, settings: Flat, run: str) -> Line | None:
-    """Return the record's line of the last committed round; None if there is none.
+def last_committed(folder: RunFolder, settings: Flat, run: str) -> RoundRecord | None:
+    """Return the record of the last committed round; None if there is none.
 
     Raises
     ------
@@ -20,21 +17,21 @@ def last_line(folder: Path, settings: Flat, run: str) -> Line | None:
         The checkpoints are damaged, or of a run with other settings, which are named.
     """
     try:
-        state = load_latest(folder / CHECKPOINTS, run)
+        state = load_latest(folder.checkpoints, run)
     except CheckpointError as error:
         if found := difference(folder, settings):
             raise CheckpointError(
-                f"{folder} was begun with other settings: {found}; give it back its own, or give "
-                "another --output"
+                f"{folder.path} was begun with other settings: {found}; give it back its own, or "
+                "give another --output"
             ) from error
         raise
-    lines = record.read(folder / RECORD) if state else []
-    return next((line for line in lines if state and line["round"] == state.round), None)
+    records = folder.records() if state else []
+    return next((record for record in records if state and record.round == state.round), None)
 
 
-def difference(folder: Path, settings: Flat) -> str:
+def difference(folder: RunFolder, settings: Flat) -> str:
     """Return the settings in which a run differs from its folder's, both values shown."""
-    own = record.read_settings(folder)
+    own = folder.settings()
     if not own:
         return ""
     was, now = defaults() | own, defaults() | settings

@@ -9,29 +9,32 @@ import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 from flwr.serverapp import Grid
 
+import fedprompt
+from fedprompt import logs
 from fedprompt.errors import ConfigError, QuorumError
 from fedprompt.identity import sha256_arrays
+from fedprompt.round_record import RoundRecord
+from fedprompt.run_folder import RunFolder
 from fedprompt.storage import check_writable
-from server import record, robust, start, strategies
-from server.attempt import attempt, complaint, line, sample
+from server import checkpoint, robust, start, strategies
+from server.attempt import attempt, complaint, sample, trained
 from server.averaging import RoundAverage
 from server.checkpoint import Checkpoint, load_latest, save
 from server.conduct import Conduct
 from server.config import ServerConfig
 from server.evaluation import evaluate, is_due
-from server.federation import Task, federation, tell
+from server.federation import Task, federation
 from server.privacy.mechanism import Mechanism
 from server.secure_aggregation.check import check as check_secure
 from server.training import as_travelled
-from server.verdict import Verdict
+from server.verdict import Verdict, recorded
 
 log = logging.getLogger("fedprompt.rounds")
-RECORD, CHECKPOINTS = "rounds.jsonl", "checkpoints"
 
 
 def check_vacant(config: ServerConfig) -> None:
@@ -43,16 +46,12 @@ def check_vacant(config: ServerConfig) -> None:
         Says how far the earlier run came and what to do.
     """
     check_writable(Path(config.output), "folder")
-    old = _checkpoints(config)
+    old = checkpoint.files(RunFolder(Path(config.output)).checkpoints)
     if old and not (config.resume or config.overwrite):
         raise ConfigError(
-            f"{config.output} holds an earlier run up to {old[-1].stem}; continue it with "
+            f"{config.output} holds an earlier run up to {old[0].stem}; continue it with "
             "--resume, give another --output, or replace it with --set server.overwrite=true"
         )
-
-
-def _checkpoints(config: ServerConfig) -> list[Path]:
-    return sorted((Path(config.output) / CHECKPOINTS).glob("*.safetensors"))
 
 
 class Rounds:
@@ -75,7 +74,7 @@ class Rounds:
         self.config, self.least = config, sites
         self.federation = federation(grid, task, config, mechanism)
         self.average = RoundAverage(task, config, self.federation.rule)
-        self.folder = Path(config.output)
+        self.folder = RunFolder(Path(config.output))
         self.conduct = Conduct()
 
     def run(self) -> Checkpoint:
@@ -109,15 +108,15 @@ class Rounds:
     def _clear(self) -> None:
         """Make room for a fresh run, if the user allowed it."""
         check_vacant(self.config)
-        for path in _checkpoints(self.config):
+        for path in checkpoint.files(self.folder.checkpoints):
             path.unlink()
-        record.truncate(self.folder / RECORD, -1)
+        self.folder.truncate(-1)
 
     def _resume(self) -> Checkpoint | None:
-        state = load_latest(self.folder / CHECKPOINTS, self.federation.task.run)
+        state = load_latest(self.folder.checkpoints, self.federation.task.run)
         if self.federation.mechanism:
             self.federation.mechanism.resume(state.round if state else 0)
-        record.truncate(self.folder / RECORD, state.round if state else -1)
+        self.folder.truncate(state.round if state else -1)
         if state:
             strategies.restore(self.federation.strategy, state.optimiser)
             self.average.restore(state.optimiser)
@@ -132,26 +131,28 @@ class Rounds:
         Where the sites have a say in it they are asked first.
         """
         started, task, roster = time.monotonic(), self.federation.task, self.federation.roster
-        arrays, gathered = task.arrays, dict[str, Any]()
+        arrays = task.arrays
+        record = RoundRecord(
+            round=0,
+            joined=tuple(sorted(roster.sites)),
+            refused=recorded(roster.refused.values()),
+            join_bytes_up=roster.traffic.up,
+            join_bytes_down=roster.traffic.down,
+        )
+        if self.federation.domains.names:
+            record |= RoundRecord(round=0, domains=self._domains_of_sites())
         if task.asks_start:
             arrays, gathered = start.gather(self.federation, lambda found: self._strike(found, 0))
+            record |= gathered
         arrays = as_travelled(arrays, self.config.dtype)
-        joined = {
-            "joined": sorted(roster.sites),
-            **self._domains_of_sites(),
-            "refused": [tell(verdict) for verdict in roster.refused.values()],
-            "join_bytes_up": roster.traffic.up,
-            "join_bytes_down": roster.traffic.down,
-        } | gathered
-        return self._commit(Checkpoint(task.run, 0, arrays), joined, started)
+        return self._commit(Checkpoint(task.run, 0, arrays), record, started)
 
-    def _domains_of_sites(self) -> dict[str, Any]:
-        """Return what the record says of the sites' domains, where the run has any."""
+    def _domains_of_sites(self) -> dict[int, str]:
         names, sites = self.federation.domains.names, self.federation.roster.sites
-        found = {str(number): sites[number].domain for number in sorted(sites)}
-        for name in sorted(set(names) - set(found.values())):
+        domains = {number: sites[number].domain for number in sorted(sites)}
+        for name in sorted(set(names) - set(domains.values())):
             log.warning("no site of the domain %s has joined: its prompt stays at the start", name)
-        return {"domains": found} if names else {}
+        return domains
 
     def _round(self, state: Checkpoint, server_round: int) -> Checkpoint:
         started, f = time.monotonic(), self.federation
@@ -170,43 +171,48 @@ class Rounds:
             if found.merged:
                 merged = self.average.after(server_round, found.merged)
                 state = replace(state, round=server_round, arrays=merged.arrays)
-                told = {"attempt": number} | line(found, merged)
-                told |= {"epsilon": f.mechanism.spent()} if f.mechanism else {}
-                return self._commit(state, told, started)
+                record = trained(found, merged, server_round, number)
+                if f.mechanism:
+                    record |= RoundRecord(round=server_round, epsilon=f.mechanism.spent())
+                return self._commit(state, record, started)
             log.warning("round %d, try %d: %s", server_round, number + 1, complaint(found))
         sitting = ", ".join(f"site {site}" for site in sorted(self.conduct.quarantined))
         raise QuorumError(
             f"round {server_round} stayed below quorum in {self.config.retries + 1} tries; "
-            f"round {state.round} is kept in {self.folder}. Last try: {complaint(found)}. "
+            f"round {state.round} is kept in {self.folder.path}. Last try: {complaint(found)}. "
             f"In quarantine: {sitting or 'nobody'}. "
             f"The log names what was wrong with each reply; {_advice(found.verdicts)}"
         )
 
-    def _commit(self, state: Checkpoint, told: dict[str, Any], started: float) -> Checkpoint:
-        """Evaluate, write the record's line, then the checkpoint that makes the round count."""
+    def _commit(self, state: Checkpoint, record: RoundRecord, started: float) -> Checkpoint:
+        """Evaluate, write the record, then the checkpoint that makes the round count."""
         f = self.federation
         if is_due(state.round, self.config.rounds, self.config.evaluate_every):
             out = self.conduct.quarantined
             scored, verdicts = evaluate(f, state.arrays, state.round, out)
             self._strike(verdicts, state.round)
-            told |= scored
-        told |= f.task.describe(state.arrays)
-        told |= {
-            "round": state.round,
-            "run": f.task.run,
-            "prompt": sha256_arrays(state.arrays),
-            "strikes": {str(site): n for site, n in sorted(self.conduct.strikes.items())},
-            "quarantined": sorted(self.conduct.quarantined),
-            "nodes": {str(p): site.node for p, site in sorted(f.roster.sites.items())},
-            "seconds": round(time.monotonic() - started, 3),
-        }
+            record |= scored
+        description = f.task.describe(state.arrays)
+        record |= RoundRecord(
+            round=state.round,
+            run=f.task.run,
+            prompt=sha256_arrays(state.arrays),
+            seconds=round(time.monotonic() - started, 3),
+            time=datetime.now(UTC),
+            version=fedprompt.__version__,
+            nodes={number: site.node for number, site in f.roster.sites.items()},
+            strikes=dict(self.conduct.strikes),
+            quarantined=tuple(sorted(self.conduct.quarantined)),
+            information_density=description.information_density,
+            change_rank=description.change_rank,
+        )
         f.domains.after(state.arrays)
         optimiser = strategies.state(f.strategy) | self.average.state() | f.domains.state()
         state = replace(state, optimiser=optimiser, conduct=self.conduct)
-        record.append(self.folder / RECORD, told)
-        save(self.folder / CHECKPOINTS, state)
-        extra = {"event": "round", "round": state.round, "round_line": told}
-        log.info(record.summary(told, self.config.rounds), extra=extra)
+        self.folder.append(record)
+        save(self.folder.checkpoints, state)
+        extra = {"event": "round", "round": state.round, logs.ROUND: record}
+        log.info(record.summary(self.config.rounds), extra=extra)
         return state
 
     def _strike(self, verdicts: Iterable[Verdict], server_round: int) -> None:

@@ -18,11 +18,13 @@ from fedprompt.data.load import site_sizes
 from fedprompt.errors import CheckpointError
 from fedprompt.options import ConfigOption, JsonOption, SetOption, show
 from fedprompt.prompts.config import PromptConfig
-from server import outcome, record
+from fedprompt.round_record import RoundRecord
+from fedprompt.run_folder import RunFolder
+from server import outcome
 from server.config import ServerConfig
 from server.local_grid import LocalGrid
 from server.progress import Display, LineDisplay, LogFeed, display
-from server.rounds import RECORD, check_vacant
+from server.rounds import check_vacant
 from server.rounds import log as rounds_log
 
 _KEPT = {  # what a reader must know of the artefact, by prompt.personal
@@ -71,8 +73,7 @@ def simulate(
     site_sizes(data, data.clients)  # before a site starts: what is wrong is wrong for all of them
     with display(server.rounds, Console(stderr=True)) as shown:
         run_on(engine)(settings, shown)
-    folder = Path(server.output)
-    result = summarise(folder)
+    result = summarise(Path(server.output))
     show(result, tell(result, server.rounds), as_json=json)
 
 
@@ -109,8 +110,8 @@ def run_local(settings: Flat, shown: Display) -> None:
         resolve(SERVER_APP)(grid=grid, context=Context(1, 0, {}, RecordDict(), settings))
 
 
-def federate(settings: Flat) -> list[dict[str, Any]]:
-    """Run a federation in this process, showing nothing, and return its record, a line a round.
+def federate(settings: Flat) -> list[RoundRecord]:
+    """Run a federation in this process, showing nothing, and return the record of its rounds.
 
     The artefact lies in ``server.output`` then. This is what an evaluation protocol runs.
 
@@ -122,7 +123,7 @@ def federate(settings: Flat) -> list[dict[str, Any]]:
     settings = settings | queued(settings)
     server = section(settings, "server", ServerConfig)
     run_local(settings, LineDisplay(server.rounds, Console(quiet=True)))
-    return record.read(Path(server.output) / RECORD)
+    return RunFolder(Path(server.output)).records()
 
 
 @contextmanager
@@ -142,39 +143,41 @@ def feeding(shown: Display) -> Iterator[None]:
 
 def summarise(folder: Path) -> dict[str, Any]:
     """Return what a finished run reached, from its own record."""
-    lines = record.read(folder / RECORD)
-    if not lines:
+    run = RunFolder(folder)
+    records = run.records()
+    if not records:
         raise CheckpointError(
-            f"{folder / RECORD} is gone or empty; the prompt is whole in {folder}/artefact, but "
+            f"{run.record} is gone or empty; the prompt is whole in {run.artefact}, but "
             "nothing tells how it was reached"
         )
-    evaluated = [line for line in lines if "accuracy" in line]
-    first, last = (evaluated[0], evaluated[-1]) if evaluated else ({}, {})
+    evaluated = [record for record in records if record.accuracy is not None]
+    start = evaluated[0].accuracy if evaluated else None
+    ended, last = outcome.read(folder), records[-1]
     return {
         "output": str(folder),
-        "rounds": lines[-1]["round"],
-        "start_accuracy": first.get("accuracy"),
-        "zero_shot_accuracy": first.get("accuracy") if starts_at_template(folder) else None,
-        "accuracy": last.get("accuracy"),
-        "worst_client_acc": last.get("worst_client_acc"),
-        "information_density": lines[-1]["information_density"],
-        "truncation_error": lines[-1].get("truncation_error"),
-        "bytes_up": sum(line.get("bytes_up", 0) for line in lines),
-        "bytes_down": sum(line.get("bytes_down", 0) for line in lines),
-        "strikes": lines[-1]["strikes"],
-        "prompt": lines[-1]["prompt"],
-        "personal": record.read_settings(folder).get("prompt.personal", "global"),
-        "artefact": (outcome.read(folder) or {}).get("artefact"),
+        "rounds": last.round,
+        "start_accuracy": start,
+        "zero_shot_accuracy": start if starts_at_template(run) else None,
+        "accuracy": evaluated[-1].accuracy if evaluated else None,
+        "worst_client_acc": evaluated[-1].worst_client_acc if evaluated else None,
+        "information_density": last.information_density,
+        "truncation_error": last.truncation_error,
+        "bytes_up": sum(record.bytes_up for record in records),
+        "bytes_down": sum(record.bytes_down for record in records),
+        "strikes": {str(site): count for site, count in last.strikes.items()},
+        "prompt": last.prompt,
+        "personal": run.settings().get("prompt.personal", "global"),
+        "artefact": ended.artefact if ended else None,
     }
 
 
-def starts_at_template(folder: Path) -> bool:
+def starts_at_template(run: RunFolder) -> bool:
     """Tell whether a run's prompt starts at its template's words: then round 0 is zero-shot CLIP.
 
     Random or other starting words, a name at another place, and prompts of the image tower give an
     untrained prompt that classifies otherwise.
     """
-    settings = record.read_settings(folder)
+    settings = run.settings()
     prompt = section(settings, "prompt", PromptConfig)
     template = section(settings, "data", DataConfig).template
     words = prompt.init in ("", template.partition("{}")[0].strip())

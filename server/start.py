@@ -9,7 +9,6 @@ resumed run asks nobody again.
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from flwr.app import RecordDict
@@ -17,19 +16,20 @@ from flwr.app import RecordDict
 from fedprompt.clusters import centres
 from fedprompt.errors import ConfigError, QuorumError
 from fedprompt.prompts.config import PromptConfig
+from fedprompt.round_record import RoundRecord
 from fedprompt.wire import CENTRES, CONFIG, Arrays
 from server import outcome
 from server.attempt import below_quorum, weigh
 from server.config import ServerConfig
 from server.exchange import LEAST_ROOM, Traffic, exchange
-from server.federation import Federation, tell
+from server.federation import Federation
 from server.gate import judge
 from server.norms import Bounds
 from server.privacy.config import PrivacyConfig
 from server.replies import read_train
 from server.rules import Dense
 from server.training import Instruction
-from server.verdict import Accepted, Verdict, listed
+from server.verdict import Accepted, Verdict, listed, recorded
 
 _log = logging.getLogger("fedprompt.rounds")
 _ROOM = 4  # times the bytes of the prompt that a reply may have
@@ -77,7 +77,7 @@ def check(prompt: PromptConfig, server: ServerConfig, privacy: PrivacyConfig) ->
 
 def gather(
     federation: Federation, on_verdicts: Callable[[Sequence[Verdict]], None]
-) -> tuple[Arrays, dict[str, Any]]:
+) -> tuple[Arrays, RoundRecord]:
     """Return the start that the sites' centres merge to, and what the record says of it.
 
     Raises
@@ -89,7 +89,7 @@ def gather(
         found = _try(federation)
         on_verdicts(found.verdicts)
         if found.arrays is not None:
-            return found.arrays, _told(found)
+            return found.arrays, _recorded(found)
         refused = [verdict for verdict in found.verdicts if not verdict.accepted]
         told = listed(refused)
         complaint = f"{found.shortfall}. {told or 'None was refused'}"
@@ -141,10 +141,11 @@ def _dense(arrays: Arrays) -> Dense:
     return {name: array.astype(np.float64) for name, array in arrays.items()}
 
 
-def _told(found: Gathered) -> dict[str, Any]:
-    return {
-        "start_sites": [update.site for update in found.accepted],
-        "start_verdicts": [tell(verdict) for verdict in found.verdicts if verdict.reasons],
-        "start_bytes_up": found.traffic.up,
-        "start_bytes_down": found.traffic.down,
-    }
+def _recorded(found: Gathered) -> RoundRecord:
+    return RoundRecord(
+        round=0,
+        start_sites=tuple(update.site for update in found.accepted),
+        start_verdicts=recorded(verdict for verdict in found.verdicts if verdict.reasons),
+        start_bytes_up=found.traffic.up,
+        start_bytes_down=found.traffic.down,
+    )

@@ -29,7 +29,7 @@ from fedprompt.prompts.forms import forms_of
 from fedprompt.wire import Arrays
 from server import domains, start
 from server.config import ServerConfig
-from server.federation import Task
+from server.federation import Description, Task
 from server.privacy.config import PrivacyConfig
 from server.privacy.mechanism import Mechanism
 
@@ -113,16 +113,14 @@ class Tuning:
             return None
         return Mechanism(self.privacy, self.server, task.run)
 
-    def describe(self, arrays: Arrays) -> dict[str, float]:
-        """Return what the record says of a prompt: information density, and rank of its change.
+    def describe(self, arrays: Arrays) -> Description:
+        """Return what the record says of a prompt.
 
         The rank is the largest of P - P0 over all matrices; where the sites give the start, none.
         """
         self.prompt.load_arrays(arrays)
-        found = {"information_density": self.prompt.information_density()}
-        if not self.asks_start:
-            found["change_rank"] = change_rank(forms_of(self.prompt), self._starts)
-        return found
+        rank = None if self.asks_start else change_rank(forms_of(self.prompt), self._starts)
+        return Description(self.prompt.information_density(), rank)
 
     def artefact(
         self,

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 
+from fedprompt.round_record import RecordedVerdict
 from fedprompt.text import one_line
 from fedprompt.wire import Arrays
 from server.rules import Dense
@@ -110,6 +111,20 @@ class Verdict:
         """Tell whether the reply is what too high a learning rate ends in."""
         beyond = not {Reason.NOT_FINITE, Reason.NORM, Reason.OUT_OF_RANGE}.isdisjoint(self.reasons)
         return not self.accepted and (beyond or "fit.learning_rate" in self.detail)
+
+
+def recorded(verdicts: Iterable[Verdict]) -> tuple[RecordedVerdict, ...]:
+    """Return verdicts as they stand in the record."""
+    return tuple(
+        RecordedVerdict(
+            site=verdict.site,
+            node=verdict.node,
+            accepted=verdict.accepted,
+            reasons=tuple(str(reason) for reason in verdict.reasons),
+            detail=verdict.detail,
+        )
+        for verdict in verdicts
+    )
 
 
 def listed(verdicts: Iterable[Verdict], most: int = 10) -> str:

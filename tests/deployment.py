@@ -25,9 +25,9 @@ from client.deployment.join import encode
 from client.deployment.site_folder import SiteFolder
 from fedprompt import address
 from fedprompt import bundle as bundles
-from server import record
 from server.deployment import enrolment, setup
 from server.deployment.folder import DeploymentFolder
+from tests import round_lines
 
 ROOT = Path(__file__).parents[1]
 SCRIPTS = Path(sys.executable).parent
@@ -225,7 +225,7 @@ class Deployment:
 
     def lines(self) -> list[dict[str, Any]]:
         """Return the run's record."""
-        return record.read(self.folder.run / "rounds.jsonl")
+        return round_lines.read(self.folder.run)
 
     def round(self) -> int:
         """Return the last committed round; -1 before there is one."""

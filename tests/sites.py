@@ -17,13 +17,13 @@ from fedprompt.wire import (
     receipt,
     to_array_record,
 )
-from server import record
 from server.checkpoint import Checkpoint
 from server.config import ServerConfig
-from server.federation import Task
+from server.federation import Description, Task
 from server.local_grid import LocalGrid
 from server.privacy.mechanism import Mechanism
-from server.rounds import RECORD, Rounds
+from server.rounds import Rounds
+from tests import round_lines
 
 IDENTITY = {
     "version": "0.1.0",
@@ -49,7 +49,7 @@ def start(length: int = 4, rank: int = 1, width: int = 32) -> Arrays:
 def task(arrays: Arrays | None = None) -> Task:
     """Return a task over the toy prompt."""
     arrays = start() if arrays is None else arrays
-    return Task(arrays, IDENTITY, lambda _: {"information_density": 0.5}, sha256_arrays(arrays))
+    return Task(arrays, IDENTITY, lambda _: Description(0.5), sha256_arrays(arrays))
 
 
 def config(folder: object, **settings: object) -> ServerConfig:
@@ -70,7 +70,7 @@ def run(
     """Run the rounds of a task in this process; return the last state and the record's lines."""
     with LocalGrid(app, sites, {}, workers) as grid:
         state = Rounds(grid, told, chosen, sites, mechanism).run()
-    return state, record.read(Path(chosen.output) / RECORD)
+    return state, round_lines.read(Path(chosen.output))
 
 
 def client(

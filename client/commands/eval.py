@@ -13,7 +13,7 @@ from client.evaluate import predict
 from client.scoring import confusion, metrics, spread_choice
 from client.workbench import Workbench, of_artefact, open_workbench
 from fedprompt.artefact import Artefact, load_artefact
-from fedprompt.config import Flat, load, of_run, section
+from fedprompt.config import Flat, load, section
 from fedprompt.data.classes import in_ascii, one_form
 from fedprompt.data.decode import Rgb
 from fedprompt.errors import ConfigError, DataError
@@ -23,6 +23,7 @@ from fedprompt.prompts.artefacts import from_artefact
 from fedprompt.prompts.build import Prompt, build_prompt
 from fedprompt.prompts.config import PromptConfig
 from fedprompt.prompts.template import Template
+from fedprompt.run_folder import RunFolder
 from fedprompt.storage import check_writable, write_atomic
 from fedprompt.types import Labels, Logits
 
@@ -72,7 +73,8 @@ def evaluate(
         told = run_protocol(protocol, methods, seeds, target or (), given, output, workers)
         show(*told, as_json=json)
     else:
-        _score(run, (of_run(run) if run else {}) | load(config, override or ()), as_json=json)
+        own = RunFolder(run).scoring_settings() if run else {}
+        _score(run, own | load(config, override or ()), as_json=json)
 
 
 def _score(run: Path | None, flat: Flat, *, as_json: bool) -> None:
@@ -91,9 +93,9 @@ def _score(run: Path | None, flat: Flat, *, as_json: bool) -> None:
         "artefact": artefact.sha256 if artefact else None,
         "zero_shot_accuracy": metrics(zero_shot, labels)["accuracy"],
     }
-    if run and any((run / name).is_file() for name in ("rounds.jsonl", "settings.json")):
+    if run and (folder := RunFolder(run)).is_run():
         details = _details(bench, logits, labels)
-        write_atomic(run / "predictions.json", canonical_json(result | details))
+        write_atomic(folder.predictions, canonical_json(result | details))
     show(result, _told(result), as_json=as_json)
 
 

@@ -12,13 +12,13 @@ from client.workbench import Workbench, open_workbench
 from fedprompt.artefact import CONFIG
 from fedprompt.config import load, section
 from fedprompt.errors import ConfigError
-from fedprompt.identity import canonical_json
 from fedprompt.options import ConfigOption, JsonOption, SetOption, show
 from fedprompt.prompts.artefacts import to_artefact
 from fedprompt.prompts.build import Prompt, bank_of, build_prompt
 from fedprompt.prompts.config import PromptConfig
 from fedprompt.prompts.template import Template
-from fedprompt.storage import check_writable, write_atomic
+from fedprompt.run_folder import RunFolder
+from fedprompt.storage import check_writable
 
 
 def train(
@@ -57,7 +57,7 @@ def train(
     told = {"round": 0, "seed": settings.seed, "white_level": bench.data.white_level}
     artefact = to_artefact(bench.clip, prompt, classes, template, **told, aggregation=None)
     artefact.save(output)
-    write_atomic(output / "settings.json", canonical_json(flat))
+    RunFolder(output).write_settings(flat)
     result = {
         "artefact": str(output),
         "loss": loss,

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 from client.deployment.config import NodeConfig
@@ -25,86 +24,26 @@ THEIRS = frozenset({"data.template"})  # part of the prompt; the identity binds 
 _NODE = "node."
 
 
-@dataclass(frozen=True)
 class SiteFolder:
     """Hold the path of a site's folder, and name what is in it."""
 
-    path: Path
-
-    @property
-    def toml(self) -> Path:
-        """Return the site's settings."""
-        return self.path / "site.toml"
-
-    @property
-    def policy(self) -> Path:
-        """Return what may leave this site."""
-        return self.path / "policy.toml"
-
-    @property
-    def egress(self) -> Path:
-        """Return the log of everything that left."""
-        return self.path / "egress.jsonl"
-
-    @property
-    def ca_certificate(self) -> Path:
-        """Return the certificate of the CA that the server's must be signed by."""
-        return self.path / "ca.crt"
-
-    @property
-    def key(self) -> Path:
-        """Return this site's private key."""
-        return self.path / "node.key"
-
-    @property
-    def revocations(self) -> Path:
-        """Return the CA's list of certificates it took back, as it was when the site joined."""
-        return self.path / "ca.crl"
-
-    @property
-    def agreed(self) -> Path:
-        """Return what the bundle said, without the key."""
-        return self.path / "agreed.json"
-
-    @property
-    def secret(self) -> Path:
-        """Return what proves the worker to the SuperNode; made anew at each start."""
-        return self.path / "flower" / "worker.secret"
-
-    @property
-    def node_config(self) -> Path:
-        """Return what the SuperNode tells the worker: where this folder is."""
-        return self.path / "flower" / "node.toml"
-
-    @property
-    def contact(self) -> Path:
-        """Return when the server was last heard."""
-        return self.path / "contact.json"
-
-    @property
-    def lock(self) -> Path:
-        """Return what a running client holds, so that there is one of them."""
-        return self.path / "client.lock"
-
-    @property
-    def classes(self) -> Path:
-        """Return the class list that all sites share."""
-        return self.path / "classes.json"
-
-    @property
-    def local(self) -> Path:
-        """Return the folder of prompts of this site's own, which never leave it."""
-        return self.path / "local"
-
-    @property
-    def flower(self) -> Path:
-        """Return the home of Flower's own files."""
-        return self.path / "flower"
-
-    @property
-    def logs(self) -> Path:
-        """Return the folder of the logs."""
-        return self.path / "logs"
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.toml = path / "site.toml"  # the site's settings
+        self.policy = path / "policy.toml"  # what may leave this site
+        self.egress = path / "egress.jsonl"  # log of everything that left
+        self.ca_certificate = path / "ca.crt"  # of the CA that must have signed the server's
+        self.key = path / "node.key"  # this site's private key
+        self.revocations = path / "ca.crl"  # certificates the CA had revoked when the site joined
+        self.agreed = path / "agreed.json"  # what the bundle said, without the key
+        self.secret = path / "flower" / "worker.secret"  # proves the worker; new at each start
+        self.node_config = path / "flower" / "node.toml"  # tells the worker where this folder is
+        self.contact = path / "contact.json"  # when the server was last heard
+        self.lock = path / "client.lock"  # held by the one running client
+        self.classes = path / "classes.json"  # the class list that all sites share
+        self.local = path / "local"  # this site's own prompts, which never leave it
+        self.flower = path / "flower"  # home of Flower's own files
+        self.logs = path / "logs"
 
     def node(self) -> NodeConfig:
         """Return section ``[node]``.

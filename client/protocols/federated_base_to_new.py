@@ -26,8 +26,8 @@ PUBLISHED: Flat = {
 
 def run(trial: Trial) -> Found:
     """Return ``local_acc``, base and new with their HM, and ``combined_metric``."""
-    tuned, lines = federated(trial, "run", BASE)
-    local = local_accuracy(last_scored(lines))
+    tuned, records = federated(trial, "run", BASE)
+    local = local_accuracy(last_scored(records))
     metrics: Metrics = {"local_acc": local, **base_and_new(tuned)}
     mean = metrics["harmonic_mean"]
     metrics["combined_metric"] = None if mean is None else (local + mean) / 2

@@ -11,12 +11,12 @@ from client.protocols.tune import federated, last_scored, local_accuracy
 
 def run(trial: Trial) -> Found:
     """Return the four metrics above."""
-    tuned, lines = federated(trial, "run", {})
-    scores, line = tuned.score({}), last_scored(lines)
+    tuned, records = federated(trial, "run", {})
+    scores, scored = tuned.score({}), last_scored(records)
     metrics: Metrics = {
-        "local_acc": local_accuracy(line),
-        "worst_client_acc": float(line["worst_client_acc"]),
-        "accuracy": float(line["accuracy"]),
+        "local_acc": local_accuracy(scored),
+        "worst_client_acc": scored.worst_client_acc,
+        "accuracy": scored.accuracy,
         "global_acc": scores["accuracy"] if scores else None,
     }
     return Found(metrics, tuned)

@@ -3,14 +3,14 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from client.protocols.tuned import Tuned
 from fedprompt.config import Flat
+from fedprompt.round_record import RoundRecord
 
 # by the field's names: shares from 0 to 1, nll in nats; None where a method has no such figure
 Metrics = dict[str, float | None]
-Federate = Callable[[Flat], list[dict[str, Any]]]  # into server.output; returns the record's lines
+Federate = Callable[[Flat], list[RoundRecord]]  # into server.output; returns the record
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,7 +1,7 @@
 """Tune a method as a protocol asks: on one machine's images, or over a federation."""
 
+import statistics
 from collections.abc import Callable, Sequence
-from typing import Any
 
 from client.app import forget_sites
 from client.evaluate import evaluate
@@ -18,8 +18,7 @@ from fedprompt.errors import DataError
 from fedprompt.prompts.artefacts import to_artefact
 from fedprompt.prompts.build import UNTRAINED, bank_of, build_prompt
 from fedprompt.prompts.config import PromptConfig
-
-Line = dict[str, Any]  # of a run's record
+from fedprompt.round_record import RoundRecord, SiteScore
 
 
 def centrally(
@@ -46,10 +45,10 @@ def centrally(
     return Tuned(bench.clip, settings, bench.train.classes, artefact)
 
 
-def federated(trial: Trial, part: str, changes: Flat) -> tuple[Tuned, list[Line]]:
-    """Tune over simulated sites; return also the run's record, a line a round.
+def federated(trial: Trial, part: str, changes: Flat) -> tuple[Tuned, list[RoundRecord]]:
+    """Tune over simulated sites; return also the record of the run's rounds.
 
-    A method that trains nothing has one line: how the sites score it on the images they hold out.
+    A method that trains nothing has one round: how the sites score it on the images they hold out.
     """
     folder = trial.folder / part
     own: Flat = {"server.output": str(folder), "server.overwrite": True}
@@ -59,23 +58,21 @@ def federated(trial: Trial, part: str, changes: Flat) -> tuple[Tuned, list[Line]
     if settings["prompt.method"] in UNTRAINED:
         return Tuned(bench.clip, settings, classes, None), [_scored_at_sites(bench, settings)]
     try:
-        lines = trial.federate(settings)
+        records = trial.federate(settings)
     finally:
         forget_sites()
-    return Tuned(bench.clip, settings, classes, load_artefact(folder)), lines
+    return Tuned(bench.clip, settings, classes, load_artefact(folder)), records
 
 
-def last_scored(lines: Sequence[Line]) -> Line:
-    """Return the last line in which sites told how they score the prompt.
-
-    It has ``accuracy``, ``worst_client_acc`` and ``sites``.
+def last_scored(records: Sequence[RoundRecord]) -> RoundRecord:
+    """Return the last round in which sites told how they score the prompt.
 
     Raises
     ------
     DataError
         No site holds out images.
     """
-    scored = [line for line in lines if "accuracy" in line]
+    scored = [record for record in records if record.accuracy is not None]
     if not scored:
         raise DataError(
             "no site told an accuracy; let sites hold out images (data.holdout) and have enough "
@@ -84,10 +81,9 @@ def last_scored(lines: Sequence[Line]) -> Line:
     return scored[-1]
 
 
-def local_accuracy(line: Line) -> float:
+def local_accuracy(record: RoundRecord) -> float:
     """Return the mean of the sites' accuracies, each site counted once."""
-    found = [float(site["accuracy"]) for site in line["sites"].values()]
-    return sum(found) / len(found)
+    return statistics.fmean(score.accuracy for score in record.sites.values())
 
 
 def _fitted(bench: Workbench, settings: Flat, train: ImageSet) -> Artefact | None:
@@ -109,7 +105,7 @@ def _fitted(bench: Workbench, settings: Flat, train: ImageSet) -> Artefact | Non
     return to_artefact(bench.clip, prompt, train.classes, template, **told)
 
 
-def _scored_at_sites(bench: Workbench, settings: Flat) -> Line:
+def _scored_at_sites(bench: Workbench, settings: Flat) -> RoundRecord:
     """Return what the sites of a federation would tell of a prompt that is never tuned."""
     config, data = section(settings, "prompt", PromptConfig), section(settings, "data", DataConfig)
     prompt = build_prompt(config, bench.clip, bench.train.classes, data.template)
@@ -118,13 +114,16 @@ def _scored_at_sites(bench: Workbench, settings: Flat) -> Line:
         held = share(data, number, data.clients).holdout
         if len(held):
             found = evaluate(prompt, *bench.encode(held, prompt.first_layer))
-            told = {"accuracy": found.correct / found.count, "nll": found.loss}
-            sites[str(number)] = told | {"examples": found.count}
-    total = sum(site["examples"] for site in sites.values())
+            sites[number] = SiteScore(
+                accuracy=found.correct / found.count, nll=found.loss, examples=found.count
+            )
     if not sites:
-        return {"sites": {}}
-    return {
-        "accuracy": sum(site["accuracy"] * site["examples"] for site in sites.values()) / total,
-        "worst_client_acc": min(site["accuracy"] for site in sites.values()),
-        "sites": sites,
-    }
+        return RoundRecord(round=0)
+    scores = sites.values()
+    total = sum(score.examples for score in scores)
+    return RoundRecord(
+        round=0,
+        accuracy=sum(score.accuracy * score.examples for score in scores) / total,
+        worst_client_acc=min(score.accuracy for score in scores),
+        sites=sites,
+    )

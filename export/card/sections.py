@@ -157,36 +157,26 @@ def of_tuning(artefact: Mapping[str, Any], run: RunRecord | None) -> str:
 
 
 def _of_run(run: RunRecord) -> dict[str, str]:
-    joined, settings = run.first.get("joined"), run.settings
+    first, last, settings = run.first, run.last, run.settings
     rows = {}
-    if isinstance(joined, list):
-        rows["sites that joined"] = str(len(joined))
+    if first and first.joined:
+        rows["sites that joined"] = str(len(first.joined))
     for key, name in (("server.strategy", "strategy"), ("server.weighting", "weighting")):
         if key in settings:
             rows[name] = text(settings[key])
     if settings.get("server.secure_aggregation") is True:
         rows["secure aggregation"] = "yes"
-    if "accuracy" in run.first:
-        rows["accuracy of the untrained prompt"] = number(run.first["accuracy"], "{:.1%}")
-    for key, name, form in (
-        ("accuracy", "accuracy", "{:.1%}"),
-        ("nll", "negative log-likelihood", "{:.4f}"),
-        ("loss", "training loss", "{:.4f}"),
+    for name, figure, form in (
+        ("accuracy of the untrained prompt", first.accuracy if first else None, "{:.1%}"),
+        ("accuracy", last.accuracy, "{:.1%}"),
+        ("negative log-likelihood", last.nll, "{:.4f}"),
+        ("training loss", last.loss, "{:.4f}"),
     ):
-        if key in run.last:
-            rows[name] = number(run.last[key], form)
-    if count := _held_out(run.last.get("sites")):
+        if figure is not None:
+            rows[name] = number(figure, form)
+    if count := sum(score.examples for score in last.sites.values()):
         rows["accuracies are of"] = f"{count:,} held-out images of the sites"
     return rows
-
-
-def _held_out(sites: object) -> int:
-    """Return how many images the sites' accuracies are of; 0 where it is not recorded."""
-    if not isinstance(sites, dict):
-        return 0
-    found = [site.get("examples") for site in sites.values() if isinstance(site, dict)]
-    counts = [count for count in found if type(count) is int]
-    return sum(counts) if len(counts) == len(sites) else 0
 
 
 def of_privacy(artefact: Mapping[str, Any]) -> str:

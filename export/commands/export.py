@@ -78,7 +78,8 @@ def export(
     from export.card.write import card_of, write_card
     from export.load import load_clip
     from fedprompt.artefact import load_artefact
-    from fedprompt.config import load, of_run
+    from fedprompt.config import load
+    from fedprompt.run_folder import RunFolder
 
     recipe = recipe_of(target, precision)
     _check_options(target, precision, tensorrt=tensorrt, open_vocabulary=open_vocabulary)
@@ -87,7 +88,7 @@ def export(
     check_writable(place, "folder" if is_folder else "file")
     check_writable(card_of(place, folder=is_folder), "file")
     given = load(config, override or ()) | ({"data.source": data} if data else {})
-    flat = of_run(artefact) | given
+    flat = RunFolder(artefact).scoring_settings() | given
     loaded = load_artefact(artefact)
     clip = load_clip(loaded, flat)
     count = images or (_IMAGES_EXACT if precision == "fp32" else _IMAGES)

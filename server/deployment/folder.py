@@ -1,6 +1,5 @@
 """Say what lies where in a deployment folder, and read its one TOML file."""
 
-from dataclasses import dataclass
 from pathlib import Path
 
 from fedprompt import config as settings
@@ -12,81 +11,25 @@ _SECTION = "deployment."
 _MILD: Flat = {"server.min_sites": 2}  # a default for real sites, whatever a simulation has
 
 
-@dataclass(frozen=True)
 class DeploymentFolder:
     """Hold the path of a deployment folder, and name what is in it."""
 
-    path: Path
-
-    @property
-    def toml(self) -> Path:
-        """Return the settings of the server and the run."""
-        return self.path / "server.toml"
-
-    @property
-    def ca_key(self) -> Path:
-        """Return the key that signs certificates and bundles; it may be kept elsewhere."""
-        return self.path / "ca.key"
-
-    @property
-    def ca_certificate(self) -> Path:
-        """Return the certificate that sites trust."""
-        return self.path / "ca.crt"
-
-    @property
-    def revocations(self) -> Path:
-        """Return the CA's list of certificates that are void."""
-        return self.path / "ca.crl"
-
-    @property
-    def key(self) -> Path:
-        """Return the server's TLS key."""
-        return self.path / "server.key"
-
-    @property
-    def certificate(self) -> Path:
-        """Return the server's TLS certificate."""
-        return self.path / "server.crt"
-
-    @property
-    def database(self) -> Path:
-        """Return the SuperLink's state."""
-        return self.path / "superlink.db"
-
-    @property
-    def classes(self) -> Path:
-        """Return the class list, one JSON file that every bundle carries."""
-        return self.path / "classes.json"
-
-    @property
-    def nodes(self) -> Path:
-        """Return the list of who is enrolled and online, which the SuperLink keeps."""
-        return self.path / "nodes.json"
-
-    @property
-    def lock(self) -> Path:
-        """Return the file that every process of a running server holds; it names the first."""
-        return self.path / "server.lock"
-
-    @property
-    def pipe(self) -> Path:
-        """Return the named pipe through which the ServerApp's log lines come."""
-        return self.path / "log.pipe"
-
-    @property
-    def run(self) -> Path:
-        """Return the run's folder: checkpoints, record, artefact."""
-        return self.path / "run"
-
-    @property
-    def flower(self) -> Path:
-        """Return the home of Flower's own files."""
-        return self.path / "flower"
-
-    @property
-    def logs(self) -> Path:
-        """Return the folder of the logs."""
-        return self.path / "logs"
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.toml = path / "server.toml"  # the settings of the server and the run
+        self.ca_key = path / "ca.key"  # signs certificates and bundles; may be kept elsewhere
+        self.ca_certificate = path / "ca.crt"  # the certificate that sites trust
+        self.revocations = path / "ca.crl"  # certificates that the CA revoked
+        self.key = path / "server.key"  # the server's TLS key
+        self.certificate = path / "server.crt"  # the server's TLS certificate
+        self.database = path / "superlink.db"  # the SuperLink's state
+        self.classes = path / "classes.json"  # the class list that every bundle carries
+        self.nodes = path / "nodes.json"  # who is enrolled and online; the SuperLink keeps it
+        self.lock = path / "server.lock"  # held by every process of a running server
+        self.pipe = path / "log.pipe"  # carries the ServerApp's log lines
+        self.run = path / "run"  # the run's folder: checkpoints, record, artefact
+        self.flower = path / "flower"  # home of Flower's own files
+        self.logs = path / "logs"
 
     def config(self) -> DeploymentConfig:
         """Return section ``[deployment]``.

@@ -1,16 +1,19 @@
 """Tell how a deployment is doing, from its files alone: no server need run."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from fedprompt.config import section
 from fedprompt.errors import FedpromptError
-from server import outcome, record
+from fedprompt.round_record import RoundRecord
+from fedprompt.run_folder import RunFolder
+from server import outcome
 from server.config import ServerConfig
 from server.deployment import credentials, lock, sites
 from server.deployment.folder import DeploymentFolder
-from server.rounds import RECORD
+from server.outcome import Outcome
 
 
 def status(folder: DeploymentFolder) -> dict[str, Any]:
@@ -22,8 +25,9 @@ def status(folder: DeploymentFolder) -> dict[str, Any]:
         This is no deployment folder, or its list of sites is damaged.
     """
     config, settings = folder.config(), folder.run_settings()
-    lines = record.read(folder.run / RECORD)
-    last: record.Line = lines[-1] if lines else {}
+    records = RunFolder(folder.run).records()
+    last = records[-1] if records else None
+    evaluated = [record for record in records if record.accuracy is not None]
     ended = outcome.read(folder.run)
     running = lock.is_held(folder.lock)
     return {
@@ -31,31 +35,31 @@ def status(folder: DeploymentFolder) -> dict[str, Any]:
         "address": config.address,
         "running": running,
         "run": _state(running, ended),
-        "error": (ended or {}).get("message"),
-        "round": last.get("round"),
+        "error": (ended.message or None) if ended else None,
+        "round": last.round if last else None,
         "rounds": section(settings, "server", ServerConfig).rounds,
-        "accuracy": _latest(lines, "accuracy"),
-        "worst_client_acc": _latest(lines, "worst_client_acc"),
+        "accuracy": evaluated[-1].accuracy if evaluated else None,
+        "worst_client_acc": evaluated[-1].worst_client_acc if evaluated else None,
         "certificate": None if config.insecure else _certificate(folder, config.dialled),
         "sites": [
-            _site(site, _nodes(folder.nodes), last, _verdicts(lines), running=running)
+            _site(site, _nodes(folder.nodes), last, _verdicts(records), running=running)
             for site in sites.read(folder.path)
         ],
     }
 
 
-def _state(running: bool, ended: dict[str, Any] | None) -> str:
+def _state(running: bool, ended: Outcome | None) -> str:
     if ended is None:
         return "running" if running else "not running"
-    if running and ended.get("crashed"):
+    if running and ended.crashed:
         return "starting again"
-    return "failed" if ended.get("error") else "done"
+    return "failed" if ended.error else "done"
 
 
 def _site(
     site: sites.Enrolled,
     nodes: dict[int, dict[str, Any]],
-    last: record.Line,
+    last: RoundRecord | None,
     verdicts: dict[int, dict[str, Any]],
     *,
     running: bool,
@@ -69,30 +73,26 @@ def _site(
         "online": bool(running and node.get("online")),
         "last_seen": node.get("last_seen"),
         "images": site.images,
-        "strikes": last.get("strikes", {}).get(str(site.number), 0),
-        "quarantined": site.number in last.get("quarantined", []),
+        "strikes": last.strikes.get(site.number, 0) if last else 0,
+        "quarantined": last is not None and site.number in last.quarantined,
         "verdict": verdicts.get(site.number),
     }
 
 
-def _verdicts(lines: list[dict[str, Any]]) -> dict[int, dict[str, Any]]:
+def _verdicts(records: Sequence[RoundRecord]) -> dict[int, dict[str, Any]]:
     """Return the last verdict on each site, with its round; a record names the special ones."""
     found: dict[int, dict[str, Any]] = {}
-    for line in lines:
-        for site in line.get("accepted", []):
-            found[site] = {"round": line["round"], "accepted": True, "reasons": []}
-        for verdict in line.get("verdicts", []):
-            if verdict.get("site") is not None:
-                found[verdict["site"]] = {
-                    "round": line["round"],
-                    "accepted": verdict["accepted"],
-                    "reasons": verdict["reasons"],
+    for record in records:
+        for site in record.accepted:
+            found[site] = {"round": record.round, "accepted": True, "reasons": []}
+        for verdict in record.verdicts:
+            if verdict.site is not None:
+                found[verdict.site] = {
+                    "round": record.round,
+                    "accepted": verdict.accepted,
+                    "reasons": list(verdict.reasons),
                 }
     return found
-
-
-def _latest(lines: list[dict[str, Any]], key: str) -> float | None:
-    return next((line[key] for line in reversed(lines) if line.get(key) is not None), None)
 
 
 def _certificate(folder: DeploymentFolder, host: str) -> dict[str, Any]:

@@ -7,17 +7,16 @@ SuperLink again and submit the run again, which goes on after the last committed
 import logging
 import time
 from contextlib import suppress
-from pathlib import Path
 from typing import IO
 
 from fedprompt.config import Flat
 from fedprompt.errors import FedpromptError, StorageError
-from server import outcome, record
+from fedprompt.run_folder import RunFolder
+from server import outcome
 from server.deployment.config import DeploymentConfig
 from server.deployment.folder import DeploymentFolder
 from server.deployment.link import FLOWER_LOG, Link
 from server.flower_cli import FlowerCli, write_app
-from server.rounds import RECORD
 
 _PAUSE = 0.5  # seconds between two looks at the run's folder
 _LOOK = 15.0  # seconds between two questions to Flower, which cost a process each
@@ -64,10 +63,10 @@ class Supervisor:
             outcome.clear(self.folder.run)
             complaint = self._live()
             if (ended := outcome.read(self.folder.run)) is not None:
-                if not ended.get("crashed"):
+                if not ended.crashed:
                     outcome.raise_failure(self.folder.run)
                     return
-                complaint = f"the ServerApp ended with {ended['message']}"
+                complaint = f"the ServerApp ended with {ended.message}"
             failed = 1 if self._reached() > reached else failed + 1
             reached = self._reached()
             if failed > self.config.restarts:
@@ -137,5 +136,5 @@ class Supervisor:
             link.end()
 
     def _reached(self) -> int:
-        lines = record.read(Path(self.folder.run) / RECORD)
-        return int(lines[-1]["round"]) if lines else -1
+        last = RunFolder(self.folder.run).last()
+        return last.round if last else -1

@@ -17,8 +17,6 @@ from fedprompt.errors import PrivacyError, StorageError
 from fedprompt.identity import canonical_json, sha256_bytes
 from fedprompt.storage import write_atomic
 
-NAME = "privacy.jsonl"
-
 
 @dataclass(frozen=True)
 class Release:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from fedprompt.errors import ConfigError, PrivacyError
+from fedprompt.run_folder import RunFolder
 from server.config import ServerConfig
 from server.privacy import ledger
 from server.privacy.accountant import ACCOUNTANT, epsilon
@@ -44,7 +45,7 @@ class Mechanism:
                 f"one of {', '.join(_MEANS)}, or privacy.noise_multiplier = 0"
             )
         self.config, self.run = config, run
-        self.path = Path(server.output) / ledger.NAME
+        self.path = RunFolder(Path(server.output)).ledger
         ledger.read(self.path)
 
     def resume(self, committed: int) -> None:

@@ -9,8 +9,8 @@ from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
+from fedprompt.round_record import RoundRecord
 from server.report.formats import count, percent, size
-from server.report.lines import Line
 from server.report.site_rows import is_shown, shown_sites
 from server.report.svg import FAINT, INK, MEAN, WORST, drawing, to_svg
 
@@ -38,73 +38,73 @@ class Curve:
     dashes: str = "-"
 
 
-def accuracy_chart(lines: Sequence[Line]) -> Chart | None:
+def accuracy_chart(records: Sequence[RoundRecord]) -> Chart | None:
     """Return accuracy over the rounds: mean, worst site and every site."""
-    mean = _points(lines, lambda line: line.accuracy)
+    mean = _points(records, lambda record: record.accuracy)
     if not mean:
         return None
-    worst = _points(lines, _worst)
+    worst = _points(records, _worst)
     curves = [Curve("mean", mean), Curve("worst site", worst, WORST, "--")]
     with drawing() as axes:
-        _draw_sites(axes, lines)
+        _draw_sites(axes, records)
         _draw(axes, [curve for curve in curves if curve.points])
         axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: percent(y, 0)))
         note = "Of the prompt so far, on each site's own held-out images."
         return _finish(axes, "accuracy", "Accuracy", note, curves, percent)
 
 
-def loss_chart(lines: Sequence[Line]) -> Chart | None:
+def loss_chart(records: Sequence[RoundRecord]) -> Chart | None:
     """Return the training loss and the loss on held-out images."""
     curves = [
-        Curve("training", _points(lines, lambda line: line.loss)),
-        Curve("held-out", _points(lines, lambda line: line.nll), WORST, "--"),
+        Curve("training", _points(records, lambda record: record.loss)),
+        Curve("held-out", _points(records, lambda record: record.nll), WORST, "--"),
     ]
     return _plain("loss", "Loss", "Cross-entropy in nats, weighted by images.", curves)
 
 
-def density_chart(lines: Sequence[Line]) -> Chart | None:
+def density_chart(records: Sequence[RoundRecord]) -> Chart | None:
     """Return the merged prompt's information density."""
-    curves = [Curve("density", _points(lines, lambda line: line.information_density))]
+    curves = [Curve("density", _points(records, lambda record: record.information_density))]
     note = "Share of the prompt's spectrum in its first singular directions."
     return _plain("density", "Information density", note, curves)
 
 
-def truncation_chart(lines: Sequence[Line]) -> Chart | None:
+def truncation_chart(records: Sequence[RoundRecord]) -> Chart | None:
     """Return what merging lost."""
     curves = [
-        Curve("of the prompt", _points(lines, lambda line: line.truncation_error), WORST),
-        Curve("of its change", _points(lines, lambda line: line.truncation_of_change), WORST, "--"),
+        Curve("of the prompt", _points(records, lambda r: r.truncation_error), WORST),
+        Curve("of its change", _points(records, lambda r: r.truncation_of_change), WORST, "--"),
     ]
     note = "What merging the sites' updates at the prompt's rank lost; 0 is nothing."
     return _plain("truncation", "Truncation error", note, curves)
 
 
-def bytes_chart(lines: Sequence[Line]) -> Chart | None:
+def bytes_chart(records: Sequence[RoundRecord]) -> Chart | None:
     """Return the bytes of each round's training messages."""
     curves = [
-        Curve("down, to the sites", [(x.round, x.bytes_down) for x in lines[1:]]),
-        Curve("up, from the sites", [(x.round, x.bytes_up) for x in lines[1:]], WORST, "--"),
+        Curve("down, to the sites", [(x.round, x.bytes_down) for x in records[1:]]),
+        Curve("up, from the sites", [(x.round, x.bytes_up) for x in records[1:]], WORST, "--"),
     ]
-    if len(lines) < 2:
+    if len(records) < 2:
         return None
     with drawing() as axes:
-        (_bars if len(lines) <= _MOST_BARS else _draw)(axes, curves)
+        (_bars if len(records) <= _MOST_BARS else _draw)(axes, curves)
         axes.set_ylim(0, 1.06 * axes.dataLim.y1)
         axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: size(y)))
         note = "All sites together, training only, framing included."
         return _finish(axes, "bytes", "Bytes per round", note, curves, size)
 
 
-def participation_chart(lines: Sequence[Line]) -> Chart | None:
+def participation_chart(records: Sequence[RoundRecord]) -> Chart | None:
     """Return how many sites were asked in each round, and how many replies were merged."""
     curves = [
-        Curve("asked", [(x.round, len(x.asked)) for x in lines[1:]]),
-        Curve("merged", [(x.round, len(x.accepted)) for x in lines[1:]], WORST, "--"),
+        Curve("asked", [(x.round, len(x.asked)) for x in records[1:]]),
+        Curve("merged", [(x.round, len(x.accepted)) for x in records[1:]], WORST, "--"),
     ]
-    if len(lines) < 2:
+    if len(records) < 2:
         return None
     with drawing() as axes:
-        (_bars if len(lines) <= _MOST_BARS else _draw)(axes, curves)
+        (_bars if len(records) <= _MOST_BARS else _draw)(axes, curves)
         axes.set_ylim(0, 1.06 * axes.dataLim.y1)
         note = "How many were asked, and how many replies were merged."
         return _finish(axes, "participation", "Sites per round", note, curves, count)
@@ -113,12 +113,12 @@ def participation_chart(lines: Sequence[Line]) -> Chart | None:
 CHARTS = (loss_chart, density_chart, truncation_chart, bytes_chart, participation_chart)
 
 
-def _points(lines: Sequence[Line], value: Callable[[Line], float | None]) -> Points:
-    return [(line.round, y) for line in lines if (y := value(line)) is not None]
+def _points(records: Sequence[RoundRecord], value: Callable[[RoundRecord], float | None]) -> Points:
+    return [(record.round, y) for record in records if (y := value(record)) is not None]
 
 
-def _worst(line: Line) -> float | None:
-    return min((score.accuracy for score in line.sites.values() if is_shown(score)), default=None)
+def _worst(record: RoundRecord) -> float | None:
+    return min((score.accuracy for score in record.sites.values() if is_shown(score)), default=None)
 
 
 def _plain(name: str, title: str, note: str, curves: list[Curve]) -> Chart | None:
@@ -147,10 +147,10 @@ def _bars(axes: Axes, curves: Sequence[Curve]) -> None:
         axes.bar(np.asarray(x) + 0.42 * (i - 0.5), y, 0.36, color=curve.colour, label=curve.name)
 
 
-def _draw_sites(axes: Axes, lines: Sequence[Line]) -> None:
+def _draw_sites(axes: Axes, records: Sequence[RoundRecord]) -> None:
     """Draw each site thin, from the round in which it joined; of many, the middle 80 %."""
-    sites = shown_sites(lines)
-    rounds = [line for line in lines if line.sites]
+    sites = shown_sites(records)
+    rounds = [record for record in records if record.sites]
     if len(sites) <= _MOST_SITES:
         paths = [
             [(r.round, r.sites[site].accuracy) for r in rounds if site in r.sites] for site in sites

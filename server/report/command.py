@@ -9,11 +9,12 @@ import typer
 
 from fedprompt.cli import COMMANDS, resolve
 from fedprompt.options import JsonOption, show
+from fedprompt.run_folder import RunFolder
 from fedprompt.storage import check_writable, write_atomic
 from server.report.formats import percent, points, size
 from server.report.headline import headline
 from server.report.page import render
-from server.report.run_folder import PREDICTIONS, RunFolder, read_run
+from server.report.run import Run, read_run
 
 
 def report(
@@ -35,7 +36,7 @@ def report(
     It loads nothing from the network and can be mailed as it is.
     Example: fedprompt report runs/demo
     """
-    path = output or run / "report.html"
+    path = output or RunFolder(run).report
     check_writable(path, "file")
     found = read_run(run)
     if data:
@@ -52,13 +53,13 @@ def _evaluate(run: Path, source: str) -> None:
         resolve(COMMANDS["eval"][0])(run, None, [f"data.source={source}"], True)
 
 
-def _result(run: RunFolder, path: Path, length: int) -> dict[str, Any]:
-    figures = headline(run.lines, run.artefact).to_dict()
+def _result(run: Run, path: Path, length: int) -> dict[str, Any]:
+    figures = headline(run.records, run.artefact).to_dict()
     return {"report": str(path), "bytes": length, **figures, "predictions": bool(run.predictions)}
 
 
-def _tell(run: RunFolder, path: Path, length: int) -> str:
-    figures = headline(run.lines, run.artefact)
+def _tell(run: Run, path: Path, length: int) -> str:
+    figures = headline(run.records, run.artefact)
     told = f"{path} ({size(length)})"
     if figures.gain is not None:
         told += (
@@ -66,5 +67,6 @@ def _tell(run: RunFolder, path: Path, length: int) -> str:
             f"{percent(figures.zero_shot_accuracy)}, gain {points(figures.gain)} points"
         )
     if run.predictions is None:
-        told += f"\nno {PREDICTIONS} yet: fedprompt eval {run.path} adds a confusion matrix"
+        name = RunFolder(run.path).predictions.name
+        told += f"\nno {name} yet: fedprompt eval {run.path} adds a confusion matrix"
     return told

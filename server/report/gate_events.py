@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from server.report.lines import Line, Verdict
+from fedprompt.round_record import RecordedVerdict, RoundRecord
 
 MEANINGS = {
     "not-finite": "numbers that are not finite",
@@ -45,7 +45,7 @@ class Event:
     """Hold one reply that was refused or changed."""
 
     round: int
-    phase: str  # joining, training or evaluation
+    phase: str  # joining, start, training or evaluation
     site: int | None
     node: int
     accepted: bool
@@ -64,7 +64,7 @@ class ReasonRow:
     senders: tuple[tuple[str, int], ...]  # who, how often; the most frequent first
 
 
-def gate_events(lines: Sequence[Line], shown: set[int]) -> list[Event]:
+def gate_events(records: Sequence[RoundRecord], shown: set[int]) -> list[Event]:
     """Return every event in order.
 
     Parameters
@@ -72,7 +72,7 @@ def gate_events(lines: Sequence[Line], shown: set[int]) -> list[Event]:
     shown
         Sites whose image counts may be shown.
     """
-    return [event for line in lines for event in _events(line, shown)]
+    return [event for record in records for event in _events(record, shown)]
 
 
 def by_reason(events: Iterable[Event]) -> list[ReasonRow]:
@@ -88,19 +88,14 @@ def by_reason(events: Iterable[Event]) -> list[ReasonRow]:
     return sorted(rows, key=lambda row: (not row.refused, -row.replies, row.reason))
 
 
-def _events(line: Line, shown: set[int]) -> Iterator[Event]:
-    phases = (
-        ("joining", line.refused),
-        ("training", line.verdicts),
-        ("evaluation", line.evaluation_verdicts),
-    )
-    for phase, verdicts in phases:
+def _events(record: RoundRecord, shown: set[int]) -> Iterator[Event]:
+    for phase, verdicts in record.phases():
         for v in verdicts:
             detail = v.detail if _may_tell(v, shown) else "not shown: few images"
-            yield Event(line.round, phase, v.site, v.node, v.accepted, v.reasons, detail)
+            yield Event(record.round, phase, v.site, v.node, v.accepted, v.reasons, detail)
 
 
-def _may_tell(verdict: Verdict, shown: set[int]) -> bool:
+def _may_tell(verdict: RecordedVerdict, shown: set[int]) -> bool:
     return verdict.site in shown or _OF_COUNTS.isdisjoint(verdict.reasons)
 
 

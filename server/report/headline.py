@@ -5,8 +5,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from fedprompt.artefact import Artefact
-from server.report.lines import Line
-from server.report.run_folder import trained_arrays
+from fedprompt.round_record import RoundRecord
 from server.report.site_rows import is_shown
 
 BYTES_A_NUMBER = 4  # float32, as a model's weights travel
@@ -57,53 +56,42 @@ class Headline:
         return asdict(self) | {"gain": self.gain, "saving": self.saving}
 
 
-def headline(lines: Sequence[Line], artefact: Artefact | None) -> Headline:
+def headline(records: Sequence[RoundRecord], artefact: Artefact | None) -> Headline:
     """Return the main figures of a run; round 0 is zero-shot CLIP."""
-    evaluated = [line for line in lines if line.accuracy is not None]
+    evaluated = [record for record in records if record.accuracy is not None]
     worst = _worst(evaluated[-1]) if evaluated else None
-    replies = sum(len(line.answered) for line in lines)
-    training = Traffic(up=sum(x.bytes_up for x in lines), down=sum(x.bytes_down for x in lines))
+    replies = sum(len(record.answered) for record in records)
+    training = Traffic(up=sum(x.bytes_up for x in records), down=sum(x.bytes_down for x in records))
     return Headline(
-        zero_shot_accuracy=lines[0].accuracy if lines else None,
+        zero_shot_accuracy=records[0].accuracy if records else None,
         accuracy=evaluated[-1].accuracy if evaluated else None,
         worst_client_acc=worst[0] if worst else None,
         worst_site=worst[1] if worst else None,
-        sites=len({site for line in lines for site in line.nodes}),
-        rounds=lines[-1].round if lines else 0,
-        numbers=_numbers(artefact),
+        sites=len({site for record in records for site in record.nodes}),
+        rounds=records[-1].round if records else 0,
+        numbers=sum(array.size for array in artefact.trained.values()) if artefact else None,
         message_bytes=training.up / replies if replies else None,
         training=training,
-        total=_total(lines),
-        whole_model=_whole_model(lines, artefact),
-        seconds=sum(line.seconds for line in lines),
+        total=Traffic(
+            up=sum(x.total_bytes_up for x in records),
+            down=sum(x.total_bytes_down for x in records),
+        ),
+        whole_model=_whole_model(records, artefact),
+        seconds=sum(record.seconds for record in records),
     )
 
 
-def _worst(line: Line) -> tuple[float, int] | None:
-    shown = [(score.accuracy, site) for site, score in line.sites.items() if is_shown(score)]
+def _worst(record: RoundRecord) -> tuple[float, int] | None:
+    shown = [(score.accuracy, site) for site, score in record.sites.items() if is_shown(score)]
     return min(shown, default=None)
 
 
-def _total(lines: Sequence[Line]) -> Traffic:
-    return Traffic(
-        up=sum(x.bytes_up + x.evaluation_bytes_up + x.join_bytes_up for x in lines),
-        down=sum(x.bytes_down + x.evaluation_bytes_down + x.join_bytes_down for x in lines),
-    )
-
-
-def _numbers(artefact: Artefact | None) -> int | None:
-    """Return how many numbers travel; the start and a frozen basis stay at home."""
-    if artefact is None:
-        return None
-    return sum(array.size for array in trained_arrays(artefact).values())
-
-
-def _whole_model(lines: Sequence[Line], artefact: Artefact | None) -> Traffic | None:
+def _whole_model(records: Sequence[RoundRecord], artefact: Artefact | None) -> Traffic | None:
     parameters = artefact.metadata["backbone"].get("parameters") if artefact else None
     if not isinstance(parameters, int) or parameters < 1:
         return None
     model = BYTES_A_NUMBER * parameters
     return Traffic(
-        up=model * sum(len(line.answered) for line in lines),
-        down=model * sum(len(line.asked) for line in lines),
+        up=model * sum(len(record.answered) for record in records),
+        down=model * sum(len(record.asked) for record in records),
     )

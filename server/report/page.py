@@ -12,22 +12,22 @@ from server.report.doubts import doubts
 from server.report.formats import FILTERS, size
 from server.report.gate_events import by_reason, gate_events
 from server.report.headline import Headline, headline
-from server.report.run_folder import RunFolder
+from server.report.run import Run
 from server.report.settings import hash_rows, setting_rows
 from server.report.site_rows import LEAST_SHOWN, shown_sites, site_rows
 
 _MOST_EVENTS, _MOST_CLASSES = 200, 200  # listed; the record and the artefact hold them all
 
 
-def render(run: RunFolder) -> str:
+def render(run: Run) -> str:
     """Return the page of a run; every text that comes from outside is escaped."""
-    figures = headline(run.lines, run.artefact)
+    figures = headline(run.records, run.artefact)
     return _template().render(
         run=run,
         name=run.path.resolve().name,
         folder=shlex.quote(str(run.path)),
         figures=figures,
-        story=story(run, figures) if run.lines else "",
+        story=story(run, figures) if run.records else "",
         warnings=doubts(run),
         settings=setting_rows(run),
         hashes=hash_rows(run),
@@ -38,7 +38,7 @@ def render(run: RunFolder) -> str:
     )
 
 
-def story(run: RunFolder, figures: Headline) -> str:
+def story(run: Run, figures: Headline) -> str:
     """Return what happened in a sentence or two."""
     sites = f"{figures.sites} {'site' if figures.sites == 1 else 'sites'}"
     rounds = f"{figures.rounds} {'round' if figures.rounds == 1 else 'rounds'}"
@@ -54,14 +54,14 @@ def story(run: RunFolder, figures: Headline) -> str:
     return told
 
 
-def _record(run: RunFolder) -> dict[str, Any]:
-    lines = run.lines
-    events = gate_events(lines, shown_sites(lines))
-    drawn = [draw(lines) for draw in charts.CHARTS] if lines else []
+def _record(run: Run) -> dict[str, Any]:
+    records = run.records
+    events = gate_events(records, shown_sites(records))
+    drawn = [draw(records) for draw in charts.CHARTS] if records else []
     return {
-        "accuracy_chart": charts.accuracy_chart(lines),
+        "accuracy_chart": charts.accuracy_chart(records),
         "charts": [chart for chart in drawn if chart],
-        "sites": site_rows(lines),
+        "sites": site_rows(records),
         "least_shown": LEAST_SHOWN,
         "reasons": by_reason(events),
         "events": events[:_MOST_EVENTS],
@@ -69,7 +69,7 @@ def _record(run: RunFolder) -> dict[str, Any]:
     }
 
 
-def _predictions(run: RunFolder) -> dict[str, Any]:
+def _predictions(run: Run) -> dict[str, Any]:
     found = run.predictions
     if found is None or not found.confusion:
         return {"cells": None, "picture": "", "mistakes": []}

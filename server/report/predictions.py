@@ -8,7 +8,7 @@ from typing import Annotated
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from fedprompt.errors import DataError
-from server.report.lines import Count, Entry, Share, explain
+from fedprompt.round_record import Count, Entry, Share, explain
 
 _PNG = b"\x89PNG\r\n\x1a\n"
 

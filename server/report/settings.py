@@ -3,13 +3,13 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from server.report.run_folder import RunFolder
+from server.report.run import Run
 
 Row = tuple[str, str]
 _APART = frozenset({"classes", "trained"})  # long lists; the classes are shown by themselves
 
 
-def setting_rows(run: RunFolder) -> list[Row]:
+def setting_rows(run: Run) -> list[Row]:
     """Return every setting that is known: the run's own, then what the artefact adds."""
     known = dict(run.settings)
     if known.get("privacy.noise_multiplier") == 0:  # its budget would read as a promise
@@ -20,11 +20,12 @@ def setting_rows(run: RunFolder) -> list[Row]:
     return rows + [(key, value) for key, value in described if not _is_hash(key)]
 
 
-def hash_rows(run: RunFolder) -> list[Row]:
+def hash_rows(run: Run) -> list[Row]:
     """Return the identities of the run, its prompt and all that the prompt belongs to."""
     rows = []
-    if run.lines:
-        rows = [("run", run.lines[-1].run), ("prompt after the last round", run.lines[-1].prompt)]
+    if run.records:
+        last = run.records[-1]
+        rows = [("run", last.run), ("prompt after the last round", last.prompt)]
     if run.artefact:
         rows.append(("artefact", run.artefact.sha256))
         rows += [row for row in _flatten(run.artefact.metadata) if _is_hash(row[0])]

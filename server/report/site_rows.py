@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from server.report.lines import Line, SiteScore
+from fedprompt.round_record import RoundRecord, SiteScore
 
 LEAST_SHOWN = 5  # held-out images; with fewer a count or an accuracy could point at a person
 
@@ -30,21 +30,21 @@ def is_shown(score: SiteScore) -> bool:
     return score.examples >= LEAST_SHOWN
 
 
-def site_rows(lines: Sequence[Line]) -> list[SiteRow]:
+def site_rows(records: Sequence[RoundRecord]) -> list[SiteRow]:
     """Return one row a site, by site."""
-    seen = {site for line in lines for site in (*line.nodes, *line.asked, *line.sites)}
-    return [_row(site, lines) for site in sorted(seen)]
+    seen = {site for record in records for site in (*record.nodes, *record.asked, *record.sites)}
+    return [_row(site, records) for site in sorted(seen)]
 
 
-def shown_sites(lines: Sequence[Line]) -> set[int]:
+def shown_sites(records: Sequence[RoundRecord]) -> set[int]:
     """Return the sites whose results may be shown: enough images in every evaluation."""
-    scored = [(site, score) for line in lines for site, score in line.sites.items()]
+    scored = [(site, score) for record in records for site, score in record.sites.items()]
     return {site for site, _ in scored} - {site for site, s in scored if not is_shown(s)}
 
 
-def _row(site: int, lines: Sequence[Line]) -> SiteRow:
-    present = [line for line in lines if site in line.nodes]
-    evaluated = [line for line in lines if line.sites]
+def _row(site: int, records: Sequence[RoundRecord]) -> SiteRow:
+    present = [record for record in records if site in record.nodes]
+    evaluated = [record for record in records if record.sites]
     last = evaluated[-1].sites.get(site) if evaluated else None
     small = last is not None and site not in shown_sites(evaluated)
     shown = None if small else last
@@ -54,15 +54,15 @@ def _row(site: int, lines: Sequence[Line]) -> SiteRow:
         images=shown.examples if shown else None,
         small=small,
         accuracy=shown.accuracy if shown else None,
-        gain=_gain(site, lines, shown),
+        gain=_gain(site, records, shown),
         joined=present[0].round if present else None,
-        left=present[-1].round if present and present[-1] is not lines[-1] else None,
-        strikes=lines[-1].strikes.get(site, 0),
-        answered=sum(site in line.answered for line in lines),
-        asked=sum(site in line.asked for line in lines),
+        left=present[-1].round if present and present[-1] is not records[-1] else None,
+        strikes=records[-1].strikes.get(site, 0),
+        answered=sum(site in record.answered for record in records),
+        asked=sum(site in record.asked for record in records),
     )
 
 
-def _gain(site: int, lines: Sequence[Line], last: SiteScore | None) -> float | None:
-    first = lines[0].sites.get(site)
+def _gain(site: int, records: Sequence[RoundRecord], last: SiteScore | None) -> float | None:
+    first = records[0].sites.get(site)
     return None if first is None or last is None else last.accuracy - first.accuracy

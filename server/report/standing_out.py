@@ -9,21 +9,21 @@ site with rare classes may be named too: it is a reason to ask, no proof.
 import statistics
 from collections.abc import Mapping, Sequence
 
-from server.report.lines import Line, Measure
+from fedprompt.round_record import Measure, RoundRecord
 
 LEAST_ROUNDS, LEAST_SITES = 3, 4  # below, nothing is usual
 _DEVIATIONS = 3 * 1.4826  # median absolute deviations; 1.4826 makes one a standard deviation
 _LEAST_COSINE, _LEAST_DISTANCE = 0.3, 0.5  # how far from the median is far in any case
 
 
-def standing_out(lines: Sequence[Line]) -> dict[int, tuple[int, int]]:
+def standing_out(records: Sequence[RoundRecord]) -> dict[int, tuple[int, int]]:
     """Return the sites that stand out: in how many rounds, and of how many."""
     counts: dict[int, tuple[int, int]] = {}
-    for line in lines:
-        if len(line.outliers) < LEAST_SITES:
+    for record in records:
+        if len(record.outliers) < LEAST_SITES:
             continue
-        odd = _odd(line.outliers)
-        for site in line.outliers:
+        odd = _odd(record.outliers)
+        for site in record.outliers:
             out, measured = counts.get(site, (0, 0))
             counts[site] = out + (site in odd), measured + 1
     return {

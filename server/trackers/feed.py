@@ -7,9 +7,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from fedprompt import logs
 from fedprompt.config import Flat
 from fedprompt.errors import ConfigError
-from server.record import Line
+from fedprompt.round_record import RoundRecord
 from server.rounds import log as rounds_log
 from server.trackers.tracker import Tracker
 
@@ -40,7 +41,7 @@ def chosen(names: str) -> list[str]:
 
 
 @contextmanager
-def tracking(names: str, folder: Path, settings: Flat, last: Line | None) -> Iterator[None]:
+def tracking(names: str, folder: Path, settings: Flat, last: RoundRecord | None) -> Iterator[None]:
     """Send the rounds that are committed meanwhile to trackers.
 
     Parameters
@@ -52,7 +53,7 @@ def tracking(names: str, folder: Path, settings: Flat, last: Line | None) -> Ite
     settings
         The run's settings, flat.
     last
-        The line of the last committed round if the run is resumed.
+        The last committed round if the run is resumed.
 
     Raises
     ------
@@ -86,11 +87,11 @@ class Feed:
 
     def __init__(self, name: str, tracker: Tracker) -> None:
         self._name, self._tracker = name, tracker
-        self._waiting: deque[Line] = deque()
+        self._waiting: deque[RoundRecord] = deque()
 
-    def put(self, line: Line) -> None:
+    def put(self, record: RoundRecord) -> None:
         """Pass a round on, after those that wait."""
-        self._waiting.append(line)
+        self._waiting.append(record)
         try:
             while self._waiting:
                 self._tracker.log(self._waiting[0])
@@ -118,16 +119,16 @@ class _Handler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Pass a committed round on."""
-        if line := getattr(record, "round_line", None):
-            self.pass_on(line)
+        if committed := getattr(record, logs.ROUND, None):
+            self.pass_on(committed)
 
-    def pass_on(self, line: Line) -> None:
+    def pass_on(self, record: RoundRecord) -> None:
         """Bring a round to every tracker."""
         for feed in self._feeds:
-            feed.put(line)
+            feed.put(record)
 
 
-def _open(name: str, folder: Path, settings: Flat, last: Line | None) -> Tracker:
+def _open(name: str, folder: Path, settings: Flat, last: RoundRecord | None) -> Tracker:
     module, _, kind = TRACKERS[name].partition(":")
     try:
         tracker: Tracker = getattr(importlib.import_module(module), kind)(folder, settings, last)

@@ -14,7 +14,8 @@ from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, Run
 
 from fedprompt.config import Flat
-from server.record import Line
+from fedprompt.round_record import RoundRecord
+from fedprompt.run_folder import RunFolder
 from server.trackers.tracker import figures
 
 EXPERIMENT = "fedprompt"  # unless MLFLOW_EXPERIMENT_NAME says otherwise
@@ -34,13 +35,14 @@ class Mlflow:
         The last committed round of a run that is resumed: the same MLflow run goes on.
     """
 
-    def __init__(self, folder: Path, settings: Flat, last: Line | None) -> None:
-        uri = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{folder.resolve()}/mlflow.db"
+    def __init__(self, folder: Path, settings: Flat, last: RoundRecord | None) -> None:
+        own = f"sqlite:///{RunFolder(folder.resolve()).mlflow}"
+        uri = os.environ.get("MLFLOW_TRACKING_URI") or own
         folder.mkdir(parents=True, exist_ok=True)
         self._client = MlflowClient(tracking_uri=uri)
         tags = {_FOLDER: str(folder.resolve())}
         experiment = self._experiment(os.environ.get("MLFLOW_EXPERIMENT_NAME") or EXPERIMENT)
-        run = self._find(experiment, tags | {_RUN: str(last["run"])}) if last else None
+        run = self._find(experiment, tags | {_RUN: last.run}) if last else None
         if run:
             self._run, self._done = run.info.run_id, int(run.data.metrics.get("round", -1))
             self._client.update_run(self._run, status="RUNNING")
@@ -50,16 +52,16 @@ class Mlflow:
             params = [Param(key, str(value)) for key, value in sorted(settings.items())]
             self._client.log_batch(self._run, params=params)
 
-    def log(self, line: Line) -> None:
+    def log(self, record: RoundRecord) -> None:
         """Write one round, unless the run has it."""
-        step = int(line["round"])
+        step = record.round
         if step <= self._done:
             return
         now = int(1000 * time.time())
-        told = {**figures(line), "round": float(step)}
+        told = {**figures(record), "round": float(step)}
         metrics = [Metric(name, value, now, step) for name, value in told.items()]
         self._client.log_batch(self._run, metrics=metrics)
-        self._client.set_tag(self._run, _RUN, line["run"])
+        self._client.set_tag(self._run, _RUN, record.run)
         self._done = step
 
     def close(self, *, done: bool) -> None:

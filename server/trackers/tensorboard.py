@@ -5,10 +5,9 @@ from pathlib import Path
 from torch.utils.tensorboard import SummaryWriter
 
 from fedprompt.config import Flat
-from server.record import Line
+from fedprompt.round_record import RoundRecord
+from fedprompt.run_folder import RunFolder
 from server.trackers.tracker import figures
-
-FOLDER = "tensorboard"
 
 
 class TensorBoard:
@@ -25,20 +24,20 @@ class TensorBoard:
         TensorBoard hides what an interrupted run wrote of them before.
     """
 
-    def __init__(self, folder: Path, settings: Flat, last: Line | None) -> None:
-        self._folder = str(folder / FOLDER)
-        purge = None if last is None else int(last["round"])
+    def __init__(self, folder: Path, settings: Flat, last: RoundRecord | None) -> None:
+        self._folder = str(RunFolder(folder).tensorboard)
+        purge = None if last is None else last.round
         self._writer: SummaryWriter | None = SummaryWriter(self._folder, purge_step=purge)
         if last is None:
             lines = [f"    {key} = {value!r}" for key, value in sorted(settings.items())]
             self._writer.add_text("settings", "\n".join(lines))
 
-    def log(self, line: Line) -> None:
+    def log(self, record: RoundRecord) -> None:
         """Write one round; a writer that failed is dead, and the next call opens another."""
-        writer = self._writer or SummaryWriter(self._folder, purge_step=line["round"])
+        writer = self._writer or SummaryWriter(self._folder, purge_step=record.round)
         self._writer = None
-        for name, value in figures(line).items():
-            writer.add_scalar(name, value, line["round"])
+        for name, value in figures(record).items():
+            writer.add_scalar(name, value, record.round)
         writer.flush()
         self._writer = writer
 

@@ -24,7 +24,7 @@ from server.metrics import RunCollector
 from server.privacy.config import PrivacyConfig
 from server.privacy.mechanism import Mechanism
 from server.report.page import render
-from server.report.run_folder import read_run
+from server.report.run import read_run
 from server.robust import LEAST
 from server.strategies import STRATEGIES
 from tests.sites import (

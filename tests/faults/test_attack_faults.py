@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 
 from fedprompt.errors import ConfigError, QuorumError
-from server import record
 from server.local_grid import LocalGrid
 from server.report.doubts import doubts
-from server.report.run_folder import read_run
+from server.report.run import read_run
 from server.report.standing_out import standing_out
 from server.robust import LEAST
 from server.rounds import Rounds
 from server.rules import RULES
+from tests import round_lines
 from tests.sites import client, config, repack, task, unpack
 
 SITES, HOSTILE = 11, (3, 7)
@@ -87,7 +87,7 @@ def run(folder, hostile=None, rounds=ROUNDS, sites=SITES, others=None, **setting
     chosen = config(folder, rounds=rounds, **settings)
     with LocalGrid(client(train=spoilt | (others or {})), sites, {}) as grid:
         state = Rounds(grid, task(), chosen, sites).run()
-    return state, record.read(folder / "rounds.jsonl")
+    return state, round_lines.read(folder)
 
 
 def error(state):
@@ -152,7 +152,7 @@ def test_F07_replies_too_few_in_a_round_end_it_with_the_reason(tmp_path):
         QuorumError, match=r"krum with server\.byzantine = 2 needs 7 updates, found 6"
     ):
         run(tmp_path, others=others, **robust("krum"))
-    assert record.read(tmp_path / "rounds.jsonl")[-1]["round"] == 0
+    assert round_lines.read(tmp_path)[-1]["round"] == 0
 
 
 def test_F07_factors_are_refused(tmp_path):
@@ -225,7 +225,7 @@ def flipped(number, sent, r):
 @pytest.mark.parametrize("settings", [{}, robust("fedtrimmedavg"), robust("multikrum")])
 def test_F08_flipped_labels_are_named_and_honest_sites_are_not(tmp_path, settings):
     _, lines = run(tmp_path, flipped, **settings)
-    assert sorted(standing_out(read_run(tmp_path).lines)) == list(HOSTILE)
+    assert sorted(standing_out(read_run(tmp_path).records)) == list(HOSTILE)
     (told,) = [text for text in doubts(read_run(tmp_path)) if "pulling away" in text]
     assert all(f"site {number} (" in told for number in HOSTILE)
     assert not any(f"site {number} (" in told for number in HONEST)
@@ -323,7 +323,7 @@ def test_F10_one_key_a_node_and_one_node_a_site(tmp_path):
 
     with LocalGrid(client(query={2: claim}), 4, {}) as grid:
         Rounds(grid, task(), config(tmp_path, rounds=1), 3).run()
-    first = record.read(tmp_path / "rounds.jsonl")[0]
+    first = round_lines.read(tmp_path)[0]
     assert first["joined"] == [0, 1, 3]
     assert [(v["site"], v["reasons"]) for v in first["refused"]] == [(0, ["duplicate"])]
 

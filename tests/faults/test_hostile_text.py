@@ -12,15 +12,16 @@ from prometheus_client import CollectorRegistry, generate_latest
 
 from fedprompt.errors import QuorumError
 from fedprompt.logs import CommandFormatter, JsonFormatter, PlainFormatter
-from server import outcome, record
+from server import outcome
 from server.admission import read_card
 from server.deployment.commands.status import lines as status_lines
 from server.exchange import Answer
 from server.local_grid import LocalGrid
 from server.metrics import RunCollector
 from server.report.page import render
-from server.report.run_folder import read_run
+from server.report.run import read_run
 from server.rounds import Rounds
+from tests import round_lines
 from tests.sites import IDENTITY, client, config, task
 
 SITES, BAD = 3, 1
@@ -124,9 +125,9 @@ def test_what_a_site_writes_is_escaped_wherever_it_is_shown(tmp_path, caplog, sp
             ended = error
             outcome.write_failure(tmp_path, error)
     assert (ended is None) == ("train" not in spoilt)
-    message = (outcome.read(tmp_path) or {}).get("message", "")
+    message = found.message if (found := outcome.read(tmp_path)) else ""
     seen = [message]
-    for line in record.read(tmp_path / "rounds.jsonl"):
+    for line in round_lines.read(tmp_path):
         verdicts = line.get("refused", []) + line.get("evaluation_verdicts", [])
         seen += [verdict["detail"] for verdict in verdicts]
     assert any(seen)  # the site is named, with what it said

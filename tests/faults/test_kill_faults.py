@@ -14,9 +14,10 @@ from flwr.app import Context, Message, RecordDict
 from flwr.app.user_config import UserConfig
 
 from client.app import app as client_app
-from server import outcome, record
+from server import outcome
 from server.app import app as server_app
 from server.local_grid import LocalGrid
+from tests import round_lines
 from tests.deployment import ROOT, deployment, wait
 
 KILLS, ROUNDS = 20, 12
@@ -92,12 +93,6 @@ def final_bytes(folder):
     return (folder / "checkpoints" / f"round-{ROUNDS:05d}.safetensors").read_bytes()
 
 
-def story(folder):
-    """Return the record without what a clock wrote."""
-    lines = record.read(folder / "rounds.jsonl")
-    return [{key: value for key, value in line.items() if key != "seconds"} for line in lines]
-
-
 def test_F21_a_server_killed_in_20_random_places(serve, whole, tmp_path):
     """Each of 20 runs is killed once, somewhere between its first and its last moment."""
     undisturbed, seconds = whole
@@ -108,11 +103,11 @@ def test_F21_a_server_killed_in_20_random_places(serve, whole, tmp_path):
         if code == 0:
             continue  # it was over before the kill
         assert code == -9
-        lines = record.read(folder / "rounds.jsonl")
+        lines = round_lines.read(folder)
         reached.append(lines[-1]["round"] if lines else -1)
         assert serve(folder)[0] == 0
         assert final_bytes(folder) == final_bytes(undisturbed)
-        assert story(folder) == story(undisturbed)
+        assert round_lines.timeless(folder) == round_lines.timeless(undisturbed)
         if len(reached) == KILLS:
             break
     assert len(reached) == KILLS
@@ -128,7 +123,7 @@ def test_F21_one_run_killed_again_and_again(serve, whole, tmp_path):
         assert killed < 100, "a run that is killed often makes no progress"
     assert killed > 0
     assert final_bytes(tmp_path) == final_bytes(undisturbed)
-    assert story(tmp_path) == story(undisturbed)
+    assert round_lines.timeless(tmp_path) == round_lines.timeless(undisturbed)
 
 
 def simulated(live, folder):
@@ -178,7 +173,7 @@ def test_F21_a_deployment_killed_in_each_of_its_parts_ends_in_the_prompt_of_a_si
         assert len(restarts) == 2, restarts
         monkeypatch.setenv("FEDPROMPT_CACHE", str(live.cache))
         output = simulated(live, tmp_path / "simulated")
-        lines, wanted = live.lines(), record.read(output / "rounds.jsonl")
+        lines, wanted = live.lines(), round_lines.read(output)
         assert [line["round"] for line in lines] == list(range(5))
         for key in ("prompt", "arrived", "accepted", "loss"):
             assert [x.get(key) for x in lines] == [x.get(key) for x in wanted], key

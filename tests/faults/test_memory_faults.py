@@ -23,7 +23,7 @@ from fedprompt.data.image_set import image_set
 from fedprompt.errors import BackboneError
 from fedprompt.prompts.build import build_prompt
 from fedprompt.prompts.config import PromptConfig
-from server import record
+from tests import round_lines
 from tests.pictures import image_folder
 
 CLASSES = ("blue", "green", "red", "great grey owl", "maple tree")
@@ -172,7 +172,7 @@ def test_F31_it_reaches_the_server_as_a_verdict_and_the_round_goes_on(tmp_path, 
     command = ["simulate", *SMALL, *sets, "--output", str(tmp_path / "out")]
     done = CliRunner().invoke(group, command)
     assert done.exit_code == 0, done.output
-    line = record.read(tmp_path / "out" / "rounds.jsonl")[-1]
+    line = round_lines.read(tmp_path / "out")[-1]
     assert line["accepted"] == [0, 2]
     (verdict,) = line["verdicts"]
     assert (verdict["site"], verdict["reasons"]) == (1, ["error"])

@@ -6,7 +6,7 @@ import logging
 import pytest
 
 from server.report.doubts import doubts
-from server.report.run_folder import read_run
+from server.report.run import read_run
 from tests.sites import (
     ENROLLED,
     client,

@@ -18,13 +18,13 @@ from fedprompt.config import defaults
 from fedprompt.errors import ConfigError, PrivacyError, StorageError
 from fedprompt.wire import to_array_record
 from server import app as server_app
-from server import record
 from server.checkpoint import load_latest
 from server.local_grid import LocalGrid
 from server.privacy import ledger
 from server.privacy.config import PrivacyConfig
 from server.privacy.mechanism import Mechanism
 from server.rounds import Rounds
+from tests import round_lines
 from tests.pictures import image_folder
 from tests.sites import client, config, start, task, unpack
 
@@ -41,7 +41,7 @@ def run(folder, sites=SITES, arrays=None, privacy=None, train=None, **settings):
     with LocalGrid(client(train=train), sites, {}) as grid:
         mechanism = Mechanism(private, chosen, told.run)
         state = Rounds(grid, told, chosen, sites, mechanism).run()
-    return state, record.read(folder / "rounds.jsonl")
+    return state, round_lines.read(folder)
 
 
 def releases(folder):
@@ -82,7 +82,7 @@ def test_F30_a_spent_budget_stops_before_the_release(tmp_path):
         run(tmp_path, rounds=4, privacy={"epsilon": 1.4})
     assert committed(tmp_path) == 2
     assert [entry.round for entry in releases(tmp_path)] == [1, 2]
-    assert record.read(tmp_path / "rounds.jsonl")[-1]["epsilon"] <= 1.4
+    assert round_lines.read(tmp_path)[-1]["epsilon"] <= 1.4
 
 
 def test_F30_no_site_works_for_a_round_that_cannot_be_released(tmp_path):

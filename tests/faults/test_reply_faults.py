@@ -12,9 +12,9 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord
 
 from fedprompt.errors import QuorumError
 from fedprompt.wire import RAW, identity_digest, receipt, to_array_record
-from server import record
 from server.local_grid import LocalGrid
 from server.rounds import Rounds
+from tests import round_lines
 from tests.sites import ENROLLED, IDENTITY, client, config, repack, stamp, start, task
 
 SITES = 4
@@ -26,7 +26,7 @@ def run(folder, arrays=None, settings=None, sites=SITES, workers=1, **spoilt):
     chosen = config(folder, **({"rounds": 2} | (settings or {})))
     with LocalGrid(client(**spoilt), sites, {}, workers) as grid:
         state = Rounds(grid, task(arrays), chosen, sites).run()
-    return state, record.read(folder / "rounds.jsonl")
+    return state, round_lines.read(folder)
 
 
 def metrics(**changes):
@@ -253,7 +253,7 @@ def test_F11_a_duplicated_reply_is_counted_once(tmp_path):
     once, _ = run(tmp_path / "once")
     with Stuttering(client(), SITES, {}) as grid:
         twice = Rounds(grid, task(), config(tmp_path / "twice", rounds=2), SITES).run()
-    lines = record.read(tmp_path / "twice" / "rounds.jsonl")
+    lines = round_lines.read(tmp_path / "twice")
     assert [v["reasons"] for v in lines[1]["verdicts"]] == [["duplicate"]] * SITES
     assert lines[1]["accepted"] == [0, 1, 2, 3]
     assert twice.arrays["ctx.B"].tobytes() == once.arrays["ctx.B"].tobytes()
@@ -277,7 +277,7 @@ def test_F12_F13_F14_another_identity_is_refused_at_the_door(tmp_path, key, valu
     chosen = config(tmp_path, rounds=1)
     with LocalGrid(client(query={BAD: spoil}), SITES, {}) as grid:
         Rounds(grid, task(), chosen, SITES - 1).run()
-    first, second = record.read(tmp_path / "rounds.jsonl")
+    first, second = round_lines.read(tmp_path)
     assert first["joined"] == second["asked"] == [0, 1, 3]
     (refused,) = first["refused"]
     assert (refused["site"], refused["reasons"]) == (BAD, ["identity"])
@@ -343,7 +343,7 @@ def test_F19_below_quorum_keeps_the_last_prompt_and_has_its_own_exit_code(tmp_pa
         run(tmp_path, train=gone, settings={"rounds": 3})
     assert caught.value.exit_code == 8
     assert tries == [1, 2, 2, 2]
-    assert record.read(tmp_path / "rounds.jsonl")[-1]["round"] == 1
+    assert round_lines.read(tmp_path)[-1]["round"] == 1
     names = sorted(path.name for path in (tmp_path / "checkpoints").iterdir())
     assert names == ["round-00000.safetensors", "round-00001.safetensors"]
 

@@ -1,6 +1,7 @@
 """Kill the server anywhere: the resumed run ends in the bytes of an uninterrupted one (F21-F23)."""
 
 import errno
+import json
 import os
 import signal
 import subprocess
@@ -9,10 +10,14 @@ from pathlib import Path
 
 import pytest
 
+import fedprompt
 from fedprompt.errors import CheckpointError, ConfigError, StorageError
-from server import attempt, checkpoint, record, rounds
+from fedprompt.run_folder import RunFolder
+from server import attempt, checkpoint, rounds
 from server.local_grid import LocalGrid
+from server.report.run import read_run
 from server.rounds import Rounds
+from tests import round_lines
 from tests.sites import client, config, start, task
 
 SITES, ROUNDS = 4, 4
@@ -32,14 +37,6 @@ def run(folder, **changes):
 def final_bytes(folder):
     """Return what must not depend on interruptions: the last checkpoint's bytes."""
     return (folder / "checkpoints" / f"round-{ROUNDS:05d}.safetensors").read_bytes()
-
-
-def story(folder):
-    """Return the record without what a clock wrote."""
-    return [
-        {key: value for key, value in line.items() if key != "seconds"}
-        for line in record.read(folder / "rounds.jsonl")
-    ]
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +61,26 @@ def test_F21_a_kill_in_any_round_ends_in_the_same_bytes(
     monkeypatch.undo()
     run(tmp_path, resume=True)
     assert final_bytes(tmp_path) == final_bytes(whole)
-    assert story(tmp_path) == story(whole)
+    assert round_lines.timeless(tmp_path) == round_lines.timeless(whole)
+
+
+def test_a_run_that_an_earlier_release_began_goes_on(tmp_path, monkeypatch, whole):
+    """Its record lacks the keys that are newer; what it has and we do not know stays."""
+    _die(monkeypatch, 3, "before the commit")
+    with pytest.raises(Killed):
+        run(tmp_path)
+    monkeypatch.undo()
+    folder, newer = RunFolder(tmp_path), {"time", "version", "arrived", "truncation_of_change"}
+    lines = [{"mood": "old", **line} for line in round_lines.read(tmp_path)]
+    old = [{key: line[key] for key in line.keys() - newer} for line in lines]
+    folder.record.write_text("".join(f"{json.dumps(line)}\n" for line in old))
+    run(tmp_path, resume=True)
+    assert final_bytes(tmp_path) == final_bytes(whole)
+    assert round_lines.read(tmp_path)[:3] == old[:3]
+    records = read_run(tmp_path).records
+    assert [record.round for record in records] == list(range(ROUNDS + 1))
+    assert [record.time is None for record in records] == [True] * 3 + [False] * 2
+    assert [record.version for record in records] == [""] * 3 + [fedprompt.__version__] * 2
 
 
 def _die(monkeypatch, killed, moment):
@@ -87,7 +103,7 @@ def _die(monkeypatch, killed, moment):
     if moment == "training":
         at(attempt, "merge", lambda args: args[5])
     elif moment == "before the line":
-        at(record, "append", lambda args: args[1]["round"])
+        at(RunFolder, "append", lambda args: args[1].round)
     else:
         at(rounds, "save", lambda args: args[1].round, late=moment == "after")
 
@@ -135,7 +151,7 @@ def test_F21_a_real_kill_9_ends_in_the_same_bytes(tmp_path):
     environment = os.environ | {"PYTHONPATH": str(root)}
     first = subprocess.run(command, cwd=root, env=environment, capture_output=True, check=False)
     assert first.returncode == -signal.SIGKILL
-    assert record.read(tmp_path / "rounds.jsonl")[-1]["round"] == 2
+    assert round_lines.read(tmp_path)[-1]["round"] == 2
     subprocess.run(command, cwd=root, env=environment, capture_output=True, check=True)
     run(tmp_path / "whole", fraction=1.0)
     assert final_bytes(tmp_path) == final_bytes(tmp_path / "whole")
@@ -151,7 +167,7 @@ def test_F22_a_damaged_checkpoint_falls_back_to_the_previous_round(tmp_path, who
     assert f"round-{ROUNDS:05d}.safetensors is damaged" in caplog.text
     assert f"round-{ROUNDS - 1:05d}.safetensors, the last good checkpoint" in caplog.text
     assert final_bytes(tmp_path) == final_bytes(whole)
-    assert story(tmp_path) == story(whole)
+    assert round_lines.timeless(tmp_path) == round_lines.timeless(whole)
 
 
 def test_F22_nothing_but_damage_refuses_and_changes_nothing(tmp_path):
@@ -188,12 +204,12 @@ def test_F23_a_full_disk_keeps_the_last_round(tmp_path, monkeypatch, whole):
 
 def test_a_fresh_run_does_not_overwrite_an_old_one_unasked(tmp_path, whole):
     run(tmp_path, rounds=2)
-    before = story(tmp_path)
+    before = round_lines.timeless(tmp_path)
     with pytest.raises(ConfigError, match=r"server\.overwrite=true"):
         run(tmp_path)
-    assert story(tmp_path) == before
+    assert round_lines.timeless(tmp_path) == before
     run(tmp_path, overwrite=True)
-    assert story(tmp_path) == story(whole)
+    assert round_lines.timeless(tmp_path) == round_lines.timeless(whole)
 
 
 def test_resume_without_a_checkpoint_starts_afresh(tmp_path, whole):
@@ -204,4 +220,4 @@ def test_resume_without_a_checkpoint_starts_afresh(tmp_path, whole):
 def test_resume_of_a_finished_run_changes_nothing(tmp_path, whole):
     run(tmp_path)
     run(tmp_path, resume=True)
-    assert story(tmp_path) == story(whole)
+    assert round_lines.timeless(tmp_path) == round_lines.timeless(whole)

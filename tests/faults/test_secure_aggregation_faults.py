@@ -14,12 +14,12 @@ from client.secure_aggregation import secured
 from fedprompt.errors import ConfigError, QuorumError
 from fedprompt.secure_sum import MODULUS, levels, shorten, step
 from fedprompt.wire import to_array_record
-from server import record
 from server.local_grid import LocalGrid
 from server.privacy import ledger
 from server.privacy.config import PrivacyConfig
 from server.privacy.mechanism import Mechanism
 from server.rounds import Rounds
+from tests import round_lines
 from tests.sites import client, config, start, task, unpack
 
 SITES = 5  # three shares of five unmask
@@ -60,7 +60,7 @@ def run(folder, tap=None, sites=SITES, secure=True, arrays=None, privacy=None, *
     with LocalGrid(client(train=spoilt, mods=mods), sites, agreed) as grid:
         mechanism = Mechanism(privacy, chosen, told.run) if privacy else None
         state = Rounds(grid, told, chosen, sites, mechanism).run()
-    return state, record.read(folder / "rounds.jsonl")
+    return state, round_lines.read(folder)
 
 
 def prompt(state):
@@ -159,7 +159,7 @@ def test_F29_fewer_than_the_threshold_abort_and_nothing_is_unmasked(tmp_path):
     tap = Tap(fails(*(("collect_masked_vectors", site) for site in (0, 2, 4))))
     with pytest.raises(QuorumError, match=r"2 of 5 masked vectors came, 3 needed"):
         run(tmp_path, tap, quorum=0.1, retries=1)
-    assert len(record.read(tmp_path / "rounds.jsonl")) == 1  # round 0 stays
+    assert len(round_lines.read(tmp_path)) == 1  # round 0 stays
     stages = [stage for stage, _ in tap.stages]
     assert "unmask" not in stages  # no site was ever asked for a share
     assert stages.count("setup") == 2 * SITES  # two tries

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from server import checkpoint, record
+from server import checkpoint
+from tests import round_lines
 
 ROOT = Path(__file__).parents[2]
 PATIENCE = 600  # seconds until something counts as hung
@@ -138,7 +139,7 @@ def test_F34_sigterm_while_a_site_works(tmp_path, toy, work, handlers, expected)
     assert ("fedprompt: terminated" in err) == (handlers == "own")
     assert run.left() == []
     assert_whole(tmp_path)
-    assert record.read(tmp_path / "rounds.jsonl")[-1]["round"] == 2
+    assert round_lines.read(tmp_path)[-1]["round"] == 2
     again, _, err = Started("-c", SCRIPT, str(tmp_path), work, "own").end()
     assert again == 0, err
     assert final_bytes(tmp_path, 4) == toy
@@ -305,12 +306,12 @@ def whole(simulate, tmp_path_factory):
 )
 def test_F34_a_simulation_that_is_ended(simulate, whole, tmp_path, engine, number, expected):
     run = simulate(tmp_path, "--engine", engine)
-    wait(lambda: run.process.poll() or len(record.read(tmp_path / "rounds.jsonl")) > 2)
+    wait(lambda: run.process.poll() or len(round_lines.read(tmp_path)) > 2)
     code, _, err = run.end(number)
     assert code == expected, err
     wait(lambda: run.left() == [])
     assert_whole(tmp_path)
-    assert record.read(tmp_path / "rounds.jsonl")[-1]["round"] < ROUNDS
+    assert round_lines.read(tmp_path)[-1]["round"] < ROUNDS
     code, _, err = simulate(tmp_path, "--resume").end()
     assert code == 0, err
     assert final_bytes(tmp_path, ROUNDS) == whole

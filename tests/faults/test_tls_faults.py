@@ -23,10 +23,11 @@ from client.deployment.contact import Diary
 from client.deployment.site_folder import SiteFolder
 from client.deployment.supernode import Watch, guarded_client
 from fedprompt import bundle as bundles
-from server import outcome, record
+from server import outcome
 from server.deployment import certificates, credentials, enrolment, setup
 from server.deployment.command import group as flower_server
 from server.deployment.folder import DeploymentFolder
+from tests import round_lines
 from tests.deployment import CLASSES, log_lines, pictures
 
 NOW, DAY = datetime.now(UTC), timedelta(days=1)
@@ -298,7 +299,7 @@ def server(tmp_path):
     setup.create(folder, "127.0.0.1:9092", ",".join(CLASSES), {"server.rounds": 1}, 397)
     line = {"strikes": {}, "prompt": "0" * 64, "information_density": 1.0}
     for number in (0, 1):
-        record.append(folder.run / "rounds.jsonl", {"round": number, **line})
+        round_lines.append(folder.run, {"round": number, **line})
     outcome.write_success(folder.run, "0" * 64)
     return folder
 

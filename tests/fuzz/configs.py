@@ -2,7 +2,8 @@
 
 import os
 
-from fedprompt.config import MAX_BYTES, defaults, load, of_run
+from fedprompt.config import MAX_BYTES, defaults, load
+from fedprompt.run_folder import RunFolder
 from tests.fuzz.scratch import folder
 
 CAP = MAX_BYTES  # tomllib takes some 3 kB for each nested bracket, up to Python's own depth
@@ -19,7 +20,7 @@ def feed(data: bytes) -> None:
         load(None, [os.fsdecode(part) for part in rest.split(b"\n")[:8]])
     else:
         (place / "settings.json").write_bytes(rest)
-        of_run(place)
+        RunFolder(place).scoring_settings()
 
 
 def seeds() -> list[bytes]:

@@ -16,9 +16,10 @@ from fedprompt.data.load import load
 from fedprompt.errors import QuorumError
 from fedprompt.prompts.artefacts import from_artefact
 from fedprompt.wire import ARRAYS, CONFIG
-from server import record, tuning
+from server import tuning
 from server.app import app as server
 from server.local_grid import LocalGrid
+from tests import round_lines
 from tests.pictures import image_folder
 
 CLASSES, SITES = ("blue", "green", "red"), 4
@@ -58,7 +59,7 @@ def flat(clip: FrozenClip, manifest: Path, tmp_path: Path, monkeypatch: pytest.M
 def run(flat: dict) -> list[dict]:
     with LocalGrid(client, SITES, flat) as grid:
         server(grid=grid, context=Context(1, 0, {}, RecordDict(), flat))
-    return record.read(Path(flat["server.output"]) / "rounds.jsonl")
+    return round_lines.read(Path(flat["server.output"]))
 
 
 @pytest.mark.parametrize("form", ["full", "lowrank"])
@@ -102,7 +103,7 @@ def test_a_site_sends_its_domain_and_a_foreign_one_is_refused(flat: dict) -> Non
 
     with LocalGrid(watched, SITES, flat) as grid:
         server(grid=grid, context=Context(1, 0, {}, RecordDict(), flat))
-    lines = record.read(Path(flat["server.output"]) / "rounds.jsonl")
+    lines = round_lines.read(Path(flat["server.output"]))
     assert sent[0] == sent[2] == {"text.0", "visual"}
     assert sent[1] == sent[3] == {"text.1", "visual"}
     assert lines[1]["accepted"] == [0, 1, 2]

@@ -14,10 +14,12 @@ from PIL import Image
 from fedprompt.artefact import Artefact
 from fedprompt.config import defaults
 from fedprompt.errors import ConfigError, QuorumError
-from server import outcome, ray_engine, record
+from server import outcome, ray_engine
 from server.app import app
 from server.local_grid import LocalGrid
+from server.outcome import Outcome
 from server.tuning import Tuning
+from tests import round_lines
 from tests.sites import IDENTITY
 from tests.sites import client as toy_client
 
@@ -86,11 +88,11 @@ def equal(one, other):
 
 def test_a_run_leaves_record_checkpoints_artefact_and_outcome(reference):
     artefact, folder = reference
-    lines = record.read(folder / "rounds.jsonl")
+    lines = round_lines.read(folder)
     assert [line["round"] for line in lines] == [0, 1, 2]
     assert all(line["verdicts"] == [] for line in lines[1:])
     assert 0 < lines[-1]["information_density"] <= 1
-    assert outcome.read(folder) == {"artefact": artefact.sha256, "error": None}
+    assert outcome.read(folder) == Outcome(artefact=artefact.sha256)
     aggregation = artefact.metadata["aggregation"]
     assert aggregation["rule"] == "product"
     assert aggregation["truncation_error"] == lines[-1]["truncation_error"]
@@ -143,7 +145,7 @@ def test_resumed_equals_uninterrupted(images, reference, tmp_path, monkeypatch):
 )
 def test_every_rule_strategy_and_form_runs(images, tmp_path, changes):
     artefact = run(images, tmp_path, server__rounds=1, **changes)
-    lines = record.read(tmp_path / "rounds.jsonl")
+    lines = round_lines.read(tmp_path)
     assert lines[-1]["accepted"] == [0, 1, 2]
     assert artefact.metadata["round"] == 1
 
@@ -156,7 +158,7 @@ def test_sites_with_another_backbone_do_not_join(images, tmp_path):
         pytest.raises(QuorumError, match="the server has"),
     ):
         app(grid=grid, context=Context(1, 0, {}, RecordDict(), flat))
-    assert outcome.read(tmp_path)["error"] == "QuorumError"
+    assert outcome.read(tmp_path).error == "QuorumError"
 
 
 def test_a_prompt_without_parameters_is_refused(images, tmp_path):

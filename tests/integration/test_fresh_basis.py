@@ -13,12 +13,12 @@ from fedprompt.basis import columns
 from fedprompt.config import defaults
 from fedprompt.secure_sum import levels, step
 from fedprompt.wire import from_array_record, to_array_record
-from server import record
 from server.local_grid import LocalGrid
 from server.privacy import mechanism as privacy
 from server.privacy.config import PrivacyConfig
 from server.rounds import Rounds
 from server.tuning import Tuning
+from tests import round_lines
 from tests.enrolled import bundle, rule, send, site
 from tests.pictures import image_folder
 from tests.sites import client, config, repack, task
@@ -47,7 +47,7 @@ def run(folder, train=None, hidden=None, **settings):
     sites = client(dict.fromkeys(range(SITES), learns) | (train or {}), mods=[secured])
     with LocalGrid(sites, SITES, agreed) as grid:
         state = Rounds(grid, told, server, SITES, mechanism).run()
-    return state, record.read(folder / "rounds.jsonl")
+    return state, round_lines.read(folder)
 
 
 def change(state):

@@ -17,9 +17,10 @@ from fedprompt.config import defaults, section
 from fedprompt.prompts.artefacts import from_artefact
 from fedprompt.prompts.build import build_prompt
 from fedprompt.prompts.config import PromptConfig
-from server import record, tuning
+from server import tuning
 from server.app import app as server
 from server.local_grid import LocalGrid
+from tests import round_lines
 from tests.pictures import image_folder
 
 CLASSES = ("blue", "green", "red")
@@ -77,7 +78,7 @@ def test_two_rounds_of_three_sites(
         flat["prompt.public"] = flat["data.source"]  # for once, what everyone may see
     with LocalGrid(client, 3, flat) as grid:
         server(grid=grid, context=Context(1, 0, {}, RecordDict(), flat))
-    lines = record.read(tmp_path / "run" / "rounds.jsonl")
+    lines = round_lines.read(tmp_path / "run")
     assert [line["round"] for line in lines] == [0, 1, 2]
     assert all(line["accepted"] == [0, 1, 2] for line in lines[1:])
     assert all(line["verdicts"] == [] for line in lines[1:])

@@ -16,7 +16,6 @@ from client.secure_aggregation import secured
 from fedprompt.dense import products
 from fedprompt.factors import shrink
 from fedprompt.wire import Arrays
-from server import record
 from server.local_grid import LocalGrid
 from server.privacy import mechanism as privacy
 from server.privacy.config import PrivacyConfig
@@ -24,6 +23,7 @@ from server.robust import LEAST
 from server.rounds import Rounds
 from server.strategies import STRATEGIES
 from server.training import as_travelled
+from tests import round_lines
 from tests.sites import client, config, repack, task, unpack
 
 SITES = 7  # Bulyan bears one hostile site of seven
@@ -102,7 +102,7 @@ def test_a_prompt_that_nobody_trains_stays(chosen, seed, monkeypatch):
         sites = client({n: learns_nothing(r, rule) for n, r in enumerate(ranks)}, mods=[secured])
         with LocalGrid(sites, SITES, agreed) as grid:
             state = Rounds(grid, told, server, SITES, hidden).run()
-        lines = record.read(Path(folder) / "rounds.jsonl")
+        lines = round_lines.read(Path(folder))
     assert moved(state.arrays, start) < TOLERANCE[dtype]
     if protection in ("", "privacy"):
         reasons = [verdict["reasons"] for verdict in lines[1]["verdicts"]]

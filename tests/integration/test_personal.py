@@ -20,10 +20,11 @@ from fedprompt.backbone.load import shared_backbone
 from fedprompt.config import Flat, defaults
 from fedprompt.identity import sha256_bytes
 from fedprompt.wire import ARRAYS, CONFIG, METRICS, to_array_record
-from server import record, rounds
+from server import rounds
 from server.app import app as server
 from server.local_grid import LocalGrid
 from server.tuning import Tuning
+from tests import round_lines
 from tests.enrolled import bundle, rule, send, site
 from tests.pictures import image_folder
 
@@ -107,7 +108,7 @@ def test_only_the_shared_prompt_leaves_the_sites(photos: Path, cache: Path, tmp_
     artefact = Artefact.load(tmp_path / "run" / "artefact")
     assert set(artefact.tensors) == {"ctx.A", "ctx.B", "ctx.start"}
     assert artefact.metadata["personal"] == "both"
-    last = record.read(tmp_path / "run" / "rounds.jsonl")[-1]
+    last = round_lines.read(tmp_path / "run")[-1]
     assert last["accepted"] == list(range(SITES))
 
 
@@ -118,7 +119,7 @@ def test_f21_a_killed_and_resumed_run_ends_in_the_same_bytes(
     """The kill comes before round 2 is committed, when its sites have trained, or right after."""
     flat = settings(photos, tmp_path / "whole", server__fraction=0.7)  # so that sites skip rounds
     run(flat)
-    last = [line["asked"] for line in record.read(tmp_path / "whole" / "rounds.jsonl")[1:]]
+    last = [line["asked"] for line in round_lines.read(tmp_path / "whole")[1:]]
     assert any(len(asked) < SITES for asked in last)
     whole = Artefact.load(tmp_path / "whole" / "artefact").sha256, states(cache)
     original = rounds.save
@@ -149,7 +150,7 @@ def test_local_sites_send_nothing_and_the_artefact_is_the_start(
 ) -> None:
     flat = settings(photos, tmp_path, prompt__personal="local", fit__epochs=3)
     assert trained(run(flat)) == [{}] * (SITES * ROUNDS)
-    lines = record.read(tmp_path / "rounds.jsonl")
+    lines = round_lines.read(tmp_path)
     assert {line["prompt"] for line in lines} == {lines[0]["prompt"]}
     reasons = {tuple(v["reasons"]) for line in lines[1:] for v in line["verdicts"]}
     assert reasons == {("abstained",)}

@@ -9,7 +9,9 @@ from client import app, site, workbench
 from fedprompt.artefact import Artefact
 from fedprompt.cli import group
 from fedprompt.data.load import load
-from server import record, tuning
+from fedprompt.run_folder import RunFolder
+from server import tuning
+from tests import round_lines
 from tests.pictures import image_folder
 
 CLASSES = ("ant", "bee", "cat", "dog", "emu")  # three of them base
@@ -45,13 +47,13 @@ def test_the_table_is_the_runs_own_record_summed_up(results, tmp_path):
         local = []
         for seed in (0, 1):
             run = tmp_path / "out" / method / f"seed-{seed}" / "run"
-            lines = record.read(run / "rounds.jsonl")
+            lines = round_lines.read(run)
             assert [line["round"] for line in lines] == [0, 1, 2]
             assert lines[-1]["accepted"] == [0, 1, 2]
             sites = lines[-1]["sites"].values()
             local.append(sum(found["accuracy"] for found in sites) / len(sites))
             assert Artefact.load(run / "artefact").metadata["classes"] == list(CLASSES[:3])
-            assert record.read_settings(run)["data.seed"] == seed
+            assert RunFolder(run).settings()["data.seed"] == seed
         assert rows[method]["metrics"]["local_acc"]["mean"] == pytest.approx(sum(local) / 2)
     for trial in results["trials"]:
         figures = trial["metrics"]
@@ -70,7 +72,7 @@ def test_no_class_lies_at_two_sites(results, tmp_path):
     from fedprompt.data.config import DataConfig
     from fedprompt.data.load import share
 
-    flat = record.read_settings(tmp_path / "out/coop/seed-0/run")
+    flat = RunFolder(tmp_path / "out/coop/seed-0/run").settings()
     data = section(flat, "data", DataConfig)
     held = [set(share(data, i, 3).train.labels.tolist()) for i in range(3)]
     assert sorted(label for labels in held for label in labels) == [0, 1, 2]

@@ -16,10 +16,11 @@ from fedprompt.prompts import spt
 from fedprompt.prompts.build import build_prompt
 from fedprompt.prompts.config import PromptConfig
 from fedprompt.wire import Arrays
-from server import record, tuning
+from server import tuning
 from server.app import app as server
 from server.checkpoint import decode
 from server.local_grid import LocalGrid
+from tests import round_lines
 from tests.pictures import image_folder
 
 CLASSES = ("blue", "green", "red")
@@ -63,7 +64,7 @@ def run(flat: Flat, at_sites: Flat | None = None, workers: int = 1) -> tuple[Arr
         server(grid=grid, context=Context(1, 0, {}, RecordDict(), flat))
     folder = Path(str(flat["server.output"]))
     first = decode(folder / "checkpoints" / "round-00000.safetensors")
-    return first.arrays, record.read(folder / "rounds.jsonl")
+    return first.arrays, round_lines.read(folder)
 
 
 def own(flat: Flat, clip: FrozenClip) -> Arrays:

@@ -12,7 +12,8 @@ from fedprompt.address import join
 from fedprompt.config import section
 from fedprompt.errors import ConfigError
 from fedprompt.options import JsonOption, show
-from server import outcome, record
+from fedprompt.run_folder import RunFolder
+from server import outcome
 from server.config import ServerConfig
 from server.deployment import chatter, credentials, lock, sites
 from server.deployment.commands.folder import FolderArgument
@@ -20,7 +21,6 @@ from server.deployment.config import DeploymentConfig
 from server.deployment.folder import DeploymentFolder
 from server.deployment.supervisor import Supervisor
 from server.metrics import serve
-from server.rounds import RECORD
 from server.simulate import summarise, tell
 
 LOG = "server.jsonl"
@@ -62,13 +62,13 @@ def start(
 def is_done(folder: DeploymentFolder) -> bool:
     """Tell whether the folder's run came to its end before."""
     found = outcome.read(folder.run)
-    return found is not None and not found.get("error")
+    return found is not None and not found.error
 
 
 def _check_rounds(folder: DeploymentFolder, wanted: int) -> None:
     """Refuse to call a run done that has fewer rounds than the settings ask for now."""
-    lines = record.read(folder.run / RECORD)
-    reached = int(lines[-1]["round"]) if lines else 0
+    last = RunFolder(folder.run).last()
+    reached = last.round if last else 0
     if reached < wanted:
         raise ConfigError(
             f"{folder.run} holds a run that is done after {reached} rounds, server.rounds is now "

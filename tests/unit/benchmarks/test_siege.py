@@ -6,26 +6,27 @@ from benchmarks import siege
 from benchmarks.besiegers import ATTACKS
 from benchmarks.siege import Setting
 from benchmarks.soak import workplace
+from fedprompt.round_record import RecordedVerdict, RoundRecord
+from fedprompt.run_folder import RunFolder
 
 
 def verdict(site, *reasons, accepted=False):
-    return {"site": site, "reasons": list(reasons), "accepted": accepted}
+    return RecordedVerdict(site=site, node=site, reasons=reasons, accepted=accepted)
 
 
-def line(number, *verdicts, away=(), attempt=0):
-    told = {"round": number, "attempt": attempt, "quarantined": list(away)}
-    return told | {"verdicts": list(verdicts), "evaluation_verdicts": []}
+def record(number, *verdicts, away=(), attempt=0):
+    return RoundRecord(round=number, attempt=attempt, quarantined=away, verdicts=verdicts)
 
 
 def test_an_attacker_is_named_when_it_was_struck_and_sat_out():
     setting = Setting(rounds=3, honest=2, attacks=("huge-loss", "replay"))
-    lines = [
-        line(0, verdict(0, "timeout"), verdict(1, "capped", accepted=True)),
-        line(1, verdict(2, "out-of-range"), verdict(3, "stale")),
-        line(2, verdict(2, "out-of-range"), away=[2], attempt=1),
-        line(3, away=[2]),
+    records = [
+        record(0, verdict(0, "timeout"), verdict(1, "capped", accepted=True)),
+        record(1, verdict(2, "out-of-range"), verdict(3, "stale")),
+        record(2, verdict(2, "out-of-range"), away=(2,), attempt=1),
+        record(3, away=(2,)),
     ]
-    assert siege.conclude(setting, lines) == {
+    assert siege.conclude(setting, records) == {
         "rounds": 3,
         "rounds_lost": 1,
         "named": ["huge-loss"],
@@ -39,7 +40,7 @@ def test_an_attacker_is_named_when_it_was_struck_and_sat_out():
 
 def test_an_honest_site_in_quarantine_is_told():
     setting = Setting(rounds=0, honest=2, attacks=())
-    assert siege.conclude(setting, [line(0, away=[1])])["honest_in_quarantine"] == [1]
+    assert siege.conclude(setting, [record(0, away=(1,))])["honest_in_quarantine"] == [1]
 
 
 @pytest.mark.slow
@@ -48,7 +49,7 @@ def test_a_small_siege_costs_no_round_and_names_every_attacker(tmp_path):
     with workplace(tmp_path) as place:
         bench = siege.workbench(setting)
         run = siege.play(place / "besieged", setting, bench, setting.attacks)
-        found = siege.conclude(setting, siege.record.read(run / siege.RECORD))
+        found = siege.conclude(setting, RunFolder(run).records())
         assert siege.accuracy(run, bench) > 0
     assert (found["rounds"], found["rounds_lost"]) == (5, 0)
     assert found["named"] == list(ATTACKS)

@@ -10,34 +10,39 @@ from benchmarks.growth import growth, medians
 from benchmarks.kills import SERVER, SITE, Kill
 from benchmarks.processes import Life
 from benchmarks.soak import Setting, workplace
+from fedprompt.round_record import RoundRecord
 
 
-def line(number, attempt=0, seconds=4.0, **more):
-    return {"round": number, "attempt": attempt, "seconds": seconds, **more}
+def record(number, attempt=0, seconds=4.0, **more):
+    return RoundRecord(round=number, attempt=attempt, seconds=seconds, **more)
 
 
 def test_a_round_is_lost_if_it_is_absent_or_there_twice():
-    lines = [line(0), line(1), line(3), line(3)]
-    assert soak.lost(lines, 3, excused=[]) == [2, 3]
-    assert soak.lost([line(n) for n in range(4)], 3, excused=[]) == []
+    records = [record(0), record(1), record(3), record(3)]
+    assert soak.lost(records, 3, excused=[]) == [2, 3]
+    assert soak.lost([record(n) for n in range(4)], 3, excused=[]) == []
 
 
 def test_a_second_try_is_a_loss_unless_something_was_killed():
-    lines = [line(0), line(1, attempt=1), line(2, attempt=2)]
-    assert soak.lost(lines, 2, excused=[2]) == [1]
+    records = [record(0), record(1, attempt=1), record(2, attempt=2)]
+    assert soak.lost(records, 2, excused=[2]) == [1]
 
 
 def test_a_kill_excuses_the_round_it_fell_into_and_those_just_after():
-    lines, commits = [line(1), line(2), line(3)], {1: 100.0, 2: 110.0, 3: 400.0}
+    records, commits = [record(1), record(2), record(3)], {1: 100.0, 2: 110.0, 3: 400.0}
     killed = [Kill("worker", 1, 0, 105.0)]
-    assert soak.excused(lines, commits, killed, seconds=0.0) == []
-    assert soak.excused(lines, commits, killed, seconds=5.0) == [2]
-    assert soak.excused(lines, commits, killed, seconds=300.0) == [2, 3]
+    assert soak.excused(records, commits, killed, seconds=0.0) == []
+    assert soak.excused(records, commits, killed, seconds=5.0) == [2]
+    assert soak.excused(records, commits, killed, seconds=300.0) == [2, 3]
 
 
 def test_bytes_are_told_by_reply():
-    lines = [line(0), line(1, bytes_up=300, answered=[1, 2]), line(2, bytes_up=600, answered=[3])]
-    assert soak.bytes_up(lines) == 300
+    records = [
+        record(0),
+        record(1, bytes_up=300, answered=(1, 2)),
+        record(2, bytes_up=600, answered=(3,)),
+    ]
+    assert soak.bytes_up(records) == 300
 
 
 def test_kills_are_planned_by_seed_and_leave_the_server_alone_at_the_end():
@@ -121,7 +126,7 @@ def test_a_small_soak_loses_nothing(small):
 @pytest.mark.slow
 def test_the_replay_sees_another_update(small):
     _, deployment = small
-    lines = replay.read(deployment)
-    lines[2]["accepted"] = lines[2]["accepted"][1:]
-    assert replay.Replay(deployment).first_difference(lines) == 2
+    records = replay.read(deployment)
+    records[2] |= RoundRecord(round=2, accepted=records[2].accepted[1:])
+    assert replay.Replay(deployment).first_difference(records) == 2
     assert len(deployment.load(deployment.server.run_settings())[0].train_labels) == 0.8 * IMAGES

@@ -1,5 +1,4 @@
 import importlib
-import json
 import tomllib
 from pathlib import Path
 
@@ -7,7 +6,7 @@ import pytest
 
 from client.config import FitConfig
 from client.deployment.config import NodeConfig
-from fedprompt.config import SECTIONS, Section, check, defaults, load, of_run, section
+from fedprompt.config import SECTIONS, Section, check, defaults, load, section
 from fedprompt.errors import ConfigError
 from fedprompt.prompts.config import PromptConfig
 from server.deployment.config import DeploymentConfig
@@ -188,17 +187,3 @@ def test_flowers_run_config_in_pyproject_states_the_defaults() -> None:
     }
     assert flat == defaults()
     assert {k: type(v) for k, v in flat.items()} == {k: type(v) for k, v in defaults().items()}
-
-
-def test_a_runs_own_settings_serve_its_evaluation(tmp_path: Path) -> None:
-    assert of_run(tmp_path) == {}
-    settings = {"data.source": "photos", "backbone.name": "embedded", "server.rounds": 3}
-    (tmp_path / "settings.json").write_text(json.dumps(settings))
-    assert of_run(tmp_path) == {"data.source": "photos", "backbone.name": "embedded"}
-
-
-@pytest.mark.parametrize("content", ["{", "[1]", "\x00"])
-def test_damaged_settings_of_a_run_are_refused(tmp_path: Path, content: str) -> None:
-    (tmp_path / "settings.json").write_text(content)
-    with pytest.raises(ConfigError, match=r"settings.json is damaged"):
-        of_run(tmp_path)

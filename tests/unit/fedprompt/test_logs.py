@@ -54,13 +54,13 @@ def test_a_line_has_time_level_logger_message_and_extras(tmp_path):
 def test_what_is_said_cannot_break_a_line(tmp_path):
     path = tmp_path / "server.log"
     logs.configure(path)
-    odd = {"loss": math.nan, "path": Path("x"), "time": "mine", "round_line": {"sites": {}}}
+    odd = {"loss": math.nan, "path": Path("x"), "time": "mine", logs.ROUND: {"sites": {}}}
     log.warning('site said "\n{"level":"info"}\x1b[2J"', extra=odd)
     (line,) = lines(path)
     assert line["message"] == 'site said "\n{"level":"info"}\x1b[2J"'
     assert (line["loss"], line["path"]) == ("nan", "x")
     assert line["time"] != "mine"
-    assert "round_line" not in line
+    assert logs.ROUND not in line
     assert "NaN" not in path.read_text()
 
 

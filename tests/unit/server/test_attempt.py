@@ -1,6 +1,6 @@
 """One try of a round."""
 
-from server.attempt import attempt, complaint, line
+from server.attempt import attempt, complaint, trained
 from server.federation import federation
 from server.local_grid import LocalGrid
 from tests.sites import client, config, start, task
@@ -21,10 +21,11 @@ def test_a_try_with_a_quorum_merges(tmp_path):
     found = once(tmp_path)
     assert found.merged is not None
     assert found.loss == 1.0
-    told = line(found, found.merged)
-    assert told["asked"] == told["answered"] == told["accepted"] == [0, 1, 2, 3]
-    assert told["verdicts"] == []
-    assert told["bytes_up"] > 0
+    record = trained(found, found.merged, 1, 2)
+    assert (record.round, record.attempt) == (1, 2)
+    assert record.asked == record.answered == record.accepted == (0, 1, 2, 3)
+    assert record.verdicts == ()
+    assert record.bytes_up > 0
 
 
 def test_a_try_below_quorum_says_why(tmp_path):
@@ -86,9 +87,9 @@ def test_uniform_weights_average_the_loss_of_those_who_tell(tmp_path):
 def test_every_merged_site_is_measured(tmp_path):
     found = once(tmp_path, spoilt={2: _raise})
     assert list(found.measures) == [0, 1, 3]
-    told = line(found, found.merged)["outliers"]
-    assert list(told) == ["0", "1", "3"]
-    assert -1 <= told["0"]["cosine"] <= 1
+    outliers = trained(found, found.merged, 1, 0).outliers
+    assert list(outliers) == [0, 1, 3]
+    assert -1 <= outliers[0].cosine <= 1
 
 
 def test_sites_in_quarantine_are_not_asked(tmp_path):

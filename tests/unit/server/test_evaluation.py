@@ -4,6 +4,7 @@ import math
 
 import pytest
 
+from fedprompt.round_record import RoundRecord, SiteScore
 from server.evaluation import Score, evaluate, is_due, judge_scores, summarise
 from server.federation import federation
 from server.local_grid import LocalGrid
@@ -55,16 +56,17 @@ def test_nothing_held_out_is_no_score_and_no_fault():
 
 def test_the_average_is_weighted_and_the_worst_is_named():
     scores = {0: Score(10, 10, 0.0), 1: Score(30, 15, 1.0)}
-    found = summarise(scores, {0: 100, 1: 100})
-    assert found["accuracy"] == pytest.approx(25 / 40)
-    assert found["nll"] == pytest.approx(0.75)
-    assert found["worst_client_acc"] == 0.5
-    assert found["sites"]["1"] == {"accuracy": 0.5, "nll": 1.0, "examples": 30}
+    found = summarise(scores, {0: 100, 1: 100}, 3)
+    assert found.round == 3
+    assert found.accuracy == pytest.approx(25 / 40)
+    assert found.nll == pytest.approx(0.75)
+    assert found.worst_client_acc == 0.5
+    assert found.sites[1] == SiteScore(accuracy=0.5, nll=1.0, examples=30)
 
 
 def test_no_scores_give_no_average():
-    assert summarise({}, {}) == {"sites": {}}
-    assert summarise({0: Score(5, 5, 0.0)}, {0: 0}) == {"sites": {}}
+    assert summarise({}, {}, 0) == RoundRecord(round=0)
+    assert summarise({0: Score(5, 5, 0.0)}, {0: 0}, 0) == RoundRecord(round=0)
 
 
 @pytest.mark.parametrize(
@@ -78,8 +80,8 @@ def test_evaluate_asks_every_site(tmp_path):
     with LocalGrid(client(), 3, {}) as grid:
         found = federation(grid, task(), config(tmp_path))
         found.roster.wait(grid, 3, 5)
-        line, verdicts = evaluate(found, start(), 0)
-    assert sorted(line["sites"]) == ["0", "1", "2"]
-    assert line["worst_client_acc"] == 0.5
-    assert line["evaluation_bytes_up"] > 0
+        record, verdicts = evaluate(found, start(), 0)
+    assert sorted(record.sites) == [0, 1, 2]
+    assert record.worst_client_acc == 0.5
+    assert record.evaluation_bytes_up > 0
     assert verdicts == []

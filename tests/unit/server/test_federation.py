@@ -1,10 +1,9 @@
 """The parts that rounds share."""
 
 from server.admission import Site
-from server.federation import federation, tell
+from server.federation import federation
 from server.local_grid import LocalGrid
 from server.rules import RULES
-from server.verdict import Reason, refuse
 from tests.sites import client, config, task
 
 
@@ -16,9 +15,3 @@ def test_a_federation_starts_empty_with_the_configured_parts(tmp_path):
         assert found.roster.sites == {}
         asked = found.asked([Site(0, 1000, 9)], 2)
     assert (asked[1000].site, asked[1000].enrolled) == (0, 9)
-
-
-def test_a_verdict_is_plain_json():
-    assert tell(refuse(1, 1001, Reason.NORM, "x")) == {
-        "site": 1, "node": 1001, "accepted": False, "reasons": ["norm"], "detail": "x",
-    }  # fmt: skip

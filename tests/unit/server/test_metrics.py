@@ -8,14 +8,15 @@ import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
 from fedprompt.errors import FedpromptError, QuorumError
-from server import metrics, outcome, record
+from server import metrics, outcome
+from tests import round_lines
 
 LINE = {
     "round": 1, "asked": [0, 1, 2], "accepted": [0, 2], "loss": 1.25, "accuracy": 0.75,
     "worst_client_acc": 0.5, "information_density": 0.4, "truncation_error": 0.01,
     "bytes_up": 460, "bytes_down": 450, "evaluation_bytes_up": 40, "evaluation_bytes_down": 50,
     "seconds": 2.5, "strikes": {"1": 3}, "quarantined": [1],
-    "verdicts": [{"site": 1, "accepted": False, "reasons": ["not-finite"]}],
+    "verdicts": [{"site": 1, "node": 9, "accepted": False, "reasons": ["not-finite"]}],
 }  # fmt: skip
 
 
@@ -56,7 +57,7 @@ def test_every_figure_of_a_run(scrape, tmp_path):
     os.utime(checkpoint, (1000, 1000))
     node = {"number": 1, "name": "site-b", "online": True, "last_seen": "1970-01-01T00:01:00Z"}
     (tmp_path / "nodes.json").write_text(json.dumps({"sites": [node]}))
-    record.append(tmp_path / "rounds.jsonl", LINE)
+    round_lines.append(tmp_path, LINE)
     assert scrape() == {
         ("fedprompt_round",): 1,
         ("fedprompt_rounds_planned",): 10,
@@ -82,9 +83,9 @@ def test_every_figure_of_a_run(scrape, tmp_path):
 
 
 def test_a_round_without_evaluation_keeps_the_last_accuracy(scrape, tmp_path):
-    record.append(tmp_path / "rounds.jsonl", LINE)
+    round_lines.append(tmp_path, LINE)
     bare = {k: v for k, v in LINE.items() if k not in ("accuracy", "worst_client_acc")}
-    record.append(tmp_path / "rounds.jsonl", bare | {"round": 2, "loss": None})
+    round_lines.append(tmp_path, bare | {"round": 2, "loss": None})
     found = scrape()
     assert (found["fedprompt_round",], found["fedprompt_accuracy_ratio",]) == (2, 0.75)
     assert ("fedprompt_loss",) not in found
@@ -99,7 +100,7 @@ def test_how_a_run_ended(scrape, tmp_path):
 
 
 def test_damaged_files_cost_their_own_figures_only(scrape, tmp_path):
-    record.append(tmp_path / "rounds.jsonl", LINE)
+    round_lines.append(tmp_path, LINE)
     for name in ("settings.json", "nodes.json", "outcome.json"):
         (tmp_path / name).write_text("[")
     found = scrape()

@@ -1,5 +1,7 @@
 """How a run ended, told to another process."""
 
+import json
+
 import pytest
 
 from fedprompt.errors import FedpromptError, QuorumError, StorageError
@@ -9,7 +11,9 @@ from server.checkpoint import _assemble
 
 def test_success_carries_the_artefacts_hash(tmp_path):
     outcome.write_success(tmp_path, "abc")
-    assert outcome.read(tmp_path) == {"artefact": "abc", "error": None}
+    assert outcome.read(tmp_path) == outcome.Outcome(artefact="abc")
+    written = json.loads((tmp_path / "outcome.json").read_bytes())
+    assert written == {"artefact": "abc", "error": None}
     outcome.raise_failure(tmp_path)
 
 
@@ -38,7 +42,7 @@ def test_a_killed_run_left_nothing(tmp_path):
 
 @pytest.mark.parametrize("junk", [b"", b"[]", b"{"])
 def test_junk_counts_as_nothing(tmp_path, junk):
-    (tmp_path / outcome.NAME).write_bytes(junk)
+    (tmp_path / "outcome.json").write_bytes(junk)
     assert outcome.read(tmp_path) is None
 
 
@@ -58,9 +62,9 @@ def test_an_unexpected_error_leaves_kind_place_cause_and_site(tmp_path):
     except OSError as error:
         outcome.write_failure(tmp_path, error)
     told = outcome.read(tmp_path)
-    assert told["error"] == "OSError"
-    assert told["crashed"]
-    first, second = told["message"].split("; caused by ")
+    assert told.error == "OSError"
+    assert told.crashed
+    first, second = told.message.split("; caused by ")
     assert first.startswith("OSError: the disk is gone (at ")
     assert "test_outcome.py:" in first
     assert first.endswith(", while reading what site 3 sent")
@@ -77,4 +81,4 @@ def test_an_error_without_a_place_is_told_all_the_same():
 
 def test_our_own_errors_are_no_crash(tmp_path):
     outcome.write_failure(tmp_path, QuorumError("2 of 5 sites"))
-    assert outcome.read(tmp_path)["crashed"] is False
+    assert outcome.read(tmp_path).crashed is False

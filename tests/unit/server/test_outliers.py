@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from server.outliers import Measure, measure
+from fedprompt.round_record import Measure
+from server.outliers import measure
 from server.verdict import Accepted
 
 CURRENT = {"a": np.ones(2), "b": np.ones((1, 1))}
@@ -20,9 +21,9 @@ def merged(x, y, z=0.0):
 def test_distance_is_relative_to_the_median_and_cosine_to_the_merged_step():
     found = measure([update(2, 3, 0), update(0, 0, 0), update(1, -5, 0)], CURRENT, merged(1, 0))
     assert list(found) == [0, 1, 2]
-    assert found[2] == Measure(1.0, 1.0)
-    assert found[0] == Measure(0.5, 0.0)
-    assert found[1] == Measure(3.0, -1.0)
+    assert found[2] == Measure(distance=1.0, cosine=1.0)
+    assert found[0] == Measure(distance=0.5, cosine=0.0)
+    assert found[1] == Measure(distance=3.0, cosine=-1.0)
 
 
 def test_scale_does_not_matter():
@@ -37,7 +38,7 @@ def test_scale_does_not_matter():
 
 
 def test_a_merge_that_moves_nothing_measures_nobody():
-    assert measure([update(0, 0, 0)], CURRENT, CURRENT) == {0: Measure(1.0, 0.0)}
+    assert measure([update(0, 0, 0)], CURRENT, CURRENT) == {0: Measure(distance=1.0, cosine=0.0)}
     assert measure([], CURRENT, CURRENT) == {}
 
 

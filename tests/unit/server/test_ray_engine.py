@@ -7,9 +7,9 @@ from types import SimpleNamespace
 import pytest
 
 from fedprompt.errors import FedpromptError
-from fedprompt.identity import canonical_json
+from fedprompt.round_record import RoundRecord
+from fedprompt.run_folder import RunFolder
 from server import ray_engine
-from server.rounds import RECORD
 
 
 def test_a_superlink_that_dies_is_told_with_its_log(tmp_path):
@@ -23,27 +23,29 @@ def test_a_superlink_that_dies_is_told_with_its_log(tmp_path):
 
 def test_rounds_of_an_earlier_run_are_not_shown(tmp_path, monkeypatch):
     """A run that overwrites begins beside the old record and clears it when its server is up."""
-    path, shown = tmp_path / RECORD, []
-    old = [{"round": i, "seconds": 1.0} for i in range(3)]
-    new = [{"round": i, "seconds": 2.0} for i in range(3)]
+    folder, shown = RunFolder(tmp_path), []
+    old = [RoundRecord(round=i, seconds=1.0) for i in range(3)]
+    new = [RoundRecord(round=i, seconds=2.0) for i in range(3)]
     states = iter([old, [], new[:1], new])
 
     def status(run):
         told = next(states)
-        path.write_bytes(b"".join(canonical_json(line) + b"\n" for line in told))
+        folder.record.write_bytes(b"".join(record.to_json() for record in told))
         return "finished" if told is new else "running"
 
     flower = SimpleNamespace(status=status)
     monkeypatch.setattr(ray_engine, "_PAUSE", 0.0)
     display = SimpleNamespace(show=shown.append)
-    assert ray_engine._follow("1", flower, tmp_path, old, display, resume=False) == "finished"
+    assert ray_engine._follow("1", flower, folder, old, display, resume=False) == "finished"
     assert shown == new
 
 
 def test_a_resumed_run_shows_what_it_adds(tmp_path):
-    lines, shown = [{"round": i, "seconds": 1.0} for i in range(3)], []
-    (tmp_path / RECORD).write_bytes(b"".join(canonical_json(line) + b"\n" for line in lines))
+    folder, shown = RunFolder(tmp_path), []
+    records = [RoundRecord(round=i, seconds=1.0) for i in range(3)]
+    for record in records:
+        folder.append(record)
     flower = SimpleNamespace(status=lambda run: "finished:completed")
     display = SimpleNamespace(show=shown.append)
-    ray_engine._follow("1", flower, tmp_path, lines[:2], display, resume=True)
-    assert shown == lines[2:]
+    ray_engine._follow("1", flower, folder, records[:2], display, resume=True)
+    assert shown == records[2:]

@@ -5,16 +5,18 @@ import logging
 import numpy as np
 import pytest
 
-from server import record
+from fedprompt import logs
+from fedprompt.run_folder import RunFolder
 from server.local_grid import LocalGrid
 from server.rounds import Rounds
+from tests import round_lines
 from tests.sites import client, config, start, task
 
 
 def run(folder, sites=6, workers=1, **settings):
     with LocalGrid(client(), sites, {}, workers) as grid:
         state = Rounds(grid, task(start(rank=2)), config(folder, **settings), sites).run()
-    return state, record.read(folder / "rounds.jsonl")
+    return state, round_lines.read(folder)
 
 
 def test_a_run_commits_every_round(tmp_path):
@@ -51,11 +53,12 @@ def test_seeds_change_the_prompt(tmp_path):
     assert one.arrays["ctx.B"].tobytes() != other.arrays["ctx.B"].tobytes()
 
 
-def test_each_round_is_logged_with_its_line(tmp_path, caplog):
+def test_each_round_is_logged_with_its_record(tmp_path, caplog):
     with caplog.at_level(logging.INFO, "fedprompt.rounds"):
         run(tmp_path)
-    found = [r.round_line for r in caplog.records if hasattr(r, "round_line")]
-    assert [line["round"] for line in found] == [0, 1, 2, 3]
+    found = [vars(r)[logs.ROUND] for r in caplog.records if hasattr(r, logs.ROUND)]
+    assert found == RunFolder(tmp_path).records()
+    assert [record.round for record in found] == [0, 1, 2, 3]
 
 
 def test_the_default_prompt_takes_at_most_two_and_a_half_kilobytes_up(tmp_path):
@@ -65,6 +68,6 @@ def test_the_default_prompt_takes_at_most_two_and_a_half_kilobytes_up(tmp_path):
     with LocalGrid(client(), 1, {}) as grid:
         half = config(tmp_path / "16", rounds=1, dtype="float16")
         Rounds(grid, task(start(width=512)), half, 1).run()
-    full, short = (record.read(tmp_path / n / "rounds.jsonl")[1]["bytes_up"] for n in ("32", "16"))
+    full, short = (round_lines.read(tmp_path / n)[1]["bytes_up"] for n in ("32", "16"))
     assert 2064 < full <= 2500
     assert 1032 < short <= 1400

@@ -9,7 +9,8 @@ from fedprompt.errors import CheckpointError
 from fedprompt.identity import canonical_json
 from fedprompt.prompts.build import METHODS
 from fedprompt.prompts.coop import Coop
-from server import outcome, record
+from fedprompt.run_folder import RunFolder
+from server import outcome
 from server.progress import LineDisplay
 from server.rounds import log
 from server.simulate import (
@@ -23,6 +24,7 @@ from server.simulate import (
     summarise,
     tell,
 )
+from tests import round_lines
 
 
 def test_deadlines_of_sites_that_wait_for_each_other_add_up():
@@ -43,7 +45,7 @@ def test_a_run_is_summed_up_from_its_record(tmp_path):
             line |= {"accuracy": accuracy, "worst_client_acc": accuracy / 2}
         if i:
             line |= {"bytes_up": 10, "bytes_down": 20, "truncation_error": 0.1}
-        record.append(tmp_path / "rounds.jsonl", line)
+        round_lines.append(tmp_path, line)
     outcome.write_success(tmp_path, "abc")
     result = summarise(tmp_path)
     assert (result["zero_shot_accuracy"], result["accuracy"]) == (0.5, 0.75)
@@ -61,7 +63,7 @@ def test_a_run_is_summed_up_from_its_record(tmp_path):
 def test_round_0_is_zero_shot_only_from_the_templates_words(tmp_path, start, told):
     common = {"information_density": 0.4, "prompt": "f" * 64, "strikes": {}}
     line = {"round": 0, "accuracy": 0.5, "worst_client_acc": 0.5, **common}
-    record.append(tmp_path / "rounds.jsonl", line)
+    round_lines.append(tmp_path, line)
     settings = {"prompt.init": start, "data.template": "a photo of a {}."}
     (tmp_path / "settings.json").write_bytes(canonical_json(settings))
     result = summarise(tmp_path)
@@ -81,7 +83,7 @@ def test_round_0_is_zero_shot_only_from_the_templates_words(tmp_path, start, tol
 )
 def test_round_0_is_zero_shot_where_the_words_stand_where_they_stood(tmp_path, settings, expected):
     (tmp_path / "settings.json").write_bytes(canonical_json(settings))
-    assert starts_at_template(tmp_path) is expected
+    assert starts_at_template(RunFolder(tmp_path)) is expected
 
 
 def test_the_methods_that_start_at_words_are_those_of_coops_host():
@@ -93,7 +95,7 @@ def test_the_methods_that_start_at_words_are_those_of_coops_host():
 @pytest.mark.parametrize("method", ["vpt", "advpt", "spt"])
 def test_other_methods_are_not_called_zero_shot(tmp_path, method):
     (tmp_path / "settings.json").write_bytes(canonical_json({"prompt.method": method}))
-    assert not starts_at_template(tmp_path)
+    assert not starts_at_template(RunFolder(tmp_path))
 
 
 @pytest.mark.parametrize(
@@ -106,14 +108,14 @@ def test_other_methods_are_not_called_zero_shot(tmp_path, method):
 )
 def test_an_artefact_without_the_sites_own_prompts_is_told_of(tmp_path, personal, told):
     line = {"round": 0, "information_density": 1.0, "prompt": "a" * 64, "strikes": {}}
-    record.append(tmp_path / "rounds.jsonl", line)
+    round_lines.append(tmp_path, line)
     (tmp_path / "settings.json").write_bytes(canonical_json({"prompt.personal": personal}))
     assert told in tell(summarise(tmp_path), 0).rpartition("/")[2]
 
 
 def test_an_unevaluated_run_is_told_without_accuracy(tmp_path):
     line = {"round": 0, "information_density": 1.0, "prompt": "a" * 64, "strikes": {}}
-    record.append(tmp_path / "rounds.jsonl", line)
+    round_lines.append(tmp_path, line)
     assert "accuracy" not in tell(summarise(tmp_path), 0)
 
 

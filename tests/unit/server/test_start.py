@@ -7,19 +7,20 @@ from flwr.app import ConfigRecord, Context, Message, MetricRecord, RecordDict
 from fedprompt.errors import ConfigError, QuorumError
 from fedprompt.prompts.config import PromptConfig
 from fedprompt.wire import to_array_record
-from server import record, rounds
+from server import rounds
 from server.config import ServerConfig
-from server.federation import Task
+from server.federation import Description, Task
 from server.local_grid import LocalGrid
 from server.privacy.config import PrivacyConfig
 from server.rounds import Rounds
 from server.start import check, merged
 from server.verdict import Accepted
+from tests import round_lines
 from tests.sites import IDENTITY, client, config, stamp
 
 SITES, LENGTH, WIDTH = 4, 3, 8
 DRAWN = {f"visual.{i}": np.full((LENGTH, WIDTH), 9, np.float32) for i in range(2)}
-TASK = Task(DRAWN, IDENTITY, lambda _: {"information_density": 0.5}, "run", asks_start=True)
+TASK = Task(DRAWN, IDENTITY, lambda _: Description(0.5), "run", asks_start=True)
 
 
 def told(partition: int) -> dict[str, np.ndarray]:
@@ -58,7 +59,7 @@ def run(folder, found, **settings):
     settings = {"rounds": 1, "retries": 0, **settings}
     with LocalGrid(found, SITES, {}) as grid:
         state = Rounds(grid, TASK, config(folder, **settings), SITES).run()
-    return state, record.read(folder / "rounds.jsonl")
+    return state, round_lines.read(folder)
 
 
 def start(folder, found, **settings):

@@ -1,7 +1,8 @@
 """Verdicts and their reason codes."""
 
+from fedprompt.round_record import RecordedVerdict
 from fedprompt.wire import Reason as WireReason
-from server.verdict import Reason, Verdict, listed, refuse
+from server.verdict import Reason, Verdict, listed, recorded, refuse
 
 
 def test_every_reason_of_the_wire_has_its_code_here():
@@ -33,3 +34,11 @@ def test_what_several_sites_are_refused_for_is_told_once():
     expected = "site 0, site 1, site 2 ...: error (no images); node 7: identity (not asked)"
     assert told == expected
     assert listed([]) == ""
+
+
+def test_a_verdict_stands_in_the_record_with_its_codes_as_text():
+    (found,) = recorded([refuse(1, 1001, Reason.NORM, "x")])
+    assert found == RecordedVerdict(
+        site=1, node=1001, accepted=False, reasons=("norm",), detail="x"
+    )
+    assert type(found.reasons[0]) is str

@@ -86,7 +86,7 @@ def test_joining_starts(packed: Path, photos: Path, monkeypatch: pytest.MonkeyPa
     started: list[SiteFolder] = []
     monkeypatch.setattr(join, "take_part", started.append)
     assert joined(packed, photos).exit_code == 0
-    assert started == [SiteFolder(packed.parent / "site")]
+    assert [folder.path for folder in started] == [packed.parent / "site"]
 
 
 def test_a_failed_check_starts_nothing(

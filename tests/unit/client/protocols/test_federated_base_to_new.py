@@ -17,9 +17,10 @@ from fedprompt.prompts.artefacts import to_artefact
 from fedprompt.prompts.build import build_prompt
 from fedprompt.prompts.config import PromptConfig
 from fedprompt.prompts.template import Template
+from fedprompt.round_record import RoundRecord, SiteScore
 
-SITES = {"0": {"accuracy": 0.9, "examples": 10}, "1": {"accuracy": 0.4, "examples": 30}}
-LAST = {"accuracy": 0.525, "worst_client_acc": 0.4, "sites": SITES}
+SITES = {0: SiteScore(accuracy=0.9, examples=10), 1: SiteScore(accuracy=0.4, examples=30)}
+LAST = RoundRecord(round=1, accuracy=0.525, worst_client_acc=0.4, sites=SITES)
 
 
 @pytest.fixture
@@ -35,7 +36,7 @@ def federate():
         about = {"round": 1, "seed": 0}
         made = to_artefact(bench.clip, prompt, bench.train.classes, "a photo of a {}.", **about)
         made.save(Path(settings["server.output"]) / "artefact")
-        return [{"round": 0, "accuracy": 0.1, "worst_client_acc": 0, "sites": {}}, LAST]
+        return [RoundRecord(round=0, accuracy=0.1, worst_client_acc=0.0), LAST]
 
     run.asked = asked
     return run
@@ -76,12 +77,12 @@ def test_sites_without_held_out_images_have_no_say(make_trial):
         prompt__method="template", data__partitioner="dirichlet", data__alpha=0.01,
         data__clients=10,
     )  # fmt: skip
-    _, (line,) = tune.federated(trial, "run", {})
-    assert 0 < len(line["sites"]) < 10
-    counts = [site["examples"] for site in line["sites"].values()]
-    right = sum(s["accuracy"] * s["examples"] for s in line["sites"].values())
-    assert line["accuracy"] == pytest.approx(right / sum(counts))
-    assert line["worst_client_acc"] == min(s["accuracy"] for s in line["sites"].values())
+    _, (record,) = tune.federated(trial, "run", {})
+    scores = record.sites.values()
+    assert 0 < len(scores) < 10
+    right = sum(score.accuracy * score.examples for score in scores)
+    assert record.accuracy == pytest.approx(right / sum(score.examples for score in scores))
+    assert record.worst_client_acc == min(score.accuracy for score in scores)
 
 
 def test_personal_tells_of_sites_and_of_the_merged_prompt(make_trial, federate):

@@ -33,7 +33,8 @@ def test_the_round_that_made_the_prompt_is_found(artefact: Artefact, tmp_path: P
     run = record(tmp_path / "run", artefact, {"round": 1, "prompt": "1" * 64, "accuracy": 0.4})
     found = RunRecord.find(run, artefact)
     assert found is not None
-    assert (found.first["joined"], found.last["round"]) == ([0, 1], 2)
+    assert found.first is not None
+    assert (found.first.joined, found.last.round) == ((0, 1), 2)
     assert found.settings == {"server.strategy": "fedavg"}
     assert RunRecord.find(run / "artefact", artefact) == found
 
@@ -44,7 +45,7 @@ def test_it_counts_whatever_round_came_after(artefact: Artefact, tmp_path: Path)
         file.write(json.dumps({"round": 2, "prompt": "2" * 64, "accuracy": 0.9}) + '\n{"round": ')
     found = RunRecord.find(run, artefact)
     assert found is not None
-    assert found.last["accuracy"] == 0.5
+    assert found.last.accuracy == 0.5
 
 
 def test_round_0_is_first_or_nothing_is(artefact: Artefact, tmp_path: Path) -> None:
@@ -53,7 +54,7 @@ def test_round_0_is_first_or_nothing_is(artefact: Artefact, tmp_path: Path) -> N
     (run / "rounds.jsonl").write_text("".join(["{\n", *lines[1:]]))
     found = RunRecord.find(run, artefact)
     assert found is not None
-    assert (found.first, found.last["round"]) == ({}, 2)
+    assert (found.first, found.last.round) == (None, 2)
 
 
 def test_the_record_of_another_prompt_is_none(artefact: Artefact, tmp_path: Path) -> None:

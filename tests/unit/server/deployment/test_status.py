@@ -22,7 +22,7 @@ def folder(tmp_path) -> DeploymentFolder:
 
 
 def verdict(site, *reasons: str, accepted: bool = True) -> dict:
-    return {"site": site, "accepted": accepted, "reasons": list(reasons)}
+    return {"site": site, "node": 9, "accepted": accepted, "reasons": list(reasons)}
 
 
 def play(folder, *rounds: dict) -> None:

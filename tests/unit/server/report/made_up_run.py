@@ -10,8 +10,9 @@ from PIL import Image
 
 from fedprompt.artefact import Artefact
 from fedprompt.identity import canonical_json, sha256_arrays
-from server import outcome, record
-from server.report.lines import Line
+from fedprompt.round_record import RoundRecord
+from server import outcome
+from tests import round_lines
 
 CLASSES = ("T-shirt/top", "trouser", "pullover", "dress", "coat",
            "sandal", "shirt", "sneaker", "bag", "ankle boot")  # fmt: skip
@@ -144,7 +145,7 @@ def _sample(classes: tuple[str, ...], i: int, rng: np.random.Generator) -> dict[
 def write(folder: Path, found: list[dict[str, Any]], **parts: Any) -> Path:
     """Write a run's folder with the functions that a real run uses."""
     for line in found:
-        record.append(folder / "rounds.jsonl", line)
+        round_lines.append(folder, line)
     if prompt := parts.get("prompt"):
         prompt.save(folder / "artefact")
         outcome.write_success(folder, prompt.sha256)
@@ -153,6 +154,6 @@ def write(folder: Path, found: list[dict[str, Any]], **parts: Any) -> Path:
     return folder
 
 
-def parse(found: list[dict[str, Any]]) -> list[Line]:
+def parse(found: list[dict[str, Any]]) -> list[RoundRecord]:
     """Return a record's lines as the report reads them."""
-    return [Line.model_validate_json(canonical_json(line)) for line in found]
+    return [RoundRecord.model_validate_json(canonical_json(line)) for line in found]

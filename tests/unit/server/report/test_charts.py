@@ -5,8 +5,8 @@ from xml.etree import ElementTree
 
 import pytest
 
+from fedprompt.round_record import RoundRecord
 from server.report import charts
-from server.report.lines import Line
 from tests.unit.server.report.made_up_run import lines, parse
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -63,7 +63,7 @@ def test_rounds_that_were_not_evaluated_are_bridged():
 
 
 def test_nothing_evaluated_no_chart():
-    assert charts.accuracy_chart([Line(round=0), Line(round=1)]) is None
+    assert charts.accuracy_chart([RoundRecord(round=0), RoundRecord(round=1)]) is None
     assert charts.accuracy_chart([]) is None
 
 

@@ -2,7 +2,7 @@ from dataclasses import replace
 
 from server.report.doubts import doubts
 from server.report.predictions import Predictions
-from server.report.run_folder import read_run
+from server.report.run import read_run
 from tests.unit.server.report.made_up_run import artefact, lines
 
 

@@ -10,10 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from server.report.lines import Verdict
+from fedprompt.round_record import RecordedVerdict
+from server.outcome import Outcome
 from server.report.page import render
 from server.report.predictions import Predictions
-from server.report.run_folder import RunFolder, read_run
+from server.report.run import Run, read_run
 from tests.unit.server.report.made_up_run import artefact, lines, predictions
 
 NAMES = ("cat", "dog", "owl")
@@ -48,9 +49,7 @@ def small_run(names, word="x"):
         sample["name"] = word
     scored = Predictions.model_validate_json(json.dumps(found | {"source": word}))
     prompt = artefact(classes=list(names), template=word)
-    return RunFolder(
-        Path("run"), artefact=prompt, predictions=scored, settings={"data.source": word}
-    )
+    return Run(Path("run"), artefact=prompt, predictions=scored, settings={"data.source": word})
 
 
 text = st.text(st.characters(exclude_categories=("Cs",)), min_size=1, max_size=40)
@@ -73,9 +72,9 @@ def test_names_are_shown_as_they_are():
 
 def test_what_a_site_says_is_escaped(make_run):
     run = read_run(make_run(found=lines(1)))
-    verdict = Verdict(site=1, node=5, accepted=False, reasons=(EVIL,), detail=EVIL)
-    spoilt = (run.lines[0], run.lines[1].model_copy(update={"verdicts": (verdict,)}))
-    page = render(replace(run, lines=spoilt, ended={"error": EVIL, "message": EVIL}))
+    verdict = RecordedVerdict(site=1, node=5, accepted=False, reasons=(EVIL,), detail=EVIL)
+    spoilt = (run.records[0], run.records[1].model_copy(update={"verdicts": (verdict,)}))
+    page = render(replace(run, records=spoilt, ended=Outcome(error=EVIL, message=EVIL)))
     assert "<script" not in page
     assert EVIL in Shape(page).text
 
@@ -142,7 +141,7 @@ def test_a_run_that_only_began(make_run):
 
 
 def test_a_failed_run_says_why(make_run):
-    run = replace(read_run(make_run(found=lines(1))), ended={"error": "QuorumError"})
+    run = replace(read_run(make_run(found=lines(1))), ended=Outcome(error="QuorumError"))
     assert "The run ended with QuorumError" in render(run)
 
 

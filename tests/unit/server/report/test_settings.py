@@ -1,14 +1,14 @@
 from pathlib import Path
 
-from server.report.lines import Line
-from server.report.run_folder import RunFolder
+from fedprompt.round_record import RoundRecord
+from server.report.run import Run
 from server.report.settings import hash_rows, setting_rows
 from tests.unit.server.report.made_up_run import artefact
 
 
 def test_settings_and_hashes_are_told_apart():
-    run = RunFolder(
-        Path("r"), (Line(round=0, run="ab"),), artefact=artefact(), settings={"b": True}
+    run = Run(
+        Path("r"), (RoundRecord(round=0, run="ab"),), artefact=artefact(), settings={"b": True}
     )
     rows, hashes = dict(setting_rows(run)), dict(hash_rows(run))
     assert rows["b"] == "yes"
@@ -23,13 +23,13 @@ def test_settings_and_hashes_are_told_apart():
 
 
 def test_nothing_is_known():
-    assert setting_rows(RunFolder(Path("r"))) == hash_rows(RunFolder(Path("r"))) == []
+    assert setting_rows(Run(Path("r"))) == hash_rows(Run(Path("r"))) == []
 
 
 def test_a_budget_that_nothing_spends_is_not_shown():
     budget = {"privacy.epsilon": 8.0, "privacy.noise_multiplier": 0.0, "server.rounds": 3}
-    assert setting_rows(RunFolder(Path("r"), settings=budget)) == [
+    assert setting_rows(Run(Path("r"), settings=budget)) == [
         ("privacy", "off"), ("server.rounds", "3"),
     ]  # fmt: skip
     private = budget | {"privacy.noise_multiplier": 1.0}
-    assert ("privacy.epsilon", "8") in setting_rows(RunFolder(Path("r"), settings=private))
+    assert ("privacy.epsilon", "8") in setting_rows(Run(Path("r"), settings=private))

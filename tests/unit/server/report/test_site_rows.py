@@ -2,7 +2,7 @@
 
 import pytest
 
-from server.report.lines import SiteScore
+from fedprompt.round_record import SiteScore
 from server.report.site_rows import is_shown, shown_sites, site_rows
 from tests.unit.server.report.made_up_run import lines, parse
 

@@ -1,6 +1,6 @@
 """Who stands out, from made-up measures."""
 
-from server.report.lines import Line, Measure
+from fedprompt.round_record import Measure, RoundRecord
 from server.report.standing_out import standing_out
 
 USUAL = {0: (0.5, 1.0), 1: (0.6, 0.9), 2: (0.4, 1.1), 3: (0.7, 0.8), 4: (0.3, 1.2)}
@@ -9,7 +9,9 @@ USUAL = {0: (0.5, 1.0), 1: (0.6, 0.9), 2: (0.4, 1.1), 3: (0.7, 0.8), 4: (0.3, 1.
 def rounds(*changes):
     """Return lines in which some sites' (cosine, distance) differ from the usual."""
     return [
-        Line(round=i, outliers={s: Measure(cosine=c, distance=d) for s, (c, d) in found.items()})
+        RoundRecord(
+            round=i, outliers={s: Measure(cosine=c, distance=d) for s, (c, d) in found.items()}
+        )
         for i, found in enumerate({**USUAL, **change} for change in changes)
     ]
 
@@ -35,7 +37,7 @@ def test_half_of_the_rounds_are_not_most():
 def test_two_rounds_and_three_sites_tell_nothing():
     odd = {2: (-0.6, 1.2)}
     assert standing_out(rounds(odd, odd)) == {}
-    few = [Line(round=0, outliers={s: Measure(cosine=-s, distance=s) for s in range(3)})] * 5
+    few = [RoundRecord(round=0, outliers={s: Measure(cosine=-s, distance=s) for s in range(3)})] * 5
     assert standing_out(few) == {}
 
 
@@ -46,4 +48,4 @@ def test_wide_disagreement_widens_what_is_usual():
 
 
 def test_rounds_without_measures_do_not_count():
-    assert standing_out([Line(round=0), *rounds(*[{2: (-0.6, 1.2)}] * 3)]) == {2: (3, 3)}
+    assert standing_out([RoundRecord(round=0), *rounds(*[{2: (-0.6, 1.2)}] * 3)]) == {2: (3, 3)}

@@ -57,10 +57,10 @@ class Moody:
         self.rounds, self.closed = [], None
         Moody.made = self
 
-    def log(self, line):
+    def log(self, record):
         if Moody.away:
             raise ConnectionError("no route to host")
-        self.rounds.append(line["round"])
+        self.rounds.append(record.round)
 
     def close(self, *, done):
         self.closed = done

@@ -3,8 +3,9 @@ from tests.unit.server.trackers.told import line
 
 
 def test_the_figures_of_a_round_are_the_rounds_alone():
-    assert figures(line(1, quarantined=[4])) == {
-        "accuracy": 0.6, "sites_asked": 3, "sites_accepted": 2, "sites_quarantined": 1,
+    assert figures(line(1, quarantined=(4,))) == {
+        "accuracy": 0.6, "seconds": 0.0, "bytes_up": 0, "bytes_down": 0,
+        "sites_asked": 3, "sites_accepted": 2, "sites_quarantined": 1,
     }  # fmt: skip
 
 

@@ -3,21 +3,23 @@
 from mlflow import MlflowClient
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from fedprompt import logs
+from fedprompt.round_record import RoundRecord, SiteScore
 from server.rounds import log
 
 SETTINGS = {"server.rounds": 3, "prompt.rank": 1}
 
 
 def line(server_round, **more):
-    return {
-        "round": server_round, "run": "abc", "accuracy": 0.5 + server_round / 10, "loss": None,
-        "asked": [0, 1, 2], "accepted": [0, 2], "sites": {"0": {"accuracy": 1.0}}, **more,
-    }  # fmt: skip
+    return RoundRecord(
+        round=server_round, run="abc", accuracy=0.5 + server_round / 10, loss=None,
+        asked=(0, 1, 2), accepted=(0, 2), sites={0: SiteScore(accuracy=1.0, examples=3)},
+    ) | RoundRecord(round=server_round, **more)  # fmt: skip
 
 
 def commit(server_round, **more):
     """Say that a round was committed, as the round loop does."""
-    log.info("round %d", server_round, extra={"round_line": line(server_round, **more)})
+    log.info("round %d", server_round, extra={logs.ROUND: line(server_round, **more)})
 
 
 def scalars(folder):

@@ -3,14 +3,14 @@
 import pytest
 
 from fedprompt.errors import ArtefactError, CheckpointError
-from server.report.run_folder import read_run, trained_arrays
+from server.report.run import read_run
 from tests.unit.server.report.made_up_run import artefact, lines
 
 
 def test_a_whole_run(make_run):
     found = read_run(make_run())
-    assert len(found.lines) == 11
-    assert found.artefact.sha256 == found.ended["artefact"] == artefact().sha256
+    assert len(found.records) == 11
+    assert found.artefact.sha256 == found.ended.artefact == artefact().sha256
     assert found.predictions.images
     assert not found.torn
 
@@ -18,7 +18,7 @@ def test_a_whole_run(make_run):
 @pytest.mark.parametrize("missing", ["found", "prompt", "predicted"])
 def test_each_part_may_be_missing(make_run, missing):
     found = read_run(make_run(**{missing: None}))
-    assert bool(found.lines) == (missing != "found")
+    assert bool(found.records) == (missing != "found")
     assert (found.artefact is None) == (missing == "prompt")
     assert (found.predictions is None) == (missing == "predicted")
 
@@ -53,9 +53,3 @@ def test_damaged_settings_are_refused(make_run, content):
     (folder / "settings.json").write_text(content)
     with pytest.raises(CheckpointError, match=r"settings\.json is damaged"):
         read_run(folder)
-
-
-def test_the_start_stays_at_home_and_so_does_a_frozen_basis():
-    assert set(trained_arrays(artefact())) == {"ctx.A", "ctx.B"}
-    assert set(trained_arrays(artefact(trained=["ctx.B"]))) == {"ctx.B"}
-    assert set(trained_arrays(artefact(trained=5))) == {"ctx.A", "ctx.B"}
