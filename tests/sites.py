@@ -119,7 +119,6 @@ def client(
         )
         return _reply(message, content, partition, train)
 
-    @app.query("centres")
     def _centres(message: Message, context: Context) -> Message:
         assert centres is not None
         partition = int(context.node_config["partition-id"])
@@ -129,6 +128,9 @@ def client(
         }
         content = RecordDict({"arrays": centres(partition), "metrics": MetricRecord(metrics)})
         return _reply(message, content, partition, start)
+
+    if centres:
+        app.query("centres")(_centres)
 
     @app.evaluate()
     def _evaluate(message: Message, context: Context) -> Message:
