@@ -29,7 +29,7 @@ from fedprompt.dense import unmoved
 from fedprompt.factors import shrink
 from fedprompt.identity import canonical_json, sha256_bytes
 from fedprompt.identity_card import identity_card
-from fedprompt.prompts.build import Bank, Prompt, bank_of, build_prompt
+from fedprompt.prompts.build import Bank, Prompt, bank_of, build_prompt, rule_of
 from fedprompt.prompts.config import PromptConfig, check_own_rank
 from fedprompt.prompts.domain_names import METHOD as ADAPT
 from fedprompt.prompts.domain_names import of_site
@@ -72,9 +72,8 @@ class Site:
         self.config = section(settings, "fit", FitConfig)
         self.data = section(settings, "data", DataConfig)
         self.prompt_config = section(settings, "prompt", PromptConfig)
-        rule = settings.get("server.rule", "product")
-        check_own_rank(self.config.rank, self.prompt_config, str(rule))
-        self._rule = rule
+        self._rule = rule_of(settings)
+        check_own_rank(self.config.rank, self.prompt_config, self._rule)
         with _loading:
             self.clip = shared_backbone(section(settings, "backbone", BackboneConfig))
             images = load_images(self.data)
@@ -171,8 +170,7 @@ class Site:
             self.clip,
             self.classes,
             self.data.template,
-            shared_basis=self._rule == "shared-basis",
-            fresh_basis=self._rule == "fresh-basis",
+            rule=self._rule,
             any_start=True,  # the server sends its own
         )
 

@@ -12,7 +12,7 @@ from fedprompt.data.emoji_vendors import VENDORS
 from fedprompt.data.fashion_mnist import CLASSES
 from fedprompt.errors import BackboneError, PromptError
 from fedprompt.options import ConfigOption, JsonOption, SetOption, show
-from fedprompt.prompts.build import METHODS, UNTRAINED, ZERO_SHOT_SOURCE, build_prompt
+from fedprompt.prompts.build import METHODS, UNTRAINED, ZERO_SHOT_SOURCE, build_prompt, rule_of
 from fedprompt.prompts.config import PromptConfig
 
 _HEADER = ("method", "host", "form", "trained", "sent", "source")
@@ -61,24 +61,23 @@ def listed(method: str, flat: Flat, clip: FrozenClip, classes: tuple[str, ...]) 
     own: Flat = {"prompt.method": method, "prompt.public": ""}  # no image changes a count
     config = section(_with_domains(flat) | own, "prompt", PromptConfig)
     template = section(flat, "data", DataConfig).template
-    rule = flat.get("server.rule")
     try:
         prompt = build_prompt(
             config,
             clip,
             classes,
             template,
-            shared_basis=rule == "shared-basis",
-            fresh_basis=rule == "fresh-basis",
+            rule=rule_of(flat | own),
             any_start=True,
         )
     except (BackboneError, PromptError) as error:
         form = config.form or (recipe.form if recipe else "")
         return Listed(method, "", form, source, None, None, str(error))
     about = prompt.describe()
+    form = config.form or (recipe.form if recipe else about["form"])
     trained = sum(tensor.numel() for tensor in prompt.parameters() if tensor.requires_grad)
     sent = sum(array.size for array in prompt.leaving().values())
-    return Listed(method, about["host"], about["form"], source, trained, sent)
+    return Listed(method, about["host"], form, source, trained, sent)
 
 
 def _with_domains(flat: Flat) -> Flat:

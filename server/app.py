@@ -60,11 +60,11 @@ def run(grid: Grid, settings: Flat, folder: Path) -> None:
     tuning = Tuning(settings)
     task = tuning.task()
     # refuses other settings before these replace the run's own
-    last = last_committed(place, settings, task.run) if tuning.server.resume else None
+    last = last_committed(place, tuning.settings, task.run) if tuning.server.resume else None
     mechanism = tuning.mechanism(task)
-    place.write_settings(settings)
+    place.write_settings(tuning.settings)
     rounds = Rounds(grid, task, tuning.server, tuning.sites, mechanism)
-    with tracking(tuning.server.trackers, folder, settings, last):
+    with tracking(tuning.server.trackers, folder, tuning.settings, last):
         state, spent = until_spent(rounds.committed())
     last = place.last()
     lost = (last.truncation_error if last else None) or 0.0

@@ -15,7 +15,8 @@ class ServerConfig(Section):
         "fedavg", "fedprox", "fedadam", "fedyogi", "fedavgm",
         "fedmedian", "fedtrimmedavg", "krum", "multikrum", "bulyan",
     ] = "fedavg"  # fmt: skip
-    rule: Literal["product", "shared-basis", "fresh-basis", "factors"] = "product"
+    # how low-rank prompts are merged; "" = the method's own: fresh-basis for dip, else product
+    rule: Literal["", "product", "shared-basis", "fresh-basis", "factors"] = ""
     dtype: Literal["float32", "float16"] = "float32"  # of the arrays on the wire, both ways
     seed: int = Field(0, ge=0, lt=2**32)  # of sampling and, through the messages, of local training
     output: Place = "runs/latest"  # folder of checkpoints, rounds.jsonl and the artefact

@@ -72,11 +72,12 @@ def federation(
     grid: Grid, task: Task, config: ServerConfig, mechanism: Mechanism | None = None
 ) -> Federation:
     """Return a federation that no site has joined yet."""
+    rule = RULES[config.rule]
     return Federation(
         grid,
         task,
         config,
-        RULES[config.rule],
+        rule,
         STRATEGIES[config.strategy](config),
         Roster(
             task.identity,
@@ -85,6 +86,6 @@ def federation(
             images=task.images,
         ),
         Receipts(task.run, task.identity),
-        Domains(task.domains, RULES[config.rule]),
+        Domains(task.domains, rule),
         mechanism,
     )

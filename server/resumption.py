@@ -1,15 +1,20 @@
 """Tell from a run's folder where it stands, and what another configuration would change in it."""
 
-from fedprompt.config import Flat, defaults
+from fedprompt import toml
+from fedprompt.config import Flat, Scalar, defaults
 from fedprompt.errors import CheckpointError
 from fedprompt.round_record import RoundRecord
 from fedprompt.run_folder import RunFolder
 from server.checkpoint import load_latest
 from server.tuning import FREE
 
+_BEFORE: Flat = {"server.rule": "product"}  # what a folder meant that does not tell its rule
+
 
 def last_committed(folder: RunFolder, settings: Flat, run: str) -> RoundRecord | None:
     """Return the record of the last committed round; None if there is none.
+
+    ``settings`` name the rule by which prompts are merged, as those in a run's folder do.
 
     Raises
     ------
@@ -20,20 +25,25 @@ def last_committed(folder: RunFolder, settings: Flat, run: str) -> RoundRecord |
         state = load_latest(folder.checkpoints, run)
     except CheckpointError as error:
         if found := difference(folder, settings):
+            told = ", ".join(f"{key} was {was!r}, is {now!r}" for key, (was, now) in found.items())
+            own = ", ".join(f"{key} = {toml.dumps(was)}" for key, (was, _) in found.items())
             raise CheckpointError(
-                f"{folder.path} was begun with other settings: {found}; give it back its own, or "
-                "give another --output"
+                f"{folder.path} was begun with other settings: {told}; to go on with it set {own}, "
+                "or give another --output"
             ) from error
         raise
     records = folder.records() if state else []
     return next((record for record in records if state and record.round == state.round), None)
 
 
-def difference(folder: RunFolder, settings: Flat) -> str:
-    """Return the settings in which a run differs from its folder's, both values shown."""
+def difference(folder: RunFolder, settings: Flat) -> dict[str, tuple[Scalar, Scalar]]:
+    """Return the settings in which a run differs from its folder's: the folder's value, the run's.
+
+    Empty where the folder's are missing or damaged.
+    """
     own = folder.settings()
     if not own:
-        return ""
-    was, now = defaults() | own, defaults() | settings
+        return {}
+    was, now = defaults() | _BEFORE | own, defaults() | settings
     changed = [key for key in now if key not in FREE and now[key] != was.get(key)]
-    return ", ".join(f"{key} was {was.get(key)!r}, is {now[key]!r}" for key in changed)
+    return {key: (was.get(key, ""), now[key]) for key in changed}

@@ -32,7 +32,8 @@ _KEPT = {  # what a reader must know of the artefact, by prompt.personal
     "local": ", as it started: each site keeps the prompt that it tuned",
     "both": ", without the sites' own prompts, which the accuracy is with",
 }
-_AT_WORDS = ("dip", "coop", "kgcoop", "prograd")  # methods whose whole prompt starts at the words
+# methods whose whole prompt starts at the words
+_AT_WORDS = ("dip", "dip-fixed", "coop", "kgcoop", "prograd")
 SERVER_APP, CLIENT_APP = "server.app:app", "client.app:app"
 
 

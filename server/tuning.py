@@ -20,7 +20,7 @@ from fedprompt.errors import ConfigError, DataError
 from fedprompt.identity import canonical_json, sha256_arrays, sha256_bytes
 from fedprompt.identity_card import identity_card
 from fedprompt.prompts.artefacts import to_artefact
-from fedprompt.prompts.build import build_prompt, is_averaged
+from fedprompt.prompts.build import build_prompt, is_averaged, rule_of
 from fedprompt.prompts.config import PromptConfig, check_own_rank
 from fedprompt.prompts.density import change_rank
 from fedprompt.prompts.domain_names import METHOD as ADAPT
@@ -55,8 +55,9 @@ class Tuning:
     """
 
     def __init__(self, settings: Mapping[str, Scalar]) -> None:
-        self.settings = dict(settings)
-        self.server = section(settings, "server", ServerConfig)
+        # what an empty server.rule means is said once: here, for record, digest and artefact
+        self.settings = {**settings, "server.rule": rule_of(settings)}
+        self.server = section(self.settings, "server", ServerConfig)
         self.privacy = section(settings, "privacy", PrivacyConfig)
         self.data = section(settings, "data", DataConfig)
         self.clip = shared_backbone(section(settings, "backbone", BackboneConfig))
@@ -73,8 +74,7 @@ class Tuning:
             self.clip,
             self.classes,
             self.data.template,
-            shared_basis=self.server.rule == "shared-basis",
-            fresh_basis=self.server.rule == "fresh-basis",
+            rule=self.server.rule,
             any_start=self.asks_start,  # the sites' centres overwrite it
         )
         self._starts = [form.fold() for form in forms_of(self.prompt)]
@@ -136,9 +136,16 @@ class Tuning:
             "seed": self.server.seed,
             "white_level": self.data.white_level,
             "privacy": privacy,
+            "sent": self._sent(),
             "aggregation": {"rule": self.server.rule, "truncation_error": truncation_error},
         }
         return to_artefact(self.clip, self.prompt, self.classes, self.data.template, **extra)
+
+    def _sent(self) -> int:
+        """Return how many numbers a site sends each round; the artefact's arrays may be larger."""
+        if section(self.settings, "prompt", PromptConfig).personal == "local":
+            return 0
+        return sum(array.size for array in self.prompt.leaving().values())
 
 
 def _check_personal(config: PromptConfig, server: ServerConfig, privacy: PrivacyConfig) -> None:

@@ -55,7 +55,7 @@ def task(arrays: Arrays | None = None) -> Task:
 def config(folder: object, **settings: object) -> ServerConfig:
     """Return server settings with short deadlines."""
     defaults = {"output": str(folder), "rounds": 3, "deadline": 30.0, "join_deadline": 5.0}
-    return ServerConfig(**(defaults | settings))
+    return ServerConfig(**(defaults | {"rule": "product"} | settings))
 
 
 def run(

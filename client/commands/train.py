@@ -14,7 +14,7 @@ from fedprompt.config import load, section
 from fedprompt.errors import ConfigError
 from fedprompt.options import ConfigOption, JsonOption, SetOption, show
 from fedprompt.prompts.artefacts import to_artefact
-from fedprompt.prompts.build import Prompt, bank_of, build_prompt
+from fedprompt.prompts.build import Prompt, bank_of, build_prompt, rule_of
 from fedprompt.prompts.config import PromptConfig
 from fedprompt.prompts.template import Template
 from fedprompt.run_folder import RunFolder
@@ -47,8 +47,8 @@ def train(
             "train` has one prompt; leave it out, or use `fedprompt simulate`"
         )
     classes, template = bench.train.classes, bench.data.template
-    fresh = flat.get("server.rule") == "fresh-basis"  # a federation of one: epochs are its rounds
-    prompt = build_prompt(settings, bench.clip, classes, template, fresh_basis=fresh)
+    # a federation of one: under fresh-basis epochs are its rounds
+    prompt = build_prompt(settings, bench.clip, classes, template, rule=rule_of(flat))
     before = _accuracy(bench, Template(bench.clip, classes, template))
     bank = bank_of(settings.method)
     images, labels = bench.encode(bench.train, prompt.first_layer, bank)

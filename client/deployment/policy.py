@@ -32,7 +32,8 @@ class Policy(BaseModel):
     secure_aggregation_only: bool = False  # masked updates leave, or none
     max_norm: float = Field(10.0, ge=0)  # L2 norm of an update in the dense prompt; 0 = any
     servers: tuple[str, ...] = Field((), strict=False)  # host:port that may be talked to
-    methods: tuple[str, ...] = Field(("dip", "coop"), strict=False)  # prompts that may be tuned
+    # prompts that may be tuned
+    methods: tuple[str, ...] = Field(("dip", "dip-fixed", "coop"), strict=False)
     max_message: int = Field(1_000_000, ge=1)  # bytes of one answer
     max_day: int = Field(200_000_000, ge=1)  # bytes of all answers of a day, UTC
     # least noise (prompt.start_noise) on centres of patch tokens that leave (spt); 0 = none leave

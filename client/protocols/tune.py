@@ -16,7 +16,7 @@ from fedprompt.data.image_set import ImageSet
 from fedprompt.data.load import share
 from fedprompt.errors import DataError
 from fedprompt.prompts.artefacts import to_artefact
-from fedprompt.prompts.build import UNTRAINED, bank_of, build_prompt
+from fedprompt.prompts.build import UNTRAINED, bank_of, build_prompt, rule_of
 from fedprompt.prompts.config import PromptConfig
 from fedprompt.round_record import RoundRecord, SiteScore
 
@@ -88,15 +88,7 @@ def local_accuracy(record: RoundRecord) -> float:
 
 def _fitted(bench: Workbench, settings: Flat, train: ImageSet) -> Artefact | None:
     config, template = section(settings, "prompt", PromptConfig), bench.data.template
-    rule = settings["server.rule"]
-    prompt = build_prompt(
-        config,
-        bench.clip,
-        train.classes,
-        template,
-        shared_basis=rule == "shared-basis",
-        fresh_basis=rule == "fresh-basis",
-    )
+    prompt = build_prompt(config, bench.clip, train.classes, template, rule=rule_of(settings))
     if not prompt.arrays():
         return None
     images, labels = bench.encode(train, prompt.first_layer, bank_of(config.method))

@@ -15,7 +15,7 @@ from fedprompt.data.config import DataConfig
 from fedprompt.data.image_set import ImageSet
 from fedprompt.errors import PromptError
 from fedprompt.prompts.artefacts import from_artefact
-from fedprompt.prompts.build import Prompt, build_prompt, is_tied
+from fedprompt.prompts.build import METHODS, Prompt, build_prompt, is_tied, rule_of
 from fedprompt.prompts.config import PromptConfig
 
 
@@ -93,7 +93,7 @@ class Tuned:
         """Return what a site trains and sends; a local prompt is trained and stays."""
         if self.artefact is None:
             return Size(parameters=0, sent=0, bytes_up=0)
-        prompt, personal = self.as_tuned(), self._config.personal
+        prompt, personal = self._in_training(), self._config.personal
         own = prompt.leaving()
         arrays = {} if personal == "local" else own
         trained = sum(array.size for array in own.values())
@@ -103,10 +103,18 @@ class Tuned:
             bytes_up=reply_bytes(arrays, str(self.settings["server.dtype"])),
         )
 
+    def _in_training(self) -> Prompt:
+        """Return the method as sites train it; of a fresh basis the artefact has no trace."""
+        rule = rule_of(self.settings)
+        if rule != "fresh-basis" or self.artefact is None:
+            return self.as_tuned()
+        metadata = {**self.artefact.metadata, "form": self.form, "rank": self._config.rank}
+        return from_artefact(replace(self.artefact, metadata=metadata), self.clip, rule=rule)
+
     @property
     def form(self) -> str:
-        """Return the form of its matrices."""
-        return str(self.artefact.metadata["form"]) if self.artefact else ""
+        """Return the form in which its matrices are trained."""
+        return self._config.form or METHODS[self._config.method].form if self.artefact else ""
 
     @property
     def _config(self) -> PromptConfig:

@@ -12,7 +12,7 @@ from fedprompt.backbone.class_encoder import Speedups
 from fedprompt.backbone.clip import FrozenClip
 from fedprompt.config import section
 from fedprompt.errors import ArtefactError, ConfigError
-from fedprompt.prompts.build import Prompt, build_prompt
+from fedprompt.prompts.build import PRODUCT, Prompt, build_prompt
 from fedprompt.prompts.config import PromptConfig
 from fedprompt.prompts.starts import RANDOM
 from fedprompt.prompts.words import Layout
@@ -45,8 +45,12 @@ def to_artefact(
     return Artefact(prompt.arrays() | prompt.frozen_arrays(), metadata | extra)
 
 
-def from_artefact(artefact: Artefact, clip: FrozenClip, speedups: Speedups | None = None) -> Prompt:
+def from_artefact(
+    artefact: Artefact, clip: FrozenClip, speedups: Speedups | None = None, rule: str = ""
+) -> Prompt:
     """Return the prompt that an artefact holds.
+
+    ``rule`` says how it is to be trained further (`build_prompt`); empty = as its tensors tell.
 
     Raises
     ------
@@ -57,13 +61,14 @@ def from_artefact(artefact: Artefact, clip: FrozenClip, speedups: Speedups | Non
     metadata = artefact.metadata
     _check_hash("backbone", metadata["backbone"]["sha256"], clip.fingerprint)
     _check_hash("tokenizer", metadata["tokenizer_sha256"], clip.tokenizer_fingerprint)
-    factors = [name for name in artefact.tensors if name.endswith(".A")]
+    factors = {name for name in artefact.tensors if name.endswith(".A")}
+    frozen_a = bool(factors) and not factors & set(metadata["trained"])
     prompt = build_prompt(
         _prompt_config(metadata),
         clip,
         metadata["classes"],
         metadata["template"],
-        shared_basis=bool(factors) and not set(factors) & set(metadata["trained"]),
+        rule=rule or ("shared-basis" if frozen_a else PRODUCT),
         speedups=speedups,
         any_start=True,
     )

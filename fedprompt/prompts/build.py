@@ -1,6 +1,6 @@
 """From a name to a prompt method: one line a method."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -8,6 +8,7 @@ import torch
 
 from fedprompt.backbone.class_encoder import Speedups
 from fedprompt.backbone.clip import FrozenClip
+from fedprompt.config import Scalar
 from fedprompt.errors import PromptError
 from fedprompt.prompts.adapt import Adapt
 from fedprompt.prompts.advpt import advpt
@@ -33,6 +34,7 @@ from fedprompt.prompts.template import ENSEMBLE_TEMPLATES, Template
 from fedprompt.prompts.vpt import Vpt
 
 Prompt = PromptedClip | HeadedClip | Template | Mixed
+PRODUCT = "product"
 Bank = Literal["clean", "adversarial"]  # training images as they are, or as an attack left them
 
 
@@ -49,6 +51,7 @@ class Recipe:
     tied: bool = False  # what is trained is of use for its own classes only, as a probe is
     placed: bool = False  # takes prompt.name_position and prompt.class_specific
     averaged: bool = False  # a run ends in an average of its prompts (fedprompt.prompts.averaging)
+    rule: str = PRODUCT  # how its low-rank form is merged, unless server.rule says otherwise
 
 
 @dataclass(frozen=True)
@@ -60,10 +63,12 @@ class HeadRecipe:
     bank: Bank = "clean"
     source: str = ""
     tied: bool = False
+    rule: str = PRODUCT
 
 
 METHODS: dict[str, Recipe | HeadRecipe] = {
-    "dip": Recipe(Coop, form="lowrank", source="arXiv 2312.10813", placed=True),
+    "dip": Recipe(Coop, form="lowrank", source="arXiv 2312.10813", placed=True, rule="fresh-basis"),
+    "dip-fixed": Recipe(Coop, form="lowrank", source="arXiv 2312.10813", placed=True),
     "coop": Recipe(Coop, source="arXiv 2109.01134", placed=True),
     "vpt": Recipe(Vpt, source="arXiv 2203.12119"),
     "ivlp": Recipe(Ivlp, source="arXiv 2210.03117"),  # MaPLe's baseline
@@ -87,14 +92,19 @@ UNTRAINED = (ZERO_SHOT, ENSEMBLE)  # by hand-written words
 ZERO_SHOT_SOURCE = "arXiv 2103.00020"
 
 
+def rule_of(settings: Mapping[str, Scalar]) -> str:
+    """Return ``server.rule`` or, where it is left empty, the rule of the method."""
+    recipe = METHODS.get(str(settings.get("prompt.method", "dip")))
+    return str(settings.get("server.rule", "")) or (recipe.rule if recipe else PRODUCT)
+
+
 def build_prompt(
     config: PromptConfig,
     clip: FrozenClip,
     classes: Sequence[str],
     template: str,
     *,
-    shared_basis: bool = False,
-    fresh_basis: bool = False,
+    rule: str = PRODUCT,
     speedups: Speedups | None = None,
     any_start: bool = False,
 ) -> Prompt:
@@ -110,10 +120,10 @@ def build_prompt(
         Ordered class names.
     template
         Text with ``{}`` once; text prompts start at the words before it.
-    shared_basis
-        Freeze every A at its start; only B is trained and sent.
-    fresh_basis
-        Take another frozen A at each turn, and add up what the turns learn.
+    rule
+        By which prompts are merged (`rule_of`): it says what of a low-rank matrix is trained and
+        sent. ``shared-basis`` freezes every A at its start; ``fresh-basis`` takes another frozen A
+        at each turn, and adds up what the turns learn.
     speedups
         Of the text tower; all by default.
     any_start
@@ -136,8 +146,8 @@ def build_prompt(
         config.form or recipe.form,
         config.rank,
         config.dropout,
-        freeze_a=shared_basis,
-        fresh=fresh_basis,
+        freeze_a=rule == "shared-basis",
+        fresh=rule == "fresh-basis",
     )
     material = Material(
         clip=clip,

@@ -12,10 +12,10 @@ from fedprompt.errors import ConfigError
 class PromptConfig(Section):
     """Settings of the ``[prompt]`` section."""
 
-    # a name of `fedprompt methods`; dip = coop in form lowrank; template, ensemble =
-    # zero-shot, nothing trained
+    # a name of `fedprompt methods`; dip = coop in form lowrank, another basis each round; dip-fixed
+    # = DIP as published, of fixed rank; template, ensemble = zero-shot, nothing trained
     method: Literal[
-        "dip", "coop", "vpt", "ivlp", "maple", "mudpt", "sdpt",
+        "dip", "dip-fixed", "coop", "vpt", "ivlp", "maple", "mudpt", "sdpt",
         "kgcoop", "prograd", "promptsrc", "advpt", "spt", "adapt",
         "cocoop", "linear", "fedclip", "template", "ensemble"
     ] = "dip"  # fmt: skip
@@ -28,7 +28,7 @@ class PromptConfig(Section):
     # the first n are tuned and the others stay words
     tokens: int = Field(0, ge=0, le=128)
     # where the class name stands: behind the n vectors of the text prompt, behind half of them, or
-    # in front of all (coop, dip, kgcoop, prograd, advpt)
+    # in front of all (coop, dip, dip-fixed, kgcoop, prograd, advpt)
     name_position: Literal["end", "middle", "front"] = "end"
     # each class has a text prompt of its own, which serves no other classes (the same methods)
     class_specific: bool = False
@@ -83,7 +83,8 @@ def check_own_rank(own: int, prompt: PromptConfig, rule: str) -> None:
     if own and rule != "product":
         raise ConfigError(
             f"fit.rank = {own} under server.rule = {rule}: sites of unequal rank meet under "
-            "product only; set fit.rank = 0 or server.rule = product"
+            "product only; set fit.rank = 0, or server.rule = product (prompt.method = dip-fixed "
+            "has it of itself)"
         )
     if own > prompt.rank:
         raise ConfigError(

@@ -9,8 +9,8 @@ from server.deployment.config import DeploymentConfig
 
 # key -> (value that stands there, what it means); the order is the file's
 _RUN: dict[str, tuple[Scalar, str]] = {
-    "prompt.method": ("dip", "dip = low-rank, coop = free vectors"),
-    "prompt.rank": (1, "of the low-rank form"),
+    "prompt.method": ("dip", "dip = low-rank, dip-fixed = DIP as published, coop = free vectors"),
+    "prompt.rank": (1, "of the low-rank form; of dip, of what each round adds"),
     "prompt.tokens": (0, "prompt length; 0 = as many as the template's words"),
     "prompt.init": ("", 'words to start from; "" = those before the name in the template'),
     "fit.learning_rate": (0.02, ""),

@@ -69,7 +69,7 @@ def headline(records: Sequence[RoundRecord], artefact: Artefact | None) -> Headl
         worst_site=worst[1] if worst else None,
         sites=len({site for record in records for site in record.nodes}),
         rounds=records[-1].round if records else 0,
-        numbers=sum(array.size for array in artefact.trained.values()) if artefact else None,
+        numbers=_numbers(artefact),
         message_bytes=training.up / replies if replies else None,
         training=training,
         total=Traffic(
@@ -84,6 +84,17 @@ def headline(records: Sequence[RoundRecord], artefact: Artefact | None) -> Headl
 def _worst(record: RoundRecord) -> tuple[float, int] | None:
     shown = [(score.accuracy, site) for site, score in record.sites.items() if is_shown(score)]
     return min(shown, default=None)
+
+
+def _numbers(artefact: Artefact | None) -> int | None:
+    """Return how many numbers a site sends; the start and a frozen basis stay at home.
+
+    Artefacts of before do not tell: of them everything that was trained was sent.
+    """
+    if artefact is None:
+        return None
+    sent = artefact.metadata.get("sent")
+    return sent if isinstance(sent, int) else sum(a.size for a in artefact.trained.values())
 
 
 def _whole_model(records: Sequence[RoundRecord], artefact: Artefact | None) -> Traffic | None:

@@ -17,6 +17,7 @@ from client.deployment import border, egress
 from client.deployment.egress import verify
 from client.deployment.site_folder import SiteFolder
 from fedprompt.backbone.clip import FrozenClip
+from fedprompt.basis import columns
 from fedprompt.config import Flat, defaults
 from fedprompt.data import load
 from fedprompt.errors import StorageError
@@ -51,7 +52,7 @@ def folder(clip: FrozenClip, tmp_path: Path) -> SiteFolder:
 
 @pytest.fixture
 def settings() -> Flat:
-    return {**defaults(), "server.rounds": 3, "fit.batch": 4}
+    return {**defaults(), "server.rule": "product", "server.rounds": 3, "fit.batch": 4}
 
 
 def start() -> dict[str, np.ndarray]:
@@ -194,6 +195,28 @@ def test_a_server_that_does_not_tell_its_crowd_gets_no_update(
     told = {k: v for k, v in content["config"].items() if k != "sites"}
     content["config"] = ConfigRecord(told if sites is None else {**told, "sites": sites})
     assert "min_sites" in refused(send(folder, "train", content, settings))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_an_update_on_a_fresh_basis_is_shortened_to_the_allowed_norm(
+    folder: SiteFolder, settings: Flat, dtype: str
+) -> None:
+    """What leaves is as long as what it moves the dense prompt by."""
+    told = {**settings, "server.rule": "", "server.dtype": dtype, "fit.learning_rate": 0.5}
+    content = asked()
+    sent = np.random.default_rng(0).normal(scale=0.02, size=(4, 32)).astype(np.float32)
+    content["arrays"] = to_array_record({"ctx": sent}, dtype)
+
+    def update() -> float:
+        record = send(folder, "train", content, told).content.array_records["arrays"]
+        found = from_array_record(record, {"ctx.B": (1, 32)}, dtype)["ctx.B"]
+        return float(np.linalg.norm(columns(4, 1, 0).astype(np.float64) @ found))
+
+    rule(folder, "max_norm", "0")
+    free = update()
+    limit = free / 10
+    rule(folder, "max_norm", repr(limit))
+    assert 0.9 * limit < update() <= limit
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16"])

@@ -13,7 +13,8 @@ from PIL import Image
 
 from fedprompt.artefact import Artefact
 from fedprompt.config import defaults
-from fedprompt.errors import ConfigError, QuorumError
+from fedprompt.errors import CheckpointError, ConfigError, QuorumError
+from fedprompt.run_folder import RunFolder
 from server import outcome, ray_engine
 from server.app import app
 from server.local_grid import LocalGrid
@@ -94,14 +95,17 @@ def test_a_run_leaves_record_checkpoints_artefact_and_outcome(reference):
     assert 0 < lines[-1]["information_density"] <= 1
     assert outcome.read(folder) == Outcome(artefact=artefact.sha256)
     aggregation = artefact.metadata["aggregation"]
-    assert aggregation["rule"] == "product"
+    assert aggregation["rule"] == "fresh-basis"  # dip's own
+    assert RunFolder(folder).settings()["server.rule"] == "fresh-basis"  # settings said nothing
+    assert artefact.metadata["sent"] == 2 * artefact.tensors["ctx"].shape[1]
     assert aggregation["truncation_error"] == lines[-1]["truncation_error"]
     assert artefact.metadata["classes"] == sorted(CLASSES)
 
 
-def test_the_prompt_moved(reference):
+def test_the_prompt_moved(images, reference, tmp_path):
     artefact, _ = reference
-    assert np.abs(artefact.tensors["ctx.A"] @ artefact.tensors["ctx.B"]).max() > 0
+    start = Tuning(settings(images, tmp_path)).task().arrays["ctx"]
+    assert np.abs(artefact.tensors["ctx"] - start).max() > 0
 
 
 @pytest.mark.parametrize("changes", [{"server__workers": 3}, {"server__evaluate_every": 0}])
@@ -109,7 +113,7 @@ def test_threads_and_evaluation_do_not_change_a_byte(images, reference, tmp_path
     assert equal(run(images, tmp_path, **changes), reference[0])
 
 
-def test_resumed_equals_uninterrupted(images, reference, tmp_path, monkeypatch):
+def kill_after_round_1(images, folder, **changes):
     from server import rounds
 
     original = rounds.save
@@ -119,27 +123,64 @@ def test_resumed_equals_uninterrupted(images, reference, tmp_path, monkeypatch):
         if state.round == 1:
             raise KeyboardInterrupt
 
-    with monkeypatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch:
         patch.setattr(rounds, "save", killed)
         with pytest.raises(KeyboardInterrupt):
-            run(images, tmp_path)
+            run(images, folder, **changes)
+
+
+def test_resumed_equals_uninterrupted(images, reference, tmp_path):
+    kill_after_round_1(images, tmp_path)
     assert equal(run(images, tmp_path, server__resume=True), reference[0])
+
+
+@pytest.mark.parametrize("recorded", [True, False])
+def test_a_run_of_dip_under_the_rule_of_before_goes_on_under_it_or_not_at_all(
+    images, tmp_path, recorded
+):
+    """Until dip had a rule of its own its settings said ``product``, or nothing."""
+    whole = run(images, tmp_path / "whole", server__rule="product")
+    folder = tmp_path / "parts"
+    place = RunFolder(folder)
+    kill_after_round_1(images, folder, server__rule="product")
+    if not recorded:
+        told = {n: v for n, v in place.settings().items() if n != "server.rule"}
+        place.write_settings(told)
+    before = place.settings_file.read_bytes(), place.record.read_bytes()
+    with pytest.raises(CheckpointError) as caught:
+        run(images, folder, server__resume=True)
+    assert "server.rule was 'product', is 'fresh-basis'" in str(caught.value)
+    assert 'to go on with it set server.rule = "product"' in str(caught.value)
+    assert before == (place.settings_file.read_bytes(), place.record.read_bytes())
+    again = run(images, folder, server__resume=True, server__rule="product")
+    assert set(again.tensors) == {"ctx.A", "ctx.B", "ctx.start"}
+    assert equal(again, whole)
+
+
+def test_a_run_of_coop_goes_on_whether_its_rule_is_named_or_not(images, tmp_path):
+    whole = run(images, tmp_path / "whole", prompt__method="coop")
+    kill_after_round_1(images, tmp_path / "parts", prompt__method="coop", server__rule="product")
+    own = {"prompt__method": "coop", "server__resume": True}
+    assert equal(run(images, tmp_path / "parts", **own), whole)
 
 
 @pytest.mark.parametrize(
     "changes",
     [
         {"server__rule": "shared-basis"},
-        {"server__rule": "fresh-basis"},
+        {"server__rule": "product"},
+        {"prompt__method": "dip-fixed"},
+        {"prompt__method": "dip-fixed", "server__strategy": "fedadam"},
+        {"prompt__method": "dip-fixed", "server__dtype": "float16"},
         {"server__rule": "fresh-basis", "prompt__method": "linear", "prompt__form": "lowrank"},
         {"server__rule": "fresh-basis", "prompt__method": "coop"},
-        {"server__rule": "fresh-basis", "prompt__personal": "both"},
-        {"server__rule": "fresh-basis", "server__strategy": "fedavgm"},
+        {"prompt__personal": "both"},
+        {"server__strategy": "fedavgm"},
         {"server__rule": "factors"},
         {"server__strategy": "fedprox"},
         {"server__strategy": "fedadam"},
         {"server__dtype": "float16"},
-        {"fit__rank": 1},
+        {"prompt__method": "dip-fixed", "fit__rank": 1},
         {"prompt__method": "coop"},
     ],
 )

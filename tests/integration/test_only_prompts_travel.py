@@ -45,14 +45,15 @@ def weights() -> str:
     return sha256_arrays({n: t.cpu().numpy() for n, t in clip.model.state_dict().items()})
 
 
-@pytest.fixture(scope="module")
-def wire(tmp_path_factory: pytest.TempPathFactory) -> Wire:
+@pytest.fixture(scope="module", params=["dip", "dip-fixed"])
+def wire(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Wire:
     root = tmp_path_factory.mktemp("travel")
     own = {
         "backbone.name": "embedded-cnn",
         "data.source": str(image_folder(root / "photos", ("blue", "green", "red"), 12)),
         "data.clients": SITES,
         "data.partitioner": "iid",
+        "prompt.method": request.param,
         "prompt.rank": 2,
         "server.rounds": ROUNDS,
         "server.output": str(root / "run"),
@@ -94,13 +95,16 @@ def test_every_message_is_a_known_kind(wire: Wire) -> None:
 
 def test_no_message_is_larger_than_the_prompt_and_its_frame(wire: Wire) -> None:
     width = shared_backbone(BackboneConfig(name="embedded-cnn")).text.width
-    numbers = 2 * (4 + width)  # rank 2, four tokens
-    for data in [*wire.down, *wire.up]:
-        arrays = arrays_of(data)
-        assert sum(map(len, arrays.values())) in (0, 4 * numbers)
-        assert set(arrays) in (set(), {"ctx.A", "ctx.B"})
-        frame = IDENTITY if kind_of(data) == "query" else FRAMING
-        assert len(data) <= sum(map(len, arrays.values())) + frame
+    a, b = 4 * 2, 2 * width  # numbers of rank 2, four tokens
+    up, down = {"ctx.A": 4 * a, "ctx.B": 4 * b}, {"ctx.A": 4 * a, "ctx.B": 4 * b}
+    if wire.settings["prompt.method"] == "dip":
+        up, down = {"ctx.B": 4 * b}, {"ctx": 4 * 4 * width}
+    for messages, expected in ((wire.up, up), (wire.down, down)):
+        for data in messages:
+            found = {name: len(array) for name, array in arrays_of(data).items()}
+            assert found in ({}, expected)
+            frame = IDENTITY if kind_of(data) == "query" else FRAMING
+            assert len(data) <= sum(found.values()) + frame
 
 
 def test_only_training_sends_arrays_up(wire: Wire) -> None:

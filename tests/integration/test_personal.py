@@ -93,20 +93,31 @@ def trained(up: list[bytes]) -> list[dict[str, bytes]]:
     ]
 
 
-def test_only_the_shared_prompt_leaves_the_sites(photos: Path, cache: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("method", "sent", "left"),
+    [
+        ("dip", {"ctx.B"}, {"ctx"}),
+        ("dip-fixed", {"ctx.A", "ctx.B"}, {"ctx.A", "ctx.B", "ctx.start"}),
+    ],
+)
+def test_only_the_shared_prompt_leaves_the_sites(
+    photos: Path, cache: Path, tmp_path: Path, method: str, sent: set[str], left: set[str]
+) -> None:
     # from the same words both would take the same first steps
-    flat = settings(photos, tmp_path / "run", prompt__init="random", prompt__tokens=4)
+    drawn = {"prompt__init": "random", "prompt__tokens": 4}
+    flat = settings(photos, tmp_path / "run", prompt__method=method, **drawn)
     up, start = run(flat), Tuning(flat).prompt.arrays()
     replies = trained(up)
     assert len(replies) == SITES * ROUNDS
-    assert all(set(arrays) == {"ctx.A", "ctx.B"} for arrays in replies)
+    assert all(set(arrays) == sent for arrays in replies)
     everything = b"".join(up)
     for path in (cache / "local").rglob("*.safetensors"):
         for name, array in tensor_file.parse(path.read_bytes()).items():
-            if not np.array_equal(array, start[name]):  # A begins alike everywhere
+            if not np.array_equal(array, start[name]):  # a fixed A begins alike everywhere
                 assert array.tobytes()[:16] not in everything
     artefact = Artefact.load(tmp_path / "run" / "artefact")
-    assert set(artefact.tensors) == {"ctx.A", "ctx.B", "ctx.start"}
+    assert set(artefact.tensors) == left
+    assert artefact.metadata["sent"] == sum(len(data) // 4 for data in replies[0].values())
     assert artefact.metadata["personal"] == "both"
     last = round_lines.read(tmp_path / "run")[-1]
     assert last["accepted"] == list(range(SITES))
@@ -159,25 +170,31 @@ def test_local_sites_send_nothing_and_the_artefact_is_the_start(
     start = Tuning(flat).prompt.arrays()
     found = Artefact.load(tmp_path / "artefact")
     assert all(np.array_equal(found.tensors[name], array) for name, array in start.items())
-    assert found.metadata["personal"] == "local"
+    assert (found.metadata["personal"], found.metadata["sent"]) == ("local", 0)
     assert len(states(cache)) == SITES * ROUNDS
 
 
-@pytest.mark.parametrize("personal", ["both", "local"])
+@pytest.mark.parametrize(
+    ("method", "personal", "names"),
+    [
+        ("dip", "both", ["ctx.B"]),
+        ("dip", "local", []),
+        ("dip-fixed", "both", ["ctx.A", "ctx.B"]),
+    ],
+)
 def test_a_deployed_sites_log_of_what_left_has_the_shared_names_only(
-    photos: Path, cache: Path, tmp_path: Path, personal: str
+    photos: Path, cache: Path, tmp_path: Path, method: str, personal: str, names: list[str]
 ) -> None:
     clip = shared_backbone(BackboneConfig(name="embedded-cnn"))
-    folder = site(tmp_path / "north", photos, bundle(CLASSES, clip))
+    folder = site(tmp_path / "north", photos, bundle(CLASSES, clip, method=method))
     rule(folder, "min_sites", "1")
-    flat = settings(photos, tmp_path, prompt__personal=personal)
+    flat = settings(photos, tmp_path, prompt__personal=personal, prompt__method=method)
     start = Tuning(flat).prompt.arrays()
     arrays = to_array_record(start, "float32")
     asked = {"run": "abc", "round": 1, "seed": 0, "mu": 0.0, "sites": 5}
     content = RecordDict({ARRAYS: arrays, CONFIG: ConfigRecord(asked)})
     reply = send(folder, "train", content, flat)
     assert not reply.has_error(), reply.error
-    names = {"both": ["ctx.A", "ctx.B"], "local": []}[personal]
     assert list(reply.content.array_records[ARRAYS]) == names
     assert (reply.content.metric_records[METRICS]["num-examples"] > 0) == bool(names)
     (line,) = verify(folder.egress)[0]
@@ -186,7 +203,7 @@ def test_a_deployed_sites_log_of_what_left_has_the_shared_names_only(
     left = {array["sha256"] for array in line.entry["arrays"]}
     own_arrays = tensor_file.parse(own.read_bytes())
     tuned = [a for name, a in own_arrays.items() if not np.array_equal(a, start[name])]
-    assert tuned  # A begins alike everywhere, and moves from the second step on
+    assert tuned  # a fixed A begins alike everywhere, and moves from the second step on
     assert left.isdisjoint(sha256_bytes(array.tobytes()) for array in tuned)
     assert not (cache / "local").exists()
 

@@ -36,14 +36,14 @@ def call(photos, out, *arguments):
 
 @pytest.fixture
 def results(photos, tmp_path):
-    arguments = ("--protocol", "federated-base-to-new", "--methods", "template,dip,coop")
+    arguments = ("--protocol", "federated-base-to-new", "--methods", "template,dip,dip-fixed,coop")
     return call(photos, tmp_path / "out", *arguments)
 
 
 def test_the_table_is_the_runs_own_record_summed_up(results, tmp_path):
     rows = {row["case"]: row for row in results["rows"]}
-    assert list(rows) == ["template", "dip", "coop"]
-    for method in ("dip", "coop"):
+    assert list(rows) == ["template", "dip", "dip-fixed", "coop"]
+    for method in ("dip", "dip-fixed", "coop"):
         local = []
         for seed in (0, 1):
             run = tmp_path / "out" / method / f"seed-{seed}" / "run"
@@ -59,8 +59,10 @@ def test_the_table_is_the_runs_own_record_summed_up(results, tmp_path):
         figures = trial["metrics"]
         mean = figures["harmonic_mean"]
         assert figures["combined_metric"] == pytest.approx((figures["local_acc"] + mean) / 2)
-    assert (rows["dip"]["sent"], rows["coop"]["sent"]) == (4 + 32, 4 * 32)
-    assert rows["dip"]["bytes_up"] < rows["coop"]["bytes_up"]
+    sent = {"template": 0, "dip": 32, "dip-fixed": 4 + 32, "coop": 4 * 32}
+    assert {name: row["sent"] for name, row in rows.items()} == sent
+    assert rows["dip"]["bytes_up"] < rows["dip-fixed"]["bytes_up"] < rows["coop"]["bytes_up"]
+    assert [rows[name]["form"] for name in sent] == ["", "lowrank", "lowrank", "full"]
 
 
 def test_sites_are_let_go_of(results):

@@ -30,7 +30,8 @@ def by_prograd(
 
     ``prompt.regularisation`` is the share of it that is taken out, 1 as published.
     """
-    answer, trained = prompt(images, generator), list(prompt.parameters())
+    answer = prompt(images, generator)
+    trained = [tensor for tensor in prompt.parameters() if tensor.requires_grad]
     loss = cross_entropy(answer.logits, labels)
     frozen = cosine_logits(images.features, prompt.zero_shot, prompt.scale).softmax(-1)
     distance = F.cross_entropy(answer.logits, frozen)

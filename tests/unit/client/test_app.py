@@ -38,6 +38,7 @@ def loaded(clip: FrozenClip, monkeypatch: pytest.MonkeyPatch) -> None:
 def settings(tmp_path_factory: pytest.TempPathFactory) -> Flat:
     root = image_folder(tmp_path_factory.mktemp("images"), ("cat", "dog"), 12)
     own = {"data.source": str(root), "data.partitioner": "iid", "data.test_share": 0.0}
+    own |= {"prompt.method": "dip-fixed"}  # A and B are trained and sent
     return {**defaults(), **own, "server.rounds": 3, "fit.batch": 4}
 
 
@@ -95,6 +96,22 @@ def test_joining_shows_identity_and_enrolment(settings: Flat) -> None:
     assert {key: card[key] for key in SHARED} == site.identity
     assert card["partition"] == 1
     assert card["num-examples"] == max(len(site.train_labels), len(site.held_labels))
+
+
+def test_of_dip_the_prompt_comes_and_one_row_goes(settings: Flat) -> None:
+    settings = {**settings, "prompt.method": "dip"}
+    sent = start(ctx=(4, 32))["ctx"]
+    reply = send(settings, MessageType.TRAIN, asked({"ctx": sent})).content
+    record = reply.array_records["arrays"]
+    found = from_array_record(record, {"ctx.B": (1, 32)}, "float32")
+    expected, _ = simulated(settings, 0, 2).train(
+        {"ctx": sent}, seed=7, server_round=1, rounds=3, mu=0.0
+    )
+    assert found["ctx.B"].tobytes() == expected["ctx.B"].tobytes()
+    assert found["ctx.B"].any()
+    assert send(settings, MessageType.EVALUATE, asked({"ctx": sent})).has_content()
+    with pytest.raises(WireError, match=r"\['ctx'\] are missing"):  # another rule's prompt
+        send(settings, MessageType.TRAIN, asked(start()))
 
 
 @pytest.mark.parametrize("partition", [0, 1])

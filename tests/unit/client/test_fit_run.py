@@ -3,6 +3,7 @@ import pytest
 import torch
 
 from client.config import FitConfig
+from client.evaluate import evaluate
 from client.features import encode
 from client.fit import Span, fit
 from client.fit_run import fit_run
@@ -10,7 +11,7 @@ from fedprompt.backbone.clip import FrozenClip
 from fedprompt.backbone.encoded import EncodedImages
 from fedprompt.basis import columns
 from fedprompt.prompts.averaging import gaussian_weights
-from fedprompt.prompts.build import build_prompt
+from fedprompt.prompts.build import PRODUCT, build_prompt
 from fedprompt.prompts.config import PromptConfig
 from fedprompt.prompts.forms import begin_turn
 from tests.unit.client.test_fit import IMAGES, LABELS, NAMES, TEMPLATE
@@ -74,13 +75,29 @@ def test_a_short_last_batch_ends_an_epoch_once(clip: FrozenClip) -> None:
         assert seen == [1, 2, 3]
 
 
+@pytest.mark.parametrize("epochs", [1, 2, 3])
+def test_with_a_fresh_basis_few_epochs_learn_too(
+    clip: FrozenClip, images: EncodedImages, epochs: int
+) -> None:
+    config = PromptConfig(dropout=0.0)
+    chosen = EPOCHS.model_copy(update={"epochs": epochs})
+    fresh, fixed = (
+        build_prompt(config, clip, NAMES, TEMPLATE, rule=rule) for rule in ("fresh-basis", PRODUCT)
+    )
+    before = evaluate(fresh, images, LABELS).loss
+    for prompt in (fresh, fixed):
+        fit_run(prompt, images, LABELS, chosen, config)
+    gains = [before - evaluate(prompt, images, LABELS).loss for prompt in (fresh, fixed)]
+    assert gains[0] > max(0, gains[1] / 2)
+
+
 def test_with_a_fresh_basis_each_epoch_adds_a_turn(clip: FrozenClip, images: EncodedImages) -> None:
     """A federation of one: each epoch is a round's fit on that round's basis."""
     config = PromptConfig(dropout=0.0)
-    prompt = build_prompt(config, clip, NAMES, TEMPLATE, fresh_basis=True)
+    prompt = build_prompt(config, clip, NAMES, TEMPLATE, rule="fresh-basis")
     start = prompt.arrays()["ctx"]
     loss = fit_run(prompt, images, LABELS, EPOCHS, config)
-    again, losses = build_prompt(config, clip, NAMES, TEMPLATE, fresh_basis=True), []
+    again, losses = build_prompt(config, clip, NAMES, TEMPLATE, rule="fresh-basis"), []
     once = EPOCHS.model_copy(update={"epochs": 1})
     for epoch in range(5):
         begin_turn(again, epoch)

@@ -10,6 +10,7 @@ from client import site as module
 from client.local_state import LocalState
 from client.site import Site, deployed, simulated
 from fedprompt.backbone.clip import FrozenClip
+from fedprompt.basis import columns
 from fedprompt.config import Flat
 from fedprompt.data import load
 from fedprompt.errors import PromptError
@@ -18,6 +19,7 @@ from fedprompt.prompts.mixed import Mixed
 from tests.pictures import image_folder
 
 Arrays = dict[str, np.ndarray]
+FIXED = {"prompt.method": "dip-fixed"}  # A and B are trained and sent
 
 
 @pytest.fixture(autouse=True)
@@ -68,7 +70,7 @@ def digests(*arrays: Arrays) -> list[str]:
 
 
 def test_a_site_tunes_both_prompts_and_only_one_may_leave(settings: Flat, own_cache: Path) -> None:
-    site = simulated(settings, 0, 2)
+    site = simulated({**settings, **FIXED}, 0, 2)
     found = tune(site, 1)
     assert {n: a.shape for n, a in found.items()} == {"ctx.A": (4, 1), "ctx.B": (1, 32)}
     ((name, _),) = kept(own_cache, site)
@@ -77,6 +79,20 @@ def test_a_site_tunes_both_prompts_and_only_one_may_leave(settings: Flat, own_ca
     assert own["ctx.B"].any()
     assert found["ctx.B"].any()
     assert not np.array_equal(own["ctx.A"], found["ctx.A"])
+
+
+def test_on_a_fresh_basis_the_own_prompt_is_kept_whole_and_the_shared_update_leaves(
+    settings: Flat, own_cache: Path
+) -> None:
+    site = simulated(settings, 0, 2)
+    found = tune(site, 1)
+    assert {n: a.shape for n, a in found.items()} == {"ctx.B": (1, 32)}
+    assert found["ctx.B"].any()
+    own = LocalState(own_cache / "local", "abc", 0).before(2)
+    assert {n: a.shape for n, a in own.items()} == {"ctx": (4, 32)}
+    moved = own["ctx"] - site._personal._start["ctx"]
+    assert np.abs(moved).max() > 0
+    assert not np.allclose(moved, columns(4, 1, 0) @ found["ctx.B"])  # it moved on its own way
 
 
 def test_the_own_prompt_goes_on_where_it_stopped(settings: Flat) -> None:
@@ -181,8 +197,10 @@ def test_sites_start_from_unlike_random_numbers(settings: Flat) -> None:
     assert not np.array_equal(starts[0]["ctx"], starts[1]["ctx"])
 
 
-def test_fedprox_ties_the_shared_prompt_alone(settings: Flat) -> None:
+@pytest.mark.parametrize("method", ["dip", "dip-fixed"])
+def test_fedprox_ties_the_shared_prompt_alone(settings: Flat, method: str) -> None:
     """So heavy a term keeps the shared prompt where it came from, and lets the own one move."""
+    settings |= {"prompt.method": method}
     settings |= {"fit.optimiser": "sgd", "fit.learning_rate": 1e-4, "fit.momentum": 0.0}
     settings |= {"prompt.dropout": 0.0, "fit.epochs": 8}
     site = simulated(settings, 0, 2)
@@ -193,7 +211,7 @@ def test_fedprox_ties_the_shared_prompt_alone(settings: Flat) -> None:
         own = LocalState(site._personal._folder, "abc", 0).before(2)
         first = site._personal._start
         return tuple(
-            sum(float(np.abs(new[n] - old[n]).sum()) for n in new)
+            sum(float(np.abs(new[n] - old.get(n, 0)).sum()) for n in new)  # dip's B is from zero
             for new, old in ((found, sent), (own, first))
         )
 
@@ -203,7 +221,7 @@ def test_fedprox_ties_the_shared_prompt_alone(settings: Flat) -> None:
 
 
 def test_the_site_may_have_a_smaller_rank(settings: Flat) -> None:
-    site = simulated({**settings, "prompt.rank": 3, "fit.rank": 1}, 0, 2)
+    site = simulated({**settings, **FIXED, "prompt.rank": 3, "fit.rank": 1}, 0, 2)
     found = tune(site, 1)
     assert found["ctx.A"].shape == (4, 1)
     assert site.evaluate(start(site), 1, "abc").count == len(site.held_labels)

@@ -41,6 +41,9 @@ def settings(folder: Path) -> Flat:
     }
 
 
+FIXED = {"prompt.method": "dip-fixed"}  # A and B are trained and sent
+
+
 def digest(site: Site, arrays: dict | None = None, **changes: int) -> str:
     asked = {"seed": 1, "server_round": 1, "rounds": 4, "mu": 0.0, **changes}
     return sha256_arrays(site.train(arrays or site.prompt.arrays(), **asked)[0])
@@ -64,7 +67,10 @@ def test_sites_show_one_identity(settings: Flat) -> None:
     first, second = simulated(settings, 0, 2), simulated(settings, 1, 2)
     assert first.identity == second.identity
     assert first.digest == identity_digest(first.identity)
-    assert simulated({**settings, "fit.rank": 1, "prompt.rank": 2}, 0, 2).digest == first.digest
+    fixed = {**settings, **FIXED}
+    assert simulated({**fixed, "fit.rank": 1, "prompt.rank": 2}, 0, 2).digest == (
+        simulated(fixed, 0, 2).digest
+    )
     other = simulated({**settings, "data.template": "a {}."}, 0, 2)
     assert other.digest != first.digest
 
@@ -103,7 +109,7 @@ def test_the_round_places_the_learning_rate(
 
 
 def test_a_site_without_images_abstains(settings: Flat) -> None:
-    uneven = {**settings, "data.partitioner": "dirichlet", "data.alpha": 0.001}
+    uneven = {**settings, **FIXED, "data.partitioner": "dirichlet", "data.alpha": 0.001}
     sites = [simulated(uneven, partition, 8) for partition in range(8)]
     empty = next(site for site in sites if not len(site.train_labels))
     sent = start(empty)
@@ -114,7 +120,7 @@ def test_a_site_without_images_abstains(settings: Flat) -> None:
 
 @pytest.mark.parametrize("rank", [1, 2])
 def test_a_site_may_train_at_a_smaller_rank(settings: Flat, rank: int) -> None:
-    site = simulated({**settings, "prompt.rank": 3, "fit.rank": rank}, 0, 2)
+    site = simulated({**settings, **FIXED, "prompt.rank": 3, "fit.rank": rank}, 0, 2)
     sent = start(site)
     assert sent["ctx.A"].shape == (4, 3)
     arrays, _ = site.train(sent, seed=1, server_round=1, rounds=2, mu=0.0)
@@ -128,7 +134,7 @@ def test_a_site_may_train_at_a_smaller_rank(settings: Flat, rank: int) -> None:
 def test_a_rate_of_zero_learns_nothing(settings: Flat, rank: int, optimiser: str) -> None:
     """What comes back is what the site began with, to the byte, also at a smaller rank."""
     own = {"prompt.rank": 3, "fit.rank": rank, "fit.learning_rate": 0.0, "fit.optimiser": optimiser}
-    site = simulated({**settings, **own}, 0, 2)
+    site = simulated({**settings, **FIXED, **own}, 0, 2)
     rng = np.random.default_rng(0)
     sent = {n: rng.normal(size=a.shape).astype(np.float32) for n, a in start(site).items()}
     found, _ = site.train(sent, seed=1, server_round=1, rounds=1, mu=0.01)
@@ -137,7 +143,7 @@ def test_a_rate_of_zero_learns_nothing(settings: Flat, rank: int, optimiser: str
 
 
 def test_under_a_fresh_basis_each_round_trains_b_of_another_one(settings: Flat) -> None:
-    site = simulated({**settings, "server.rule": "fresh-basis", "fit.learning_rate": 0.1}, 0, 2)
+    site = simulated({**settings, "fit.learning_rate": 0.1}, 0, 2)  # dip's own rule
     sent = start(site)
     assert {n: a.shape for n, a in sent.items()} == {"ctx": (4, 32)}
     for number in (1, 2, 6, 1):
@@ -151,9 +157,25 @@ def test_under_a_fresh_basis_each_round_trains_b_of_another_one(settings: Flat) 
     assert again["ctx.B"].tobytes() == found["ctx.B"].tobytes()  # nothing of earlier rounds is left
 
 
+@pytest.mark.parametrize("rule", ["", "fresh-basis"])
+@pytest.mark.parametrize("method", ["dip", "dip-fixed"])
+def test_the_settings_rule_goes_before_the_methods(settings: Flat, method: str, rule: str) -> None:
+    site = simulated({**settings, "prompt.method": method, "server.rule": rule}, 0, 2)
+    fresh = rule or method == "dip"
+    assert set(site.prompt.leaving()) == ({"ctx.B"} if fresh else {"ctx.A", "ctx.B"})
+
+
+@pytest.mark.parametrize("optimiser", ["adamw", "sgd"])
+def test_under_a_fresh_basis_a_rate_of_zero_learns_nothing(settings: Flat, optimiser: str) -> None:
+    own = {"prompt.rank": 2, "fit.learning_rate": 0.0, "fit.optimiser": optimiser}
+    site = simulated({**settings, **own}, 0, 2)
+    found, _ = site.train(start(site), seed=1, server_round=1, rounds=1, mu=0.01)
+    assert {n: a.shape for n, a in found.items()} == {"ctx.B": (2, 32)}
+    assert not found["ctx.B"].any()
+
+
 def test_under_a_fresh_basis_a_site_without_images_returns_no_update(settings: Flat) -> None:
     uneven = {**settings, "data.partitioner": "dirichlet", "data.alpha": 0.001}
-    uneven |= {"server.rule": "fresh-basis"}
     sites = [simulated(uneven, partition, 8) for partition in range(8)]
     empty = next(site for site in sites if not len(site.train_labels))
     found, _ = empty.train(start(empty), seed=1, server_round=2, rounds=3, mu=0.0)
@@ -180,8 +202,9 @@ def test_round_0_scores_as_zero_shot_clip(settings: Flat, clip: FrozenClip) -> N
 
 
 def test_wrong_arrays_are_refused(settings: Flat) -> None:
-    with pytest.raises(PromptError, match="expected"):
-        simulated(settings, 0, 2).evaluate({"ctx.A": np.zeros((4, 1), np.float32)})
+    for own, wrong in (({}, "ctx.B"), (FIXED, "ctx.A")):
+        with pytest.raises(PromptError, match="expected"):
+            simulated({**settings, **own}, 0, 2).evaluate({wrong: np.zeros((4, 1), np.float32)})
 
 
 def test_features_are_kept_only_where_wanted(settings: Flat, own_cache: Path) -> None:
@@ -191,7 +214,7 @@ def test_features_are_kept_only_where_wanted(settings: Flat, own_cache: Path) ->
     assert len(list(own_cache.rglob("*.sqlite"))) == 1
 
 
-@pytest.mark.parametrize("rule", ["factors", "shared-basis", "fresh-basis"])
+@pytest.mark.parametrize("rule", ["", "factors", "shared-basis", "fresh-basis"])
 def test_a_rank_of_its_own_needs_the_product_rule(settings: Flat, rule: str) -> None:
     with pytest.raises(ConfigError, match=r"fit\.rank = 1 under server\.rule"):
         simulated({**settings, "prompt.rank": 2, "fit.rank": 1, "server.rule": rule}, 0, 2)
@@ -199,4 +222,4 @@ def test_a_rank_of_its_own_needs_the_product_rule(settings: Flat, rule: str) -> 
 
 def test_a_rank_of_its_own_is_no_larger_than_the_servers(settings: Flat) -> None:
     with pytest.raises(ConfigError, match=r"fit\.rank = 3 is more than prompt\.rank = 2"):
-        simulated({**settings, "prompt.rank": 2, "fit.rank": 3}, 0, 2)
+        simulated({**settings, **FIXED, "prompt.rank": 2, "fit.rank": 3}, 0, 2)

@@ -13,10 +13,8 @@ from tests.conftest import CLASSES, tiny_clip
 TEMPLATE = "a photo of a {}."
 
 
-def card(clip, classes=CLASSES, template=TEMPLATE, shared_basis=False, **config) -> dict[str, str]:
-    prompt = build_prompt(
-        PromptConfig(**config), clip, classes, template, shared_basis=shared_basis
-    )
+def card(clip, classes=CLASSES, template=TEMPLATE, rule="product", **config) -> dict[str, str]:
+    prompt = build_prompt(PromptConfig(**config), clip, classes, template, rule=rule)
     return identity_card(clip, prompt, classes, template)
 
 
@@ -69,5 +67,5 @@ def test_sites_of_unequal_rank_may_meet(clip: FrozenClip) -> None:
 
 def test_under_a_shared_basis_the_basis_is_shared(clip: FrozenClip) -> None:
     """A does not travel there: sites that began with another A would be averaged without sense."""
-    mine = card(clip, shared_basis=True)
-    assert mine["method"] != card(clip, shared_basis=True, rank=2)["method"]
+    mine = card(clip, rule="shared-basis")
+    assert mine["method"] != card(clip, rule="shared-basis", rank=2)["method"]

@@ -11,7 +11,8 @@ from tests.conftest import tiny_clip
 
 # numbers of methods.md for ViT-B/16 with four tokens; cocoop's and adapt's are our arithmetic
 PUBLISHED = {
-    ("dip", "", 516),
+    ("dip", "", 512),  # B alone: one row a round
+    ("dip-fixed", "", 516),
     ("coop", "", 2_048),
     ("ivlp", "", 46_080),
     ("ivlp", "lowrank", 11_592),
@@ -69,7 +70,8 @@ def test_a_site_of_six_domains_sends_one_text_prompt(vit) -> None:
     ("method", "settings", "count"),
     [
         ("coop", {"prompt.class_specific": True}, 3 * 2_048),
-        ("dip", {"prompt.class_specific": True}, 3 * 4 + 512),
+        ("dip", {"prompt.class_specific": True}, 512),
+        ("dip-fixed", {"prompt.class_specific": True}, 3 * 4 + 512),
         ("coop", {"prompt.name_position": "front", "prompt.tokens": 2}, 2 * 512),
         ("maple", {"prompt.tokens": 2}, 3_555_072),
     ],
@@ -96,7 +98,9 @@ def test_every_method_has_a_line_with_host_form_and_paper(tiny) -> None:
     lines = invoke().stdout.splitlines()
     assert [line.split()[0] for line in lines[2:]] == [*METHODS, *UNTRAINED]
     dip = next(line.split() for line in lines if line.startswith("dip "))
-    assert dip == ["dip", "coop", "lowrank", "36", "36", "arXiv", "2312.10813"]  # 4 + 32
+    assert dip == ["dip", "coop", "lowrank", "32", "32", "arXiv", "2312.10813"]
+    fixed = next(line.split() for line in lines if line.startswith("dip-fixed "))
+    assert fixed == ["dip-fixed", "coop", "lowrank", "36", "36", "arXiv", "2312.10813"]  # 4 + 32
 
 
 def test_the_form_and_the_length_are_taken_from_the_configuration(tiny) -> None:

@@ -40,8 +40,19 @@ def test_the_settings_that_differ_are_named(folder):
         last_committed(folder, other, "another")
     found = str(caught.value)
     assert "prompt.rank was 1, is 2" in found
+    assert "set prompt.rank = 1, server.rounds = 10, or" in found  # each as the run's folder has it
     assert "server.rounds was 10, is 20" in found
     assert "server.output" not in found
+
+
+def test_a_folder_that_does_not_tell_its_rule_was_merged_by_product(folder):
+    settings = begun(folder)
+    folder.write_settings({key: v for key, v in settings.items() if key != "server.rule"})
+    fresh = settings | {"server.rule": "fresh-basis"}
+    assert difference(folder, fresh) == {"server.rule": ("product", "fresh-basis")}
+    with pytest.raises(CheckpointError, match=r'to go on with it set server\.rule = "product", or'):
+        last_committed(folder, fresh, "another")
+    assert difference(folder, settings | {"server.rule": "product"}) == {}
 
 
 def test_without_a_difference_the_checkpoint_speaks(folder):
@@ -54,4 +65,4 @@ def test_without_a_difference_the_checkpoint_speaks(folder):
 def test_damaged_settings_name_nothing(folder, junk):
     begun(folder)
     folder.settings_file.write_bytes(junk)
-    assert difference(folder, defaults() | {"server.rounds": 99}) == ""
+    assert difference(folder, defaults() | {"server.rounds": 99}) == {}

@@ -12,6 +12,8 @@ from server import tuning as module
 from server.tuning import FREE, Tuning
 from tests.pictures import image_folder
 
+FIXED = {"prompt.method": "dip-fixed"}
+
 
 @pytest.fixture(autouse=True)
 def loaded(clip, monkeypatch, tmp_path):
@@ -29,20 +31,36 @@ def settings(tmp_path):
 def test_a_task_is_the_prompts_start_and_identity(settings, clip):
     tuning = Tuning(settings)
     task = tuning.task()
-    assert {name: array.shape for name, array in task.arrays.items()} == {
-        "ctx.A": (4, 1),
-        "ctx.B": (1, 32),
-    }
-    assert not task.arrays["ctx.B"].any()
+    assert {name: array.shape for name, array in task.arrays.items()} == {"ctx": (4, 32)}
+    assert {name: array.shape for name, array in task.reply.items()} == {"ctx.B": (1, 32)}
+    words = Tuning(settings | {"prompt.method": "coop"}).task().arrays["ctx"]
+    assert np.array_equal(task.arrays["ctx"], words)  # the start is the words', not a drawn one
     assert set(task.identity) == set(SHARED)
     assert task.identity["backbone"] == clip.fingerprint
     assert task.identity["classes"] == '["cat","dog"]'
 
 
+def test_the_published_dip_is_two_factors_both_ways(settings):
+    task = Tuning(settings | FIXED).task()
+    assert {name: array.shape for name, array in task.arrays.items()} == {
+        "ctx.A": (4, 1),
+        "ctx.B": (1, 32),
+    }
+    assert not task.arrays["ctx.B"].any()
+    assert task.reply == {}  # as it came
+
+
 @pytest.mark.parametrize(
     ("chosen", "told"),
     [
-        ({"fit.rank": 3, "prompt.rank": 2}, r"fit\.rank = 3 is more than prompt\.rank = 2"),
+        (
+            {"fit.rank": 1},
+            r"fit\.rank = 1 under server\.rule = fresh-basis.*server\.rule = product",
+        ),
+        (
+            {**FIXED, "fit.rank": 3, "prompt.rank": 2},
+            r"fit\.rank = 3 is more than prompt\.rank = 2",
+        ),
         ({"fit.rank": 1, "server.rule": "factors"}, r"fit\.rank = 1 under server\.rule = factors"),
         ({"fit.rank": 1, "server.rule": "shared-basis"}, "sites of unequal rank"),
         ({"fit.rank": 1, "server.rule": "fresh-basis"}, "sites of unequal rank"),
@@ -55,7 +73,19 @@ def test_a_rank_that_no_site_can_train_at_is_refused_before_a_site_starts(settin
 
 @pytest.mark.parametrize("rank", [0, 1, 2])
 def test_a_rank_up_to_the_prompts_is_a_sites_own_choice(settings, rank):
-    Tuning(settings | {"fit.rank": rank, "prompt.rank": 2})
+    Tuning(settings | FIXED | {"fit.rank": rank, "prompt.rank": 2})
+
+
+@pytest.mark.parametrize("method", ["dip", "dip-fixed", "coop"])
+def test_an_empty_rule_and_the_methods_own_are_one_run(settings, method):
+    """So a run is resumed by either, and its folder says by which rule it was merged."""
+    chosen = settings | {"prompt.method": method}
+    own = {"dip": "fresh-basis"}.get(method, "product")
+    found = [Tuning(chosen), Tuning(chosen | {"server.rule": own})]
+    assert {tuning.server.rule for tuning in found} == {own}
+    assert found[0].settings == found[1].settings
+    assert found[0].task().run == found[1].task().run
+    assert Tuning(chosen | {"server.rule": "shared-basis"}).task().run != found[0].task().run
 
 
 def test_sites_to_wait_for(settings):
@@ -112,10 +142,10 @@ def test_the_artefact_holds_the_merged_prompt(settings, clip, rule):
 
 
 def test_a_fresh_basis_sends_the_prompt_and_is_returned_b(settings):
-    task = Tuning(settings | {"server.rule": "fresh-basis"}).task()
+    chosen = {"prompt.method": "coop", "prompt.form": "lowrank", "server.rule": "fresh-basis"}
+    task = Tuning(settings | chosen).task()
     assert set(task.arrays) == {"ctx"}
     assert {n: a.shape for n, a in task.reply.items()} == {"ctx.B": (1, 32)}
-    assert Tuning(settings).task().reply == {}
 
 
 def test_a_shared_basis_sends_b_alone(settings):

@@ -38,7 +38,7 @@ def test_it_leaves_tables_plots_and_trials(photos: Path, tmp_path: Path) -> None
     assert "over seeds 0, 1" in (out / "results.md").read_text()
     table = json.loads((out / "results.json").read_text())["rows"]
     assert [row["case"] for row in table] == ["template", "dip"]
-    assert table[1]["parameters"] == 4 + 32
+    assert table[1]["parameters"] == table[1]["sent"] == 32
     again = call(photos, *arguments, "--output", out, "--json")
     assert again.stderr.count("kept") == 4
     assert json.loads(again.stdout)["methods"] == ["template", "dip"]

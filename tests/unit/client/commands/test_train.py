@@ -42,8 +42,9 @@ def test_it_leaves_the_prompt_that_it_scored(
     artefact = Artefact.load(tmp_path / "out")
     assert artefact.metadata["classes"] == ["cat", "dog"]
     assert (artefact.metadata["round"], artefact.metadata["aggregation"]) == (0, None)
-    prompt = from_artefact(artefact, clip)
-    assert np.abs(prompt.arrays()["ctx.B"]).max() > 0
+    start = build_prompt(PromptConfig(), clip, ["cat", "dog"], "a photo of a {}.")
+    found = from_artefact(artefact, clip).arrays()["ctx"]
+    assert np.abs(found - start.frozen_arrays()["ctx.start"]).max() > 0
     again = ["eval", str(tmp_path / "out"), "--json", "--set", f"data.source={photos}"]
     scored = json.loads(CliRunner().invoke(group, again).stdout)
     assert {key: scored[key] for key in ("accuracy", "zero_shot_accuracy")} == {
@@ -51,12 +52,22 @@ def test_it_leaves_the_prompt_that_it_scored(
     }
 
 
-def test_a_fresh_basis_leaves_a_full_matrix_of_growing_rank(
+def test_the_published_dip_leaves_its_factors(
+    photos: Path, clip: FrozenClip, tmp_path: Path
+) -> None:
+    assert call(photos, tmp_path / "out", "prompt.method=dip-fixed").exit_code == 0
+    artefact = Artefact.load(tmp_path / "out")
+    assert set(artefact.tensors) == {"ctx.A", "ctx.B", "ctx.start"}
+    assert (artefact.metadata["form"], artefact.metadata["rank"]) == ("lowrank", 1)
+    assert from_artefact(artefact, clip).arrays()["ctx.B"].any()
+
+
+def test_dip_leaves_a_full_matrix_of_growing_rank(
     photos: Path, clip: FrozenClip, tmp_path: Path
 ) -> None:
     for epochs, rank in ((1, 1), (3, 3), (6, 4)):
-        fresh = ("server.rule=fresh-basis", f"fit.epochs={epochs}", "fit.learning_rate=0.5")
-        done = call(photos, tmp_path / str(epochs), *fresh)
+        long = (f"fit.epochs={epochs}", "fit.learning_rate=0.5")
+        done = call(photos, tmp_path / str(epochs), *long)
         assert done.exit_code == 0, done.output
         artefact = Artefact.load(tmp_path / str(epochs))
         assert set(artefact.tensors) == {"ctx"}

@@ -67,10 +67,11 @@ def test_every_layout_of_a_shared_context_serves_new_classes(make_trial, layout)
     assert run(make_trial(prompt__method="coop", **layout)).metrics["new_acc"] is not None
 
 
-def test_the_size_is_the_methods(make_trial):
-    size = run(make_trial(prompt__method="dip")).tuned.size
-    assert size.parameters == size.sent == 4 + 32
-    assert 4 * 36 < size.bytes_up < 4 * 36 + 400
+@pytest.mark.parametrize(("method", "numbers"), [("dip", 32), ("dip-fixed", 4 + 32)])
+def test_the_size_is_the_methods(make_trial, method, numbers):
+    size = run(make_trial(prompt__method=method)).tuned.size
+    assert size.parameters == size.sent == numbers
+    assert 4 * numbers < size.bytes_up < 4 * numbers + 400
 
 
 def test_the_setting_is_coops():

@@ -15,9 +15,9 @@ from tests.conftest import CLASSES, tiny_clip
 TEMPLATE = "a photo of a {}."
 
 
-def trained(clip: FrozenClip, shared_basis: bool = False, **config: object) -> Prompt:
+def trained(clip: FrozenClip, rule: str = "product", **config: object) -> Prompt:
     chosen = PromptConfig(**config)
-    prompt = build_prompt(chosen, clip, CLASSES, TEMPLATE, shared_basis=shared_basis)
+    prompt = build_prompt(chosen, clip, CLASSES, TEMPLATE, rule=rule)
     rng = np.random.default_rng(0)
     prompt.load_arrays(
         {n: rng.normal(size=a.shape).astype(np.float32) for n, a in prompt.arrays().items()}
@@ -31,7 +31,7 @@ def artefact_of(clip: FrozenClip, prompt: Prompt) -> Artefact:
 
 @pytest.mark.parametrize(
     "config",
-    [{}, {"rank": 3}, {"method": "coop"}, {"method": "template"}, {"shared_basis": True}],
+    [{}, {"rank": 3}, {"method": "coop"}, {"method": "template"}, {"rule": "shared-basis"}],
 )
 def test_a_prompt_comes_back_from_disk_bit_for_bit(
     clip: FrozenClip, tmp_path: Path, config: dict

@@ -5,28 +5,29 @@ import pytest
 import torch
 
 from fedprompt.backbone.clip import FrozenClip
+from fedprompt.config import defaults
 from fedprompt.errors import PromptError
 from fedprompt.identity import sha256_arrays
-from fedprompt.prompts.build import METHODS, UNTRAINED, Recipe, build_prompt, is_tied
+from fedprompt.prompts.build import METHODS, UNTRAINED, Recipe, build_prompt, is_tied, rule_of
 from fedprompt.prompts.config import PromptConfig
 from fedprompt.prompts.forms import Full, LowRank
 from fedprompt.prompts.objectives import OBJECTIVES
 from fedprompt.prompts.objectives.cross_entropy import by_cross_entropy
 from fedprompt.prompts.template import Template
+from server.rules import RULES
 from tests.conftest import CLASSES
 
 HOSTED = sorted(name for name, recipe in METHODS.items() if isinstance(recipe, Recipe))
 HEADED = sorted(METHODS.keys() - set(HOSTED))
 
 
-def build(clip: FrozenClip, shared_basis: bool = False, fresh_basis: bool = False, **config):
+def build(clip: FrozenClip, rule: str = "product", **config):
     return build_prompt(
         PromptConfig(**{"domains": "ink, clay", **config}),  # of which adapt has a prompt each
         clip,
         CLASSES,
         "a photo of a {}.",
-        shared_basis=shared_basis,
-        fresh_basis=fresh_basis,
+        rule=rule,
         any_start=True,  # no images are at hand here
     )
 
@@ -74,7 +75,7 @@ def test_the_seed_alone_decides_the_start(clip: FrozenClip, config: dict) -> Non
     assert digest(1) != digest(2)
 
 
-@pytest.mark.parametrize("options", [{}, {"shared_basis": True}, {"fresh_basis": True}])
+@pytest.mark.parametrize("options", [{}, {"rule": "shared-basis"}, {"rule": "fresh-basis"}])
 def test_from_words_no_seed_decides_anything(clip: FrozenClip, options: dict) -> None:
     """A is the same columns for everybody: no seed draws better ones than another."""
     one, two = (build(clip, rank=2, seed=seed, **options) for seed in (1, 2))
@@ -86,7 +87,7 @@ def test_from_words_no_seed_decides_anything(clip: FrozenClip, options: dict) ->
 
 
 def test_a_fresh_basis_holds_the_prompt_and_sends_b_alone(clip: FrozenClip) -> None:
-    prompt = build(clip, fresh_basis=True, rank=2)
+    prompt = build(clip, rule="fresh-basis", rank=2)
     assert {n: a.shape for n, a in prompt.arrays().items()} == {"ctx": (4, 32)}
     assert {n: a.shape for n, a in prompt.leaving().items()} == {"ctx.B": (2, 32)}
     assert prompt.frozen_arrays() == {}
@@ -95,7 +96,7 @@ def test_a_fresh_basis_holds_the_prompt_and_sends_b_alone(clip: FrozenClip) -> N
 
 
 def test_of_a_fresh_basis_the_arrays_are_the_whole_prompt(clip: FrozenClip) -> None:
-    prompt = build(clip, fresh_basis=True)
+    prompt = build(clip, rule="fresh-basis")
     start = prompt.arrays()["ctx"]
     with torch.no_grad():
         prompt.host.ctx.B.fill_(2.0)
@@ -104,6 +105,20 @@ def test_of_a_fresh_basis_the_arrays_are_the_whole_prompt(clip: FrozenClip) -> N
     prompt.load_arrays({"ctx": moved})
     assert np.array_equal(prompt.arrays()["ctx"], moved)  # not with B once more
     assert not prompt.leaving()["ctx.B"].any()
+
+
+@pytest.mark.parametrize("method", sorted(METHODS))
+def test_the_rule_is_the_methods_own_unless_the_settings_say_otherwise(method: str) -> None:
+    own = "fresh-basis" if method == "dip" else "product"
+    assert rule_of({"prompt.method": method}) == own
+    assert rule_of({"prompt.method": method, "server.rule": ""}) == own
+    for rule in RULES:
+        assert rule_of({"prompt.method": method, "server.rule": rule}) == rule
+
+
+def test_the_default_is_dip_on_a_fresh_basis() -> None:
+    assert rule_of({}) == rule_of(defaults()) == "fresh-basis"
+    assert {rule_of({"prompt.method": method}) for method in UNTRAINED} == {"product"}
 
 
 def test_rank_above_length_is_refused(clip: FrozenClip) -> None:
@@ -140,7 +155,7 @@ def test_a_head_is_trained_by_cross_entropy(clip: FrozenClip) -> None:
         build(clip, method="linear", objective="prograd")
 
 
-PLACED = {"dip", "coop", "kgcoop", "prograd", "advpt"}  # the methods of CoOp's host
+PLACED = {"dip", "dip-fixed", "coop", "kgcoop", "prograd", "advpt"}  # the methods of CoOp's host
 
 
 @pytest.mark.parametrize("method", sorted(METHODS))
@@ -151,9 +166,7 @@ def test_what_cannot_place_its_vectors_says_so(clip: FrozenClip, method: str, ow
             build(clip, method=method).describe() | own
         )
         return
-    told = (
-        rf"are for dip, coop, kgcoop, prograd, advpt; prompt\.method = {method} takes end and fal"
-    )
+    told = rf"for dip, dip-fixed, coop, kgcoop, prograd, advpt; prompt\.method = {method} takes end"
     with pytest.raises(PromptError, match=told):
         build(clip, method=method, **own)
 

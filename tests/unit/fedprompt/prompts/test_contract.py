@@ -90,7 +90,7 @@ CTX: Shapes = {"ctx": (4, 32)}
 MAPLE = {k: s for i in range(3) for k, s in linear(f"maps.{i}", 48, 32).items()}
 MUDPT = linear("maps.E", 48, 32) | linear("maps.F", 48, 32) | linear("maps.G", 32, 48)
 SHAPES: dict[str, Shapes] = {
-    **dict.fromkeys(("dip", "coop", "kgcoop", "prograd", "advpt"), CTX),
+    **dict.fromkeys(("dip", "dip-fixed", "coop", "kgcoop", "prograd", "advpt"), CTX),
     **dict.fromkeys(("ivlp", "promptsrc"), BOTH),
     **dict.fromkeys(("mudpt, frozen maps", "mudpt, frozen transformer maps"), BOTH),
     **dict.fromkeys(("vpt", "spt"), deep("visual", 48)),
@@ -302,7 +302,7 @@ def zero_shot(clip: FrozenClip) -> torch.Tensor:
 
 
 AT_WORDS = (
-    "dip", "coop", "kgcoop", "prograd", "cocoop", "linear", "fedclip",
+    "dip", "dip-fixed", "coop", "kgcoop", "prograd", "cocoop", "linear", "fedclip",
     "coop, vectors of each class", "dip, words that stay",
 )  # fmt: skip
 
@@ -345,7 +345,9 @@ def test_the_seed_alone_decides_the_start(clip: FrozenClip, case: str, form: str
 
 def _starts_at_words(case: str) -> bool:
     """Say whether nothing is drawn: whether another seed gives the same start."""
-    return case.partition(",")[0] in ("dip", "coop", "kgcoop", "prograd", "sdpt", "linear")
+    return case.partition(",")[0] in (
+        "dip", "dip-fixed", "coop", "kgcoop", "prograd", "sdpt", "linear",
+    )  # fmt: skip
 
 
 # --- what a federation of a site, or of sites, leaves as it was ---
@@ -377,6 +379,7 @@ def site(folder: Path, case: str, form: str, *, empty: bool = False, **more: obj
         return Images(train.subset([] if empty else range(len(train))), train.subset([]))
 
     settings: Flat = {"data.source": str(folder), "data.test_share": 0.0}
+    settings["server.rule"] = "product"  # of every method: A and B are trained and sent
     settings |= {"fit.cache": False, "fit.batch": 4}
     prompt = {"dropout": 0.5, "seed": 5, "form": form, **CASES[case]}
     settings |= {f"prompt.{key}": value for key, value in prompt.items()}
@@ -468,6 +471,23 @@ def test_under_a_shared_basis_too(folder: Path, case: str) -> None:
         found = merged([expected] * 3, arrays, "shared-basis")
         for name, array in expected.items():
             np.testing.assert_allclose(found[name], array, rtol=1e-6, atol=1e-9)
+
+
+@pytest.mark.parametrize("case", [case for case in CASES if case != "adapt"])  # refuses it
+def test_under_a_fresh_basis_too(folder: Path, case: str) -> None:
+    """What a site sends, the server adds up to what the site's own prompt has become."""
+    own = {"server.rule": "fresh-basis", "fit.learning_rate": 0.05}
+    one = site(folder, case, "lowrank", **own)
+    arrays = one.prompt.arrays()
+    assert arrays.keys() == SHAPES[case].keys()  # whole matrices
+    found, _ = one.train(dict(arrays), seed=1, server_round=2, rounds=2, mu=0.01)
+    matrices = {name for name, array in arrays.items() if array.ndim == 2}
+    assert {n.removesuffix(".B") for n in found} == arrays.keys()
+    assert {n.removesuffix(".B") for n in found if n.endswith(".B")} == matrices
+    placed = RULES["fresh-basis"].place(arrays, RULES["fresh-basis"].lift(found), 2)
+    for name, array in one.prompt.arrays().items():
+        np.testing.assert_allclose(placed[name], array, rtol=1e-5, atol=1e-6)
+        assert not np.array_equal(array, arrays[name])
 
 
 @pytest.mark.parametrize("form", FORMS)

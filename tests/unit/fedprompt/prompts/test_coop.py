@@ -23,13 +23,13 @@ from tests.unit.fedprompt.prompts.naive import placed_vectors
 TEMPLATE = "a photo of a {}."
 
 
-def make(clip: FrozenClip, speedups=None, shared_basis: bool = False, **config) -> PromptedClip:
+def make(clip: FrozenClip, speedups=None, rule: str = "product", **config) -> PromptedClip:
     return build_prompt(
         PromptConfig(**config),
         clip,
         CLASSES,
         TEMPLATE,
-        shared_basis=shared_basis,
+        rule=rule,
         speedups=speedups,
     )
 
@@ -65,7 +65,7 @@ def test_round_0_is_zero_shot_clip(clip: FrozenClip, method: str) -> None:
         ({"rank": 3}, {"ctx.A": (4, 3), "ctx.B": (3, 32)}),
         ({"tokens": 2, "init": "random"}, {"ctx.A": (2, 1), "ctx.B": (1, 32)}),
         ({"method": "coop"}, {"ctx": (4, 32)}),
-        ({"shared_basis": True, "rank": 2}, {"ctx.B": (2, 32)}),
+        ({"rule": "shared-basis", "rank": 2}, {"ctx.B": (2, 32)}),
     ],
 )
 def test_only_the_prompt_travels(clip: FrozenClip, config: dict, shapes: dict) -> None:
@@ -83,7 +83,7 @@ def test_what_is_frozen_is_told_apart(clip: FrozenClip) -> None:
     start = clip.embed_words("a photo of a").numpy()
     assert list(make(clip).frozen_arrays()) == ["ctx.start"]
     assert np.array_equal(make(clip).frozen_arrays()["ctx.start"], start)
-    assert sorted(make(clip, shared_basis=True).frozen_arrays()) == ["ctx.A", "ctx.start"]
+    assert sorted(make(clip, rule="shared-basis").frozen_arrays()) == ["ctx.A", "ctx.start"]
     assert make(clip, method="coop").frozen_arrays() == {}
 
 

@@ -48,3 +48,10 @@ def test_a_round_that_was_not_evaluated_leaves_the_last_accuracy():
 def test_a_size_that_is_no_number_of_parameters_is_left_out(parameters):
     prompt = artefact(backbone={"sha256": "c" * 64, "parameters": parameters})
     assert headline([line()], prompt).whole_model is None
+
+
+@pytest.mark.parametrize("sent", [0, 512])
+def test_the_artefact_says_what_was_sent_where_it_holds_more(sent):
+    """Under a fresh basis it holds a full matrix; a site of ``local`` prompts sends nothing."""
+    assert headline([], artefact(sent=sent)).numbers == sent
+    assert headline([], artefact(sent="512")).numbers == 516  # no number: all that was trained
