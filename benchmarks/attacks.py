@@ -48,6 +48,7 @@ SETTING: Flat = {
     "data.clients": SITES,
     "data.partitioner": "iid",
     "fit.epochs": 3,
+    "prompt.method": "dip-fixed",  # attackers send the factors that are nearest to what they want
     "server.rounds": 8,
     "server.evaluate_every": 0,
     "server.quarantine": 0,  # the strategy alone has to bear the attack

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from flwr.app import ConfigRecord, Message, MetricRecord, RecordDict
+from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.proto.message_pb2 import ObjectTree
 from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects, get_object_tree
 from flwr.supercore.inflatable.inflatable_utils import push_objects
@@ -59,7 +59,7 @@ class Heavyweight(Node):
             )
             return Message(RecordDict({IDENTITY: card}), reply_to=message)
         if _kind(reply) == "train":
-            reply.content[ARRAYS] = message.content[ARRAYS]
+            reply.content[ARRAYS] = _unmoved(message, reply)
             return _with_metrics(reply, **{"num-examples": BILLIONS})
         return _with_metrics(reply, **{"num-examples": BILLIONS, "correct": 0})
 
@@ -110,6 +110,17 @@ ATTACKS: dict[str, type[Node]] = {
 
 def _kind(message: Message) -> str:
     return message.metadata.message_type.partition(".")[0]
+
+
+def _unmoved(message: Message, reply: Message) -> ArrayRecord:
+    """Return what a site that learned nothing sends: the prompt as it came, an update of zero."""
+    got, sent = message.content.array_records[ARRAYS], reply.content.array_records[ARRAYS]
+    return ArrayRecord(
+        {
+            name: got[name] if name in got else Array(a.dtype, a.shape, a.stype, bytes(len(a.data)))
+            for name, a in sent.items()
+        }
+    )
 
 
 def _with_metrics(reply: Message, **changed: float) -> Message:

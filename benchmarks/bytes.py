@@ -22,7 +22,7 @@ from client.app import app
 from client.reply_size import NODE, RUN_DIGEST, addressed, answered, identify, serialised
 from fedprompt.backbone.clip import FrozenClip
 from fedprompt.data.preprocess import Preprocessing
-from fedprompt.prompts.build import build_prompt
+from fedprompt.prompts.build import build_prompt, rule_of
 from fedprompt.prompts.config import PromptConfig
 from fedprompt.wire import ARRAYS, RAW, Arrays, to_array_record
 from server.config import ServerConfig
@@ -35,14 +35,19 @@ BACKBONE = "ViT-B-16"
 FEDTPG_PARAMETERS = 4_208_000  # as published; see docs and the papers' table
 
 
-def prompt_arrays(config: PromptConfig) -> Arrays:
-    """Return what travels of a prompt on ViT-B/16; the towers have one random layer each."""
+def travelling(method: str) -> tuple[Arrays, Arrays]:
+    """Return what the server sends of a prompt on ViT-B/16, and what a site returns.
+
+    The towers have one random layer each.
+    """
     settings = open_clip.get_model_config(BACKBONE)
     settings["vision_cfg"] |= {"layers": 1, "width": 64}
     settings["text_cfg"] |= {"layers": 1}
     model = open_clip.CLIP(**settings).eval()
     clip = FrozenClip(model, open_clip.get_tokenizer(BACKBONE), Preprocessing())
-    return build_prompt(config, clip, ("cat", "dog"), "a photo of a {}.").arrays()
+    config, rule = PromptConfig(method=method), rule_of({"prompt.method": method})
+    prompt = build_prompt(config, clip, ("cat", "dog"), "a photo of a {}.", rule=rule)
+    return prompt.arrays(), prompt.leaving()
 
 
 def asked(arrays: Arrays, dtype: str) -> Message:
@@ -73,12 +78,12 @@ def whole_model() -> int:
     return int(serialised(reply) + 4 * parameters)
 
 
-def ours(arrays: Arrays) -> dict[str, int]:
-    """Measure the default prompt, both ways and in both dtypes."""
-    figures = {"parameters": sum(array.size for array in arrays.values())}
+def ours(arrays: Arrays, reply: Arrays) -> dict[str, int]:
+    """Measure a prompt, both ways and in both dtypes; its parameters are those of a reply."""
+    figures = {"parameters": sum(array.size for array in reply.values())}
     for dtype, ending in (("float32", ""), ("float16", "_fp16")):
         down = asked(arrays, dtype)
-        up = answered(down, arrays, dtype)
+        up = answered(down, reply, dtype)
         figures |= {f"bytes_up{ending}": serialised(up), f"bytes_down{ending}": serialised(down)}
         figures |= {f"object_store_bytes_up{ending}": as_objects(up)}
         figures |= {f"object_store_bytes_down{ending}": as_objects(down)}
@@ -107,9 +112,10 @@ def table(figures: Mapping[str, int]) -> None:
 def measure() -> dict[str, int]:
     """Measure ours and the peers."""
     logging.getLogger("flwr").setLevel(logging.WARNING)
-    arrays = prompt_arrays(PromptConfig())
-    figures = ours(arrays)
-    width = arrays["ctx.B"].shape[1]
+    figures = ours(*travelling("dip"))
+    published, reply = travelling("dip-fixed")
+    figures |= {f"dip_fixed_{key}": size for key, size in ours(published, reply).items()}
+    width = reply["ctx.B"].shape[1]
     figures |= {f"{name}_bytes_up": size for name, size in peers(width).items()}
     table(figures)
     return figures

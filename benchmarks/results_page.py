@@ -86,7 +86,7 @@ def comparisons(part: Part, results: Sequence[Result]) -> Iterator[str]:
 
 
 def merging_table(table: Sequence[Row]) -> str:
-    """Return accuracy and truncation error of the three rules, by sites and concentration."""
+    """Return accuracy and truncation error of the rules, by sites and concentration."""
     known = {row.case: row for row in table}
     metrics = ("accuracy", "truncation_error")
     header = ["sites", "alpha", *(f"{rule}, {metric}" for metric in metrics for rule in RULES)]

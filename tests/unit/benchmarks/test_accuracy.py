@@ -1,8 +1,9 @@
 import pytest
 
 from benchmarks import accuracy
-from benchmarks.accuracy import CASES, DEMO
+from benchmarks.accuracy import CASES, DEMO, Outcome
 from fedprompt.config import check, defaults, load
+from fedprompt.prompts.build import rule_of
 
 
 def test_every_case_is_a_sound_configuration_of_the_demo() -> None:
@@ -10,15 +11,36 @@ def test_every_case_is_a_sound_configuration_of_the_demo() -> None:
         check(defaults() | load(DEMO) | changes)
 
 
-def test_figures_are_mean_and_deviation_over_the_seeds(monkeypatch: pytest.MonkeyPatch) -> None:
-    found = {0: (0.10, 0.30), 1: (0.20, 0.34), 2: (0.30, 0.50)}
-    monkeypatch.setattr(
-        accuracy,
-        "accuracies",
-        lambda seed: dict(zip(("zero-shot", "dip"), found[seed], strict=True)),
-    )
+def test_dip_stands_beside_the_published_one_under_every_rule() -> None:
+    found = {name: rule_of(defaults() | load(DEMO) | own) for name, own in CASES.items()}
+    assert found == {
+        "dip": "fresh-basis",
+        "dip-fixed": "product",
+        "dip-fixed, shared-basis": "shared-basis",
+        "dip-fixed, factors": "factors",
+        "coop": "product",
+    }
+
+
+def test_figures_are_mean_and_deviation_over_the_seeds(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    reached = {0: (10, 30, 35), 1: (20, 34, 36), 2: (30, 50, 49)}
+    sent = {"zero-shot": 0, "dip": 192, "coop": 768}
+
+    def outcomes(seed: int) -> dict[str, Outcome]:
+        pairs = zip(sent.items(), reached[seed], strict=True)
+        return {name: Outcome(value, 1000, numbers) for (name, numbers), value in pairs}
+
+    monkeypatch.setattr(accuracy, "outcomes", outcomes)
     figures = accuracy.measure()
-    assert figures["dip_mean"] == pytest.approx(38.0)
-    assert figures["zero_shot_std"] == pytest.approx(10.0)
+    assert figures["dip"] == pytest.approx(38.0)
+    assert figures["dip_std"] == pytest.approx(112**0.5)
+    assert figures["coop"] == pytest.approx(40.0)
+    assert (figures["zero_shot"], figures["zero_shot_std"]) == (20, 10)
+    assert figures["dip_behind_coop"] == pytest.approx(2.0)
+    assert figures["dip_behind_coop_std"] == pytest.approx(3.0)
+    assert figures["numbers_up_ratio"] == 0.25
     assert figures["least_gain_points"] == pytest.approx(14.0)
-    assert figures["seeds"] == 3
+    assert (figures["seeds"], figures["images"]) == (3, 1000)
+    assert "1,000 test images" in capsys.readouterr().out

@@ -28,9 +28,9 @@ def test_a_site_finds_its_features_in_the_cache_and_takes_one_step(monkeypatch):
     with module.prepared(2, 3) as flat:
         sites = [simulated(flat, partition, 2) for partition in range(2)]
         assert {len(site.train_labels) for site in sites} == {flat["fit.batch"]}
-        before = sites[0].prompt.arrays()["ctx.B"]
+        before = sites[0].prompt.arrays()["ctx"]
         module.compute(sites)
-        assert not np.array_equal(before, sites[0].prompt.arrays()["ctx.B"])
+        assert not np.array_equal(before, sites[0].prompt.arrays()["ctx"])
     assert os.environ["FEDPROMPT_CACHE"] == "before"
 
 

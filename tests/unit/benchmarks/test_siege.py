@@ -1,13 +1,18 @@
 """Five attackers at once: what a record says of them, and a small siege of a real deployment."""
 
-import pytest
+from types import SimpleNamespace
 
-from benchmarks import siege
+import numpy as np
+import pytest
+from flwr.app import RecordDict
+
+from benchmarks import besiegers, siege
 from benchmarks.besiegers import ATTACKS
 from benchmarks.siege import Setting
 from benchmarks.soak import workplace
 from fedprompt.round_record import RecordedVerdict, RoundRecord
 from fedprompt.run_folder import RunFolder
+from fedprompt.wire import ARRAYS, from_array_record, to_array_record
 
 
 def verdict(site, *reasons, accepted=False):
@@ -41,6 +46,22 @@ def test_an_attacker_is_named_when_it_was_struck_and_sat_out():
 def test_an_honest_site_in_quarantine_is_told():
     setting = Setting(rounds=0, honest=2, attacks=())
     assert siege.conclude(setting, [record(0, away=(1,))])["honest_in_quarantine"] == [1]
+
+
+def test_the_heavyweight_sends_what_a_site_sends_that_learned_nothing():
+    """Of dip an update of zero, in the names that the gate expects; of others what came."""
+
+    def sent(came, reply):
+        message, answer = (
+            SimpleNamespace(content=RecordDict({ARRAYS: to_array_record(arrays, "float32")}))
+            for arrays in (came, reply)
+        )
+        shapes = {name: array.shape for name, array in reply.items()}
+        return from_array_record(besiegers._unmoved(message, answer), shapes, "float32")
+
+    ctx, b = np.ones((4, 8), np.float32), np.ones((1, 8), np.float32)
+    assert not sent({"ctx": ctx}, {"ctx.B": b})["ctx.B"].any()
+    assert np.array_equal(sent({"ctx": ctx}, {"ctx": 2 * ctx})["ctx"], ctx)
 
 
 @pytest.mark.slow
