@@ -16,12 +16,11 @@ import torch
 from client.pixels import read_pixels
 from fedprompt.backbone.clip import FrozenClip
 from fedprompt.backbone.patch_tokens import patch_tokens
-from fedprompt.clusters import Points, centres
+from fedprompt.clusters import LARGEST, centres, cut
 from fedprompt.data.image_set import ImageSet
 from fedprompt.identity import canonical_json, sha256_arrays
 from fedprompt.types import Pixels
 
-LARGEST = 1.5  # norm of a centre, over the usual one
 _BLOCKS, _PICTURES = 8, 8  # coloured blocks along a side, and images of them
 
 Vectors = npt.NDArray[np.float32]  # [layers length vision_width]
@@ -70,13 +69,6 @@ def noised_centres(
     drawn = _generator(secret, told, noise).normal(size=told.shape)
     noised: Vectors = (told + noise * norms[:, None, None] * drawn).astype(np.float32)
     return noised
-
-
-def cut(points: Points, largest: float) -> Points:
-    """Return points whose norm is at most ``largest``, each in its own direction."""
-    norms = np.linalg.norm(points, axis=-1, keepdims=True)
-    short: Points = points * np.minimum(1.0, largest / np.maximum(norms, np.finfo(float).tiny))
-    return short
 
 
 def usual_norms(clip: FrozenClip, layers: range) -> npt.NDArray[np.float64]:

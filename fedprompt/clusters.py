@@ -5,7 +5,15 @@ import numpy.typing as npt
 
 Points = npt.NDArray[np.float64]  # [points width]
 Weights = npt.NDArray[np.float64]  # [points]
+LARGEST = 1.5  # norm of a centre, over the usual one (ours)
 _SEEDS = 2**32  # scikit-learn takes no larger ones
+
+
+def cut(points: Points, largest: float) -> Points:
+    """Return points whose norm is at most ``largest``, each in its own direction."""
+    norms = np.linalg.norm(points, axis=-1, keepdims=True)
+    short: Points = points * np.minimum(1.0, largest / np.maximum(norms, np.finfo(float).tiny))
+    return short
 
 
 def centres(points: Points, weights: Weights, length: int, seed: int) -> Points:

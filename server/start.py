@@ -2,7 +2,9 @@
 
 One exchange, judged by the gate as a round's replies are: sender, receipt, names, shapes, finite
 values, copies, and a norm that is no multiple of the others'. What passed is merged by k-means,
-each site's centres weighted by its images (ours). Round 0's checkpoint holds the result, so a
+each site's centres weighted by its images (ours). K-means gives points that lie far out a cluster
+of their own, so each centre is cut to 1.5 times the median norm of its layer first, as sites cut
+their own: length gives no site more of the start. Round 0's checkpoint holds the result, so a
 resumed run asks nobody again.
 """
 
@@ -13,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from flwr.app import RecordDict
 
-from fedprompt.clusters import centres
+from fedprompt.clusters import LARGEST, Points, centres, cut
 from fedprompt.errors import ConfigError, QuorumError
 from fedprompt.prompts.config import PromptConfig
 from fedprompt.round_record import RoundRecord
@@ -105,7 +107,9 @@ def merged(updates: Sequence[Accepted], length: int, seed: int) -> Arrays:
     weights = np.repeat([update.weight / length for update in updates], length)
     names = updates[0].update
     clustered = {
-        name: centres(np.concatenate([u.update[name] for u in updates]), weights, length, seed)
+        name: centres(
+            _within(np.concatenate([u.update[name] for u in updates])), weights, length, seed
+        )
         for name in names
     }
     # so few digits are the same whatever processor adds up
@@ -135,6 +139,11 @@ def _try(federation: Federation) -> Gathered:
         return Gathered(None, verdicts, updates, traffic, shortfall)
     length = len(next(iter(start.values())))
     return Gathered(merged(updates, length, c.seed), verdicts, updates, traffic)
+
+
+def _within(points: Points) -> Points:
+    """Return points cut to what is usual among them."""
+    return cut(points, LARGEST * float(np.median(np.linalg.norm(points, axis=-1))))
 
 
 def _dense(arrays: Arrays) -> Dense:

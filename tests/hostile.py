@@ -44,7 +44,7 @@ def attack(message: Message, context: Context) -> Message:
         if server_round not in _begun:
             _begun.append(server_round)
         name = list(ATTACKS)[(len(_begun) - 1) % len(ATTACKS)]
-        reply.content = repack(message, reply.content, ATTACKS[name])
+        reply.content = repack(reply.content, ATTACKS[name])
     return reply
 
 

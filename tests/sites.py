@@ -165,23 +165,24 @@ def dtype(message: Message) -> str:
     return str(next(iter(message.content["arrays"].values())).dtype)
 
 
-def repack(message: Message, reply: RecordDict, change: Callable[[Arrays], Arrays]) -> RecordDict:
+def repack(reply: RecordDict, change: Callable[[Arrays], Arrays]) -> RecordDict:
     """Return a reply with other arrays."""
     shapes = {name: tuple(array.shape) for name, array in reply["arrays"].items()}
-    arrays = change(from_array_record(reply["arrays"], shapes, dtype(message)))
-    reply["arrays"] = to_array_record(arrays, dtype(message))
+    wire = str(next(iter(reply["arrays"].values())).dtype)
+    arrays = change(from_array_record(reply["arrays"], shapes, wire))
+    reply["arrays"] = to_array_record(arrays, wire)
     return reply
 
 
 def sends(change: Callable[[Arrays], Arrays]) -> Spoil:
     """Return a spoiler that replaces a reply's arrays."""
-    return lambda message, reply: repack(message, reply, change)
+    return lambda message, reply: repack(reply, change)
 
 
 def unmoved(message: Message, reply: RecordDict) -> RecordDict:
     """Return the prompt as it came; an update, which did not come, stays as it is."""
     sent = unpack(message)
-    return repack(message, reply, lambda arrays: {n: sent.get(n, a) for n, a in arrays.items()})
+    return repack(reply, lambda arrays: {n: sent.get(n, a) for n, a in arrays.items()})
 
 
 def says(**metrics: object) -> Spoil:

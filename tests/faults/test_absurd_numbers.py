@@ -279,20 +279,15 @@ def as_good_as_zero(site):
 )
 def test_any_finite_numbers_are_borne_as_centres(dtype, factor, others, imageless, numbers, words):
     told, hostile = of_centres(), absurd(words)
-    hostile["start"] = hostile["train"]
-    hostile["train"] = in_turn(sends(filled(*numbers)), hostile["train"])
+    hostile["start"] = hostile["train"] = in_turn(sends(filled(*numbers)), hostile["train"])
     nothing = {"start": abstains, "train": abstains} if imageless else None
-
-    def centres(site):
-        arrays = others(site)
-        return to_array_record(filled(*numbers)(arrays) if site == BAD else arrays, dtype)
 
     with tempfile.TemporaryDirectory() as scratch:
         folder, lines = Path(scratch), []
         with suppress(QuorumError):  # where nobody else has images to start from
             lines = play(
-                folder, told, hostile, honest=nothing, centres=centres, dtype=dtype,
-                clip_factor=factor,
+                folder, told, hostile, honest=nothing, dtype=dtype, clip_factor=factor,
+                centres=lambda site: to_array_record(others(site), dtype),
             )  # fmt: skip
         assert lines or imageless
         if lines:

@@ -46,7 +46,7 @@ def site(step):
     def spoil(message, reply):
         sent, server_round = unpack(message), message.content["config"]["round"]
         target = dense(sent) + step(sent, server_round)
-        return repack(message, reply, lambda _: RULE.project({"ctx": target}, sent).arrays)
+        return repack(reply, lambda _: RULE.project({"ctx": target}, sent).arrays)
 
     return spoil
 
@@ -301,7 +301,7 @@ def _raise(message, reply):
 
 def test_F10_a_free_rider_is_named_without_a_strike(tmp_path):
     def lazy(message, reply):
-        return repack(message, reply, lambda _: unpack(message))
+        return repack(reply, lambda _: unpack(message))
 
     _, lines = run(tmp_path, rounds=3, others={4: lazy, 6: lazy})
     for line in lines[1:]:

@@ -41,7 +41,7 @@ def metrics(**changes):
 
 def arrays(change):
     """Return a spoiler that replaces the reply's arrays."""
-    return lambda message, reply: repack(message, reply, change)
+    return lambda message, reply: repack(reply, change)
 
 
 def raw(name, dtype, shape, data, stype=RAW):

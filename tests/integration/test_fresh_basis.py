@@ -32,7 +32,7 @@ def learns(message, honest):
     metrics, settings = honest["metrics"], message.content["config"]
     rng = np.random.default_rng([int(metrics["num-examples"]), settings["round"]])
     update = {"ctx.B": rng.normal(scale=0.1, size=(1, WIDTH)).astype(np.float32)}
-    return repack(message, honest, lambda _: update)
+    return repack(honest, lambda _: update)
 
 
 def run(folder, train=None, hidden=None, **settings):
@@ -90,7 +90,7 @@ def test_noise_is_no_wider_than_the_rounds_basis(tmp_path):
 @pytest.mark.parametrize("strategy", ["fedmedian", "fedtrimmedavg", "krum", "multikrum", "bulyan"])
 def test_a_hostile_site_is_borne(tmp_path, strategy):
     def attacks(message, honest):
-        return repack(message, honest, lambda _: {"ctx.B": np.full((1, WIDTH), 50, np.float32)})
+        return repack(honest, lambda _: {"ctx.B": np.full((1, WIDTH), 50, np.float32)})
 
     settings = {"strategy": strategy, "byzantine": 1, "clip_factor": 0.0, "clip_norm": 0.0}
     honest, _ = run(tmp_path / "honest", **settings)
@@ -158,7 +158,7 @@ def test_what_is_no_update_of_the_round_is_refused(tmp_path):
         3: {"ctx.B": np.zeros((1, WIDTH), np.float32), "ctx": START["ctx"]},
     }
     spoilt = {
-        site: (lambda message, honest, arrays=arrays: repack(message, honest, lambda _: arrays))
+        site: (lambda message, honest, arrays=arrays: repack(honest, lambda _: arrays))
         for site, arrays in wrong.items()
     }
     _, lines = run(tmp_path, train=spoilt, rounds=1)

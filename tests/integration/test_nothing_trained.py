@@ -35,8 +35,8 @@ def learns_nothing(rank: int, rule: str = "product"):
 
     def reply(message, honest):
         if rule == "fresh-basis":
-            return repack(message, honest, lambda _: {"ctx.B": np.zeros((rank, 12), np.float32)})
-        return repack(message, honest, lambda _: shrink(unpack(message), rank))
+            return repack(honest, lambda _: {"ctx.B": np.zeros((rank, 12), np.float32)})
+        return repack(honest, lambda _: shrink(unpack(message), rank))
 
     return reply
 
@@ -126,7 +126,7 @@ def test_what_a_site_of_smaller_rank_learns_is_added_whole(tmp_path):
     def learns(message, honest):
         found = shrink(unpack(message), 1)
         found["ctx.A"] = found["ctx.A"] * np.float32(3.5 / 3)
-        return repack(message, honest, lambda _: found)
+        return repack(honest, lambda _: found)
 
     left = np.float32([[3, 0], [0, 2], [0, 0], [0, 0]])
     arrays = {"ctx.A": left, "ctx.B": np.eye(2, 12, dtype=np.float32)}

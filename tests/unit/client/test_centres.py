@@ -3,9 +3,10 @@ import pytest
 import torch
 
 from client import centres as module
-from client.centres import LARGEST, cut, noised_centres, usual_norms
+from client.centres import noised_centres, usual_norms
 from fedprompt.backbone.clip import FrozenClip
 from fedprompt.backbone.patch_tokens import patch_tokens
+from fedprompt.clusters import LARGEST
 from fedprompt.data.decode import decode
 from fedprompt.data.preprocess import fit_to_input
 from tests.unit.client.test_features import images, ppm
@@ -48,11 +49,6 @@ def test_the_usual_norm_is_the_median_over_coloured_blocks(clip: FrozenClip) -> 
     pixels = blocks.repeat_interleave(4, 1).repeat_interleave(4, 2)
     expected = [t.norm(dim=-1).median() for t in patch_tokens(clip, pixels, range(3))]
     np.testing.assert_allclose(usual_norms(clip, range(3)), expected, rtol=1e-3)
-
-
-def test_points_are_cut_in_their_own_direction() -> None:
-    points = np.array([[3.0, 4.0], [0.3, 0.4], [0.0, 0.0]])
-    np.testing.assert_allclose(cut(points, 1.0), [[0.6, 0.8], [0.3, 0.4], [0.0, 0.0]])
 
 
 def test_noise_has_the_deviation_of_its_layer(clip: FrozenClip) -> None:

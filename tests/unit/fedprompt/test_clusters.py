@@ -3,7 +3,7 @@ import sys
 
 import numpy as np
 
-from fedprompt.clusters import centres
+from fedprompt.clusters import centres, cut
 
 
 def test_centres_are_a_fixed_point_of_lloyds_step() -> None:
@@ -28,6 +28,11 @@ def test_few_distinct_points_are_repeated() -> None:
     found = centres(points, np.ones(20), 5, 0)
     assert found.shape == (5, 2)
     assert {tuple(row) for row in found.tolist()} == {(1.0, 2.0), (3.0, 4.0)}
+
+
+def test_points_are_cut_in_their_own_direction() -> None:
+    points = np.array([[3.0, 4.0], [0.3, 0.4], [0.0, 0.0]])
+    np.testing.assert_allclose(cut(points, 1.0), [[0.6, 0.8], [0.3, 0.4], [0.0, 0.0]])
 
 
 def test_no_torch_is_loaded_for_it() -> None:

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from flwr.app import ConfigRecord, Context, Message, MetricRecord, RecordDict
+from flwr.app import ConfigRecord, Message, RecordDict
 
 from fedprompt.errors import ConfigError, QuorumError
 from fedprompt.prompts.config import PromptConfig
@@ -16,7 +16,7 @@ from server.rounds import Rounds
 from server.start import check, merged
 from server.verdict import Accepted
 from tests import round_lines
-from tests.sites import IDENTITY, client, config, stamp
+from tests.sites import IDENTITY, client, config, counts, in_turn, says, sends
 
 SITES, LENGTH, WIDTH = 4, 3, 8
 DRAWN = {f"visual.{i}": np.full((LENGTH, WIDTH), 9, np.float32) for i in range(2)}
@@ -33,26 +33,22 @@ def told(partition: int) -> dict[str, np.ndarray]:
     }
 
 
-def app(spoilt=None, counts=(10, 20, 30, 40), asked=None):
-    found = client()
+def app(spoilt=None, images=(10, 20, 30, 40), asked=None):
+    """Return the sites; what each is asked goes into ``asked``."""
 
-    @found.query("centres")
-    def _centres(message: Message, context: Context) -> Message:
-        partition = int(context.node_config["partition-id"])
-        if asked is not None:
-            asked.append((partition, dict(message.content["config"])))
-        content = RecordDict(
-            {
-                "arrays": to_array_record(told(partition), "float32"),
-                "metrics": MetricRecord(
-                    {"num-examples": counts[partition], "receipt": stamp(message, partition)}
-                ),
-            }
-        )
-        change = (spoilt or {}).get(partition)
-        return Message(change(content) if change else content, reply_to=message)
+    def noting(partition):
+        def spoil(message: Message, reply: RecordDict) -> RecordDict:
+            if asked is not None:
+                asked.append((partition, dict(message.content["config"])))
+            return reply
 
-    return found
+        return spoil
+
+    spoilers = {
+        site: in_turn(noting(site), counts(count), (spoilt or {}).get(site, in_turn()))
+        for site, count in enumerate(images)
+    }
+    return client(centres=lambda site: to_array_record(told(site), "float32"), start=spoilers)
 
 
 def run(folder, found, **settings):
@@ -93,26 +89,13 @@ def test_sites_are_told_the_run_and_how_many_are_asked(tmp_path) -> None:
     assert {(config["round"], config["sites"]) for _, config in asked} == {(0, 4)}
 
 
-def changed(name: str, value: object):
-    def spoil(content: RecordDict) -> RecordDict:
-        content["metrics"][name] = value
-        return content
-
-    return spoil
-
-
 def with_arrays(change):
-    def spoil(content: RecordDict) -> RecordDict:
-        arrays = {n: change(a) for n, a in told(1).items()}
-        content["arrays"] = to_array_record(arrays, "float32")
-        return content
-
-    return spoil
+    return sends(lambda arrays: {name: change(array) for name, array in arrays.items()})
 
 
-def with_names(content: RecordDict) -> RecordDict:
-    content["names"] = ConfigRecord({"file": "smith.png"})
-    return content
+def with_names(_: Message, reply: RecordDict) -> RecordDict:
+    reply["names"] = ConfigRecord({"file": "smith.png"})
+    return reply
 
 
 @pytest.mark.parametrize(
@@ -121,8 +104,8 @@ def with_names(content: RecordDict) -> RecordDict:
         (with_arrays(lambda a: np.full_like(a, np.nan)), "not-finite"),
         (with_arrays(lambda a: a[:2]), "wrong-shape"),
         (with_arrays(lambda a: a * 1e4), "norm"),
-        (changed("receipt", 7), "identity"),
-        (changed("num-examples", -1), "bad-count"),
+        (says(receipt=7), "identity"),
+        (counts(-1), "bad-count"),
         (with_names, "malformed"),
     ],
 )
@@ -136,14 +119,14 @@ def test_a_spoilt_reply_is_refused_and_named(tmp_path, spoil, reason: str) -> No
 
 
 def test_a_count_above_the_enrolled_one_is_cut(tmp_path) -> None:
-    _, line = start(tmp_path, app(counts=(10, 10**9, 30, 40)))
+    _, line = start(tmp_path, app(images=(10, 10**9, 30, 40)))
     (verdict,) = line["start_verdicts"]
     assert verdict["reasons"] == ["capped"]
     assert line["start_sites"] == [0, 1, 2, 3]
 
 
 def test_a_site_without_images_abstains(tmp_path) -> None:
-    arrays, line = start(tmp_path, app(counts=(10, 20, 0, 40)))
+    arrays, line = start(tmp_path, app(images=(10, 20, 0, 40)))
     assert line["start_sites"] == [0, 1, 3]
     assert np.isfinite(arrays["visual.0"]).all()
 
@@ -157,7 +140,7 @@ def test_too_few_replies_end_the_run_with_the_reasons(tmp_path) -> None:
 
 def test_nobody_with_images_is_no_start(tmp_path) -> None:
     with pytest.raises(QuorumError, match="no site has images to start from"):
-        start(tmp_path, app(counts=(0, 0, 0, 0)))
+        start(tmp_path, app(images=(0, 0, 0, 0)))
 
 
 def test_a_resumed_run_asks_nobody_again(tmp_path, monkeypatch) -> None:
@@ -186,6 +169,23 @@ def test_workers_change_no_byte(tmp_path) -> None:
     one, _ = start(tmp_path / "1", app())
     many, _ = start(tmp_path / "4", app(), workers=4)
     assert all(one[name].tobytes() == many[name].tobytes() for name in one)
+
+
+@pytest.mark.parametrize("far", [5, 1000])
+@pytest.mark.parametrize("seed", range(3))
+def test_centres_that_lie_far_out_do_not_draw_the_start_to_themselves(seed: int, far: int) -> None:
+    """K-means would give each a cluster of its own, and the other seven sites' fewer."""
+    rng = np.random.default_rng(seed)
+    groups = rng.normal(size=(8, 48))
+    sites = [groups + 0.3 * rng.normal(size=groups.shape) for _ in range(7)]
+    sites.append(far * rng.normal(size=groups.shape))
+    updates = [Accepted(n, n, {"visual.0": points}, 100, None) for n, points in enumerate(sites)]
+    (found,) = merged(updates, 8, seed).values()
+    honest = np.concatenate(sites[:7])
+    apart = np.linalg.norm(found[:, None] - honest, axis=-1).min(1)
+    assert (apart > 5).sum() <= 1  # its share
+    longest = 1.5 * np.median(np.linalg.norm(honest, axis=-1))
+    assert np.linalg.norm(found, axis=-1).max() < 1.1 * longest
 
 
 def test_few_distinct_centres_are_repeated() -> None:
