@@ -12,12 +12,13 @@ from client.commands.protocol import run_protocol
 from client.evaluate import predict
 from client.scoring import confusion, metrics, spread_choice
 from client.workbench import Workbench, of_artefact, open_workbench
+from fedprompt.accuracy import Accuracy, Difference
 from fedprompt.artefact import Artefact, load_artefact
 from fedprompt.config import Flat, load, section
 from fedprompt.data.classes import in_ascii, one_form
 from fedprompt.data.decode import Rgb
 from fedprompt.errors import ConfigError, DataError
-from fedprompt.identity import canonical_json
+from fedprompt.identity import canonical_json, sha256_bytes
 from fedprompt.options import ConfigOption, JsonOption, SetOption, show
 from fedprompt.prompts.artefacts import from_artefact
 from fedprompt.prompts.build import Prompt, build_prompt
@@ -86,17 +87,23 @@ def _score(run: Path | None, flat: Flat, *, as_json: bool) -> None:
     images, labels = bench.encode(bench.test, prompt.first_layer)
     logits = predict(prompt, images)
     zero_shot = predict(Template(bench.clip, bench.test.classes, bench.data.template), images)
+    correct, correct_before = _correct(logits, labels), _correct(zero_shot, labels)
+    accuracy, before = Accuracy.of(correct), Accuracy.of(correct_before)
     result = {
         "source": bench.data.source,
         "images": len(labels),
         **metrics(logits, labels),
+        "accuracy_interval": accuracy.interval,
         "artefact": artefact.sha256 if artefact else None,
-        "zero_shot_accuracy": metrics(zero_shot, labels)["accuracy"],
+        "zero_shot_accuracy": before.share,
+        "zero_shot_interval": before.interval,
     }
     if run and (folder := RunFolder(run)).is_run():
         details = _details(bench, logits, labels)
+        details |= {"correct": correct, "zero_shot_correct": correct_before}
         write_atomic(folder.predictions, canonical_json(result | details))
-    show(result, _told(result), as_json=as_json)
+    gain = Difference.of(correct, correct_before)
+    show(result, _told(result, accuracy, before, gain), as_json=as_json)
 
 
 def _tuned(artefact: Artefact, bench: Workbench) -> Prompt:
@@ -109,11 +116,17 @@ def _untuned(flat: Flat, bench: Workbench) -> Prompt:
     return build_prompt(settings, bench.clip, bench.test.classes, bench.data.template)
 
 
-def _told(result: dict[str, Any]) -> str:
+def _correct(logits: Logits, labels: Labels) -> list[int]:
+    """Return 1 for each image that is classified correctly, else 0."""
+    hits: list[int] = (logits.argmax(-1) == labels).int().tolist()
+    return hits
+
+
+def _told(result: dict[str, Any], tuned: Accuracy, zero_shot: Accuracy, gain: Difference) -> str:
     return (
-        f"accuracy {result['accuracy']:.1%} (zero-shot {result['zero_shot_accuracy']:.1%}), "
-        f"macro F1 {result['macro_f1']:.3f}, ECE {result['ece']:.3f}, NLL {result['nll']:.3f} "
-        f"on {result['images']} images"
+        f"accuracy {tuned}, zero-shot {zero_shot}, {tuned.count:,} images, 95% intervals\n"
+        f"{gain.verdict('zero-shot')}\n"
+        f"macro F1 {result['macro_f1']:.3f}, ECE {result['ece']:.3f}, NLL {result['nll']:.3f}"
     )
 
 
@@ -149,7 +162,13 @@ def _details(bench: Workbench, logits: Logits, labels: Labels) -> dict[str, Any]
         }
         for index in chosen
     ]
-    return {"classes": list(names), "confusion": confusion(logits, labels), "samples": samples}
+    digests = [bench.test.digest(index) for index in range(len(labels))]
+    return {
+        "classes": list(names),
+        "test_set": sha256_bytes(canonical_json([list(names), digests, labels.tolist()])),
+        "confusion": confusion(logits, labels),
+        "samples": samples,
+    }
 
 
 def _thumbnail(pixels: Rgb) -> str:

@@ -133,11 +133,28 @@ def test_other_classes_are_refused_by_name(
     assert not (run / "predictions.json").exists()
 
 
-def test_a_person_reads_one_line(photos: Path, run: Path) -> None:
+def test_a_person_reads_intervals_and_what_six_images_can_tell(photos: Path, run: Path) -> None:
     done = CliRunner().invoke(group, ["eval", str(run), "--set", f"data.source={photos}"])
-    [line] = done.stdout.splitlines()
-    assert line.startswith("accuracy ")
-    assert line.endswith("on 6 images")
+    accuracy, verdict, rest = done.stdout.splitlines()
+    assert accuracy.startswith("accuracy ")
+    assert accuracy.endswith("6 images, 95% intervals")
+    assert verdict.endswith("not distinguishable on this test set")
+    assert rest.startswith("macro F1")
+
+
+def test_each_image_is_told_of_so_that_runs_can_be_compared(photos: Path, run: Path) -> None:
+    call(photos, run)
+    left = json.loads((run / "predictions.json").read_text())
+    assert left["accuracy"] == sum(left["correct"]) / 6
+    assert left["zero_shot_accuracy"] == sum(left["zero_shot_correct"]) / 6
+    low, high = left["accuracy_interval"]
+    assert 0 <= low <= left["accuracy"] <= high <= 1
+    before = left["test_set"]
+    call(photos, run)
+    assert json.loads((run / "predictions.json").read_text())["test_set"] == before
+    Image.fromarray(PIXELS).save(photos / "test" / "cat" / "0.png")
+    call(photos, run)
+    assert json.loads((run / "predictions.json").read_text())["test_set"] != before
 
 
 def test_thumbnails_are_made_of_images_as_large_as_the_data_may_be(
