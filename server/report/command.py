@@ -29,6 +29,12 @@ def report(
             help="Score these images first, as `fedprompt eval RUN --set data.source=SOURCE`.",
         ),
     ] = None,
+    beside: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="RUN", help="Another run, scored on the same images, to compare with."
+        ),
+    ] = None,
     json: JsonOption = False,
 ) -> None:
     """Make one self-contained HTML page of a run: curves, bytes, sites, refusals, predictions.
@@ -42,7 +48,8 @@ def report(
     if data:
         _evaluate(run, data)
         found = read_run(run)
-    page = render(found).encode(errors="replace")  # a folder's name may not be UTF-8
+    other = read_run(beside) if beside else None
+    page = render(found, other).encode(errors="replace")  # a folder's name may not be UTF-8
     write_atomic(path, page)
     show(_result(found, path, len(page)), _tell(found, path, len(page)), as_json=json)
 

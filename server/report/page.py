@@ -8,6 +8,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 
 from server.report import charts, confusion
+from server.report.comparison import compare
 from server.report.doubts import doubts
 from server.report.formats import FILTERS, size
 from server.report.gate_events import by_reason, gate_events
@@ -19,14 +20,21 @@ from server.report.site_rows import LEAST_SHOWN, shown_sites, site_rows
 _MOST_EVENTS, _MOST_CLASSES = 200, 200  # listed; the record and the artefact hold them all
 
 
-def render(run: Run) -> str:
-    """Return the page of a run; every text that comes from outside is escaped."""
+def render(run: Run, other: Run | None = None) -> str:
+    """Return the page of a run, beside another one if it is given; outside text is escaped.
+
+    Raises
+    ------
+    DataError
+        The other run was not scored on the same images.
+    """
     figures = headline(run.records, run.artefact)
     return _template().render(
         run=run,
         name=run.path.resolve().name,
         folder=shlex.quote(str(run.path)),
         figures=figures,
+        comparison=compare(run, other),
         story=story(run, figures) if run.records else "",
         warnings=doubts(run),
         settings=setting_rows(run),

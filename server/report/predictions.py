@@ -10,6 +10,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 from fedprompt.errors import DataError
 from fedprompt.round_record import Count, Entry, Share, explain
 
+Hit = Annotated[int, Field(ge=0, le=1)]
 _PNG = b"\x89PNG\r\n\x1a\n"
 
 
@@ -48,12 +49,20 @@ class Predictions(Entry):
     classes: tuple[str, ...] = ()
     confusion: tuple[tuple[Count, ...], ...] = ()  # rows are the true classes
     samples: tuple[Sample, ...] = ()
+    test_set: str = ""  # hash of the images, their labels and classes
+    correct: tuple[Hit, ...] = ()  # image by image: 1 = correct
+    zero_shot_correct: tuple[Hit, ...] = ()
 
     @model_validator(mode="after")
     def _is_square(self) -> "Predictions":
         sides = {len(self.confusion), *(len(row) for row in self.confusion)}
         if self.confusion and sides != {len(self.classes)}:
             raise ValueError(f"the confusion matrix is not {len(self.classes)} classes square")
+        if len(self.correct) != len(self.zero_shot_correct):
+            raise ValueError(
+                f"{len(self.correct)} images are told of, and {len(self.zero_shot_correct)} for "
+                "zero-shot CLIP"
+            )
         return self
 
 
