@@ -4,10 +4,10 @@ from flwr.app import ConfigRecord, Error, Message, RecordDict
 from flwr.common.serde import message_from_proto, message_to_proto
 from flwr.proto.message_pb2 import Message as ProtoMessage
 
-from fedprompt.identity import canonical_json
+from fedprompt.round_record import RoundRecord
 from server.exchange import Answer
-from server.federation import tell
 from server.roster import Roster
+from server.verdict import recorded
 from tests.fuzz.draw import Draw
 from tests.fuzz.replies import message_of
 from tests.sites import ENROLLED, IDENTITY
@@ -25,7 +25,7 @@ def feed(data: bytes) -> None:
     roster = Roster(IDENTITY)
     for node in (1000, 1001):
         roster._admit(Answer(node, message, len(data)), None)
-    canonical_json([tell(verdict) for verdict in roster.refused.values()])
+    RoundRecord(round=0, refused=recorded(roster.refused.values())).to_json()
     roster.sample(0.5, "seed")
 
 

@@ -16,16 +16,16 @@ from flwr.common.serde import message_from_proto, message_to_proto
 from flwr.proto.message_pb2 import Message as ProtoMessage
 
 from fedprompt.identity import canonical_json
+from fedprompt.round_record import RoundRecord
 from fedprompt.wire import RAW, Arrays, to_array_record
 from server.admission import Site
 from server.exchange import Answer
-from server.federation import tell
 from server.gate import check_sender, judge
 from server.norms import Bounds
 from server.receipts import Receipts
 from server.replies import read_evaluate, read_train
 from server.rules import RULES, Dense
-from server.verdict import Asked, Reply
+from server.verdict import Asked, Reply, recorded
 from tests.fuzz.draw import Draw
 from tests.sites import ENROLLED, IDENTITY, start
 
@@ -81,7 +81,7 @@ def _judge(replies: list[Reply], rule: str) -> None:
         told = update.loss is None or math.isfinite(update.loss)  # a site may withhold it
         if not (0 < update.weight <= ENROLLED and told):
             raise AssertionError(f"the gate let through {update.weight}, {update.loss}")
-    canonical_json([tell(verdict) for verdict in verdicts])  # as the record writes it
+    RoundRecord(round=1, verdicts=recorded(verdicts)).to_json()
 
 
 def _bend_array(draw: Draw, content: RecordDict) -> None:
