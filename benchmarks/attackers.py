@@ -27,7 +27,8 @@ from fedprompt.config import Flat
 from fedprompt.data.decode import decode
 from fedprompt.data.image_set import ImageSet, Source
 from fedprompt.data.load import share
-from fedprompt.wire import Arrays, from_array_record, to_array_record
+from fedprompt.prompt_state import PromptState
+from fedprompt.wire import from_array_record, to_array_record
 from server.rules import RULES, Dense
 
 SITES, HOSTILE = 10, 2  # the hostile ones are the last
@@ -183,19 +184,19 @@ def poisoned_site(
     return site
 
 
-def unpack(message: Message) -> Arrays:
+def unpack(message: Message) -> PromptState:
     """Return the arrays of a message."""
     record = message.content["arrays"]
     shapes = {name: tuple(array.shape) for name, array in record.items()}
     return from_array_record(record, shapes, str(next(iter(record.values())).dtype))
 
 
-def flat(arrays: Arrays) -> Vector:
+def flat(arrays: PromptState) -> Vector:
     """Return the dense arrays as one vector, as the server merges them."""
     return np.concatenate([array.ravel() for array in RULE.lift(arrays).values()])
 
 
-def send(reply: Message, sent: Arrays, step: Vector) -> Message:
+def send(reply: Message, sent: PromptState, step: Vector) -> Message:
     """Put the factors nearest to ``sent`` plus a step into a reply."""
     dense, start = Dense(), 0
     for name, array in RULE.lift(sent).items():

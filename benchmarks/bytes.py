@@ -22,9 +22,10 @@ from client.app import app
 from client.reply_size import NODE, RUN_DIGEST, addressed, answered, identify, serialised
 from fedprompt.backbone.clip import FrozenClip
 from fedprompt.data.preprocess import Preprocessing
+from fedprompt.prompt_state import PromptState
 from fedprompt.prompts.build import build_prompt, rule_of
 from fedprompt.prompts.config import PromptConfig
-from fedprompt.wire import ARRAYS, RAW, Arrays, to_array_record
+from fedprompt.wire import ARRAYS, RAW, to_array_record
 from server.config import ServerConfig
 from server.local_grid import LocalGrid
 from server.rules import RULES
@@ -35,7 +36,7 @@ BACKBONE = "ViT-B-16"
 FEDTPG_PARAMETERS = 4_208_000  # as published; see docs and the papers' table
 
 
-def travelling(method: str) -> tuple[Arrays, Arrays]:
+def travelling(method: str) -> tuple[PromptState, PromptState]:
     """Return what the server sends of a prompt on ViT-B/16, and what a site returns.
 
     The towers have one random layer each.
@@ -50,7 +51,7 @@ def travelling(method: str) -> tuple[Arrays, Arrays]:
     return prompt.arrays(), prompt.leaving()
 
 
-def asked(arrays: Arrays, dtype: str) -> Message:
+def asked(arrays: PromptState, dtype: str) -> Message:
     """Return the server's train message to one site."""
     config, rule = ServerConfig(), RULES["factors"]
     strategy, task = STRATEGIES["fedavg"](config), Instruction(RUN_DIGEST, 10, 0, 10)
@@ -78,7 +79,7 @@ def whole_model() -> int:
     return int(serialised(reply) + 4 * parameters)
 
 
-def ours(arrays: Arrays, reply: Arrays) -> dict[str, int]:
+def ours(arrays: PromptState, reply: PromptState) -> dict[str, int]:
     """Measure a prompt, both ways and in both dtypes; its parameters are those of a reply."""
     figures = {"parameters": sum(array.size for array in reply.values())}
     for dtype, ending in (("float32", ""), ("float16", "_fp16")):

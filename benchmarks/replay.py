@@ -14,13 +14,10 @@ from flwr.supercore.task_identity import TaskIdentity
 
 from benchmarks.deployment import Deployment
 from client.deployment.policy import Policy
-from client.norm import shorten
 from client.site import Site
-from fedprompt.dense import unmoved
-from fedprompt.identity import sha256_arrays
+from fedprompt.prompt_state import PromptState
 from fedprompt.round_record import RoundRecord
 from fedprompt.run_folder import RunFolder
-from fedprompt.wire import Arrays
 from server.admission import Site as Joined
 from server.attempt import weigh
 from server.gate import judge
@@ -67,13 +64,15 @@ class Replay:
         for record in records:
             if record.round:
                 arrays = self.merged(arrays, record.round, record.accepted)
-            if sha256_arrays(arrays) != record.prompt:
+            if arrays.sha256 != record.prompt:
                 return record.round
         return None
 
-    def merged(self, arrays: Arrays, server_round: int, accepted: Sequence[int]) -> Arrays:
+    def merged(
+        self, arrays: PromptState, server_round: int, accepted: Sequence[int]
+    ) -> PromptState:
         """Return what a round makes of ``arrays`` with the replies of some sites."""
-        origin = unmoved(arrays, self._task.reply or arrays)
+        origin = arrays.unmoved(self._task.reply or arrays)
         replies = [self._reply(arrays, server_round, number) for number in accepted]
         joined = [Joined(n, n, len(self._sites[n].train_labels), agreed=True) for n in accepted]
         asked = {site.node: self._receipts.ask(site, server_round) for site in joined}
@@ -89,15 +88,15 @@ class Replay:
             self._strategy, self._rule, arrays, weighed, messages, server_round, self._config.dtype
         ).arrays
 
-    def _reply(self, start: Arrays, server_round: int, number: int) -> Reply:
+    def _reply(self, start: PromptState, server_round: int, number: int) -> Reply:
         """Return what a site sends, as the server unpacks it."""
         site, config = self._sites[number], self._config
         trained, loss = site.train(
             start, seed=config.seed, server_round=server_round, rounds=config.rounds, mu=0.0
         )
         frozen = site.prompt.frozen_arrays()
-        given = unmoved(start, trained)
-        trained = shorten(trained, given, frozen, self._norms[number], config.dtype)
+        given = start.unmoved(trained)
+        trained = trained.clip(given, self._norms[number], frozen, config.dtype)
         stamp = self._receipts.of(_joined(site), server_round)
         travelled = as_travelled(trained, config.dtype)
         return Reply(number, None, travelled, len(site.train_labels), stamp, loss)

@@ -43,7 +43,7 @@ from fedprompt.backbone.load import load_backbone
 from fedprompt.config import Flat, defaults, section
 from fedprompt.data.config import DataConfig
 from fedprompt.data.load import load as load_images
-from fedprompt.wire import Arrays
+from fedprompt.prompt_state import PromptState
 from server.local_grid import LocalGrid
 from server.rounds import Rounds
 from server.tuning import Tuning
@@ -141,7 +141,7 @@ def do_nothing() -> ClientApp:
     return app
 
 
-def nothing_rounds(grid: LocalGrid, clients: int, arrays: Arrays) -> Iterator[None]:
+def nothing_rounds(grid: LocalGrid, clients: int, arrays: PromptState) -> Iterator[None]:
     """Run one round of Flower's FedAvg, as its own ``start`` does, each time it is asked."""
     strategy = FedAvg(fraction_evaluate=0.0, min_train_nodes=clients, min_available_nodes=clients)
     record, number = ArrayRecord({name: Array(array) for name, array in arrays.items()}), 0

@@ -12,19 +12,17 @@ from flwr.clientapp import ClientApp
 
 from client.deployment.border import border, folder_of
 from client.deployment.policy import Policy
-from client.norm import shorten
 from client.secure_aggregation import secured
 from client.site import Site, deployed, simulated
 from fedprompt.config import Scalar
-from fedprompt.dense import unmoved
 from fedprompt.errors import ConfigError
 from fedprompt.identity import sha256_file
+from fedprompt.prompt_state import PromptState
 from fedprompt.wire import (
     ARRAYS,
     CONFIG,
     IDENTITY,
     METRICS,
-    Arrays,
     from_array_record,
     receipt,
     to_array_record,
@@ -75,8 +73,8 @@ def train(message: Message, context: Context) -> Message:
         mu=_number(config, "mu"),
         run=str(config["run"]),
     )
-    start = unmoved(start, arrays)
-    arrays = shorten(arrays, start, site.prompt.frozen_arrays(), _largest_norm(context), dtype)
+    start, frozen = start.unmoved(arrays), site.prompt.frozen_arrays()
+    arrays = arrays.clip(start, _largest_norm(context), frozen, dtype)
     examples = len(site.train_labels) if arrays else 0  # what keeps its prompt to itself abstains
     content = trained(arrays, dtype, examples, loss, _receipt(site, config))
     return Message(content, reply_to=message)
@@ -93,7 +91,7 @@ def evaluate(message: Message, context: Context) -> Message:
     return Message(RecordDict({METRICS: metrics}), reply_to=message)
 
 
-def trained(arrays: Arrays, dtype: str, examples: int, loss: float, stamp: int) -> RecordDict:
+def trained(arrays: PromptState, dtype: str, examples: int, loss: float, stamp: int) -> RecordDict:
     """Return what a site sends after training; nothing else leaves it."""
     metrics = MetricRecord({"num-examples": examples, "loss": loss, "receipt": stamp})
     return RecordDict({ARRAYS: to_array_record(arrays, dtype), METRICS: metrics})
@@ -141,10 +139,9 @@ def _largest_norm(context: Context) -> float:
     return Policy.read(folder.policy).max_norm if folder else 0.0
 
 
-def _arrays(message: Message, site: Site, dtype: str) -> Arrays:
+def _arrays(message: Message, site: Site, dtype: str) -> PromptState:
     record = message.content.array_records[ARRAYS]
-    shapes = {name: array.shape for name, array in site.prompt.arrays().items()}
-    return from_array_record(record, shapes, dtype)
+    return from_array_record(record, site.prompt.arrays().shapes(), dtype)
 
 
 def _receipt(site: Site, config: ConfigRecord) -> int:

@@ -5,8 +5,7 @@ from collections.abc import Callable
 from client.config import FitConfig
 from client.fit import Span, fit
 from fedprompt.backbone.encoded import EncodedImages
-from fedprompt.dense import products
-from fedprompt.factors import nearest
+from fedprompt.prompt_state import PromptState
 from fedprompt.prompts.averaging import PromptAverage
 from fedprompt.prompts.build import Prompt, is_averaged
 from fedprompt.prompts.config import PromptConfig
@@ -35,7 +34,7 @@ def fit_run(
     PromptError, BackboneError
         As `fit` does.
     """
-    average = PromptAverage(config.epochs, products) if is_averaged(tuned.method) else None
+    average = PromptAverage(config.epochs, PromptState.lift) if is_averaged(tuned.method) else None
 
     def take(epoch: int) -> None:
         if average:
@@ -46,8 +45,7 @@ def fit_run(
     else:
         loss = fit(prompt, images, labels, config, tuned.seed, after_epoch=take)
     if average:
-        arrays, _ = nearest(average.total, prompt.arrays())
-        prompt.load_arrays(arrays)
+        prompt.load_arrays(prompt.arrays().project(average.total)[0])
     return loss
 
 

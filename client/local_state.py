@@ -9,12 +9,10 @@ import logging
 import re
 from pathlib import Path
 
-import numpy as np
-
 from fedprompt import tensor_file
 from fedprompt.errors import ArtefactError, StorageError
 from fedprompt.identity import sha256_bytes
-from fedprompt.prompts.method import Arrays
+from fedprompt.prompt_state import PromptState
 from fedprompt.storage import write_atomic
 
 # A server falls back by two rounds at most (it keeps three), and may have asked for one more.
@@ -42,7 +40,7 @@ class LocalState:
     def __init__(self, root: Path, run: str, site: int) -> None:
         self.folder = root / sha256_bytes(run.encode())[:32] / f"site-{site:05d}"
 
-    def before(self, server_round: int) -> Arrays | None:
+    def before(self, server_round: int) -> PromptState | None:
         """Return the prompt after the last round before ``server_round``; None if there is none.
 
         A damaged file is passed over for the one before it, and named in the log.
@@ -52,7 +50,7 @@ class LocalState:
                 return found
         return None
 
-    def commit(self, server_round: int, arrays: Arrays) -> None:
+    def commit(self, server_round: int, arrays: PromptState) -> None:
         """Keep the prompt as a round left it; forget that round's earlier tries and later rounds.
 
         Raises
@@ -90,13 +88,13 @@ class LocalState:
         return sorted((int(match[1]), path) for match, path in found if match)
 
 
-def _read(path: Path) -> Arrays | None:
+def _read(path: Path) -> PromptState | None:
     """Return the arrays of a file; None, and a warning, if it is damaged."""
     try:
         data = path.read_bytes()
         if sha256_bytes(data)[:16] not in path.name:
             raise ArtefactError("its hash is not the one in its name")
-        return {name: np.array(a, np.float32) for name, a in tensor_file.parse(data).items()}
+        return PromptState(tensor_file.parse(data))
     except (OSError, ArtefactError) as error:
         _log.warning(
             "%s is damaged (%s); the local prompt of an earlier round is used", path, error

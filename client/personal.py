@@ -6,9 +6,9 @@ from pathlib import Path
 from client.local_state import LocalState
 from fedprompt.data.cache import cache_folder
 from fedprompt.errors import PromptError
+from fedprompt.prompt_state import PromptState
 from fedprompt.prompts.build import Prompt
 from fedprompt.prompts.config import PromptConfig
-from fedprompt.prompts.method import Arrays
 from fedprompt.prompts.mixed import Mixed, Single
 
 
@@ -82,6 +82,6 @@ class Personal:
         if self._own is not None:
             LocalState(self._folder, run, self._site).commit(server_round, self._own.arrays())
 
-    def leaving(self, shared: Prompt) -> Arrays:
+    def leaving(self, shared: Prompt) -> PromptState:
         """Return what may leave the site: the shared prompt's arrays, or nothing."""
-        return {} if self.kind == "local" else shared.leaving()
+        return PromptState() if self.kind == "local" else shared.leaving()

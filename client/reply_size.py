@@ -9,7 +9,8 @@ from flwr.common.serde import message_to_proto
 from flwr.supercore.task_identity import TaskIdentity
 
 from client.app import trained
-from fedprompt.wire import Arrays, receipt
+from fedprompt.prompt_state import PromptState
+from fedprompt.wire import receipt
 
 RUN = NODE = TASK = 2**64 - 59  # Flower draws its ids from 8 bytes
 RUN_DIGEST, IDENTITY_DIGEST = "5" * 64, "7" * 64  # a run and an identity are known by SHA-256
@@ -17,7 +18,7 @@ _EXAMPLES, _LOSS = 3_840, 1.234567
 _ROUND, _SITE = 10, 7
 
 
-def reply_bytes(arrays: Arrays, dtype: str) -> int:
+def reply_bytes(arrays: PromptState, dtype: str) -> int:
     """Return the bytes of a site's reply that carries some arrays; their values do not matter.
 
     Parameters
@@ -32,7 +33,7 @@ def reply_bytes(arrays: Arrays, dtype: str) -> int:
     return serialised(answered(question, arrays, dtype))
 
 
-def answered(question: Message, arrays: Arrays, dtype: str) -> Message:
+def answered(question: Message, arrays: PromptState, dtype: str) -> Message:
     """Return a site's reply to a train message."""
     stamp = receipt(RUN_DIGEST, _ROUND, _SITE, IDENTITY_DIGEST)
     identify(server=False)

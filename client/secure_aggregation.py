@@ -18,9 +18,8 @@ from flwr.common.secure_aggregation.secaggplus_constants import (
 )
 from flwr.compat.common.recorddict_compat import fitres_to_recorddict
 
-from fedprompt.dense import products, unmoved
 from fedprompt.errors import ConfigError
-from fedprompt.factors import given_to
+from fedprompt.prompt_state import PromptState, difference
 from fedprompt.secure_sum import MODULUS, agreed_clip, flatten, levels, shorten
 from fedprompt.wire import ARRAYS, METRICS, from_array_record
 
@@ -91,11 +90,10 @@ def to_fit_result(sent: RecordDict, reply: RecordDict, clip: float, steps: int) 
         Of the quantiser, as agreed in the setup stage.
     """
     current, trained = (_unpack(content) for content in (sent, reply))
-    before = products(given_to(unmoved(current, trained), trained, _dtype(sent)))
-    after = products(trained)
+    before = current.unmoved(trained).given_to(trained, _dtype(sent))
     metrics = reply.metric_records[METRICS]
     weight = int(bool(metrics["num-examples"]))
-    change = np.subtract(flatten(after), flatten(before))
+    change = flatten(difference(trained.lift(), before.lift()))
     vector = shorten(change, clip, steps) if weight else np.zeros_like(change)
     result = FitRes(
         status=Status(Code.OK, ""),
@@ -123,7 +121,7 @@ def _check_setup(asked: ConfigRecord, clip: float) -> None:
         )
 
 
-def _unpack(content: RecordDict) -> dict[str, np.ndarray]:
+def _unpack(content: RecordDict) -> PromptState:
     record = content.array_records[ARRAYS]
     shapes = {name: tuple(array.shape) for name, array in record.items()}
     return from_array_record(record, shapes, _dtype(content))

@@ -25,16 +25,14 @@ from fedprompt.config import Scalar, section
 from fedprompt.data.config import DataConfig
 from fedprompt.data.image_set import ImageSet
 from fedprompt.data.load import Images, own, share
-from fedprompt.dense import unmoved
-from fedprompt.factors import shrink
 from fedprompt.identity import canonical_json, sha256_bytes
 from fedprompt.identity_card import identity_card
+from fedprompt.prompt_state import PromptState
 from fedprompt.prompts.build import Bank, Prompt, bank_of, build_prompt, rule_of
 from fedprompt.prompts.config import PromptConfig, check_own_rank
 from fedprompt.prompts.domain_names import METHOD as ADAPT
 from fedprompt.prompts.domain_names import of_site
 from fedprompt.prompts.forms import begin_turn
-from fedprompt.prompts.method import Arrays
 from fedprompt.types import Labels
 from fedprompt.wire import identity_digest
 
@@ -92,19 +90,18 @@ class Site:
         self.identity, self.digest = card, identity_digest(card)
 
     def train(
-        self, arrays: Arrays, seed: int, server_round: int, rounds: int, mu: float, run: str = ""
-    ) -> tuple[Arrays, float]:
-        """Tune the prompt from ``arrays`` and return what may leave of it, and the mean loss.
+        self, sent: PromptState, seed: int, server_round: int, rounds: int, mu: float, run: str = ""
+    ) -> tuple[PromptState, float]:
+        """Tune the prompt from what was sent and return what may leave of it, and the mean loss.
 
         A site without images abstains: it returns what it would had it learned nothing. Under
         ``prompt.personal = local`` nothing may leave. A prompt of this site's own goes on from
         where the rounds of ``run`` before this one left it.
         """
         if not len(self.train_labels):
-            return unmoved(arrays, self.prompt.leaving()), 0.0
-        arrays = shrink(arrays, self.config.rank)
-        ranks = [array.shape[1] for name, array in arrays.items() if name.endswith(".A")]
-        shared = self._of_rank(max(ranks)) if ranks else self.prompt
+            return sent.unmoved(self.prompt.leaving()), 0.0
+        arrays = sent.truncate(self.config.rank)
+        shared = self._of_rank(arrays.rank) if arrays.rank else self.prompt
         shared.load_arrays(arrays)
         span = Span(start=(server_round - 1) / rounds, end=server_round / rounds)
         prompt = self._personal.around(shared, run, server_round - 1)
@@ -122,20 +119,20 @@ class Site:
         self._personal.keep(run, server_round)
         return self._personal.leaving(shared), loss
 
-    def evaluate(self, arrays: Arrays, server_round: int = 0, run: str = "") -> Score:
+    def evaluate(self, arrays: PromptState, server_round: int = 0, run: str = "") -> Score:
         """Score ``arrays``, or what a round left of this site's own prompt, on held-out images."""
         self.prompt.load_arrays(arrays)
         prompt = self._personal.around(self.prompt, run, server_round)
         return evaluate(prompt, self.held_images, self.held_labels)
 
-    def centres(self, secret: bytes) -> Arrays:
+    def centres(self, secret: bytes) -> PromptState:
         """Return noised centres of this site's patch tokens, named and shaped as the prompt.
 
         A site without images returns zeros: it abstains. ``secret`` seeds the noise.
         """
         config, arrays = self.prompt_config, self.prompt.arrays()
         if not len(self._own):
-            return {name: np.zeros_like(array) for name, array in arrays.items()}
+            return PromptState({name: np.zeros_like(array) for name, array in arrays.items()})
         found = noised_centres(
             self._own,
             self.clip,
@@ -147,7 +144,7 @@ class Site:
             secret=secret,
             max_pixels=self.data.max_pixels,
         )
-        return dict(zip(arrays, found, strict=True))
+        return PromptState(dict(zip(arrays, found, strict=True)))
 
     def _encode(self, images: ImageSet, bank: Bank = "clean") -> tuple[EncodedImages, Labels]:
         batch, most = self.config.encode_batch, self.data.max_pixels

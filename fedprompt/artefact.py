@@ -60,7 +60,7 @@ class Artefact:
         The keys of ``REQUIRED`` and any others; hashes and version are added here.
     """
 
-    tensors: tensor_file.Arrays
+    tensors: tensor_file.Tensors
     metadata: dict[str, Any]
 
     @property
@@ -69,7 +69,7 @@ class Artefact:
         return sha256_bytes(canonical_json(self._sealed(tensor_file.dump(self.tensors))))
 
     @property
-    def trained(self) -> tensor_file.Arrays:
+    def trained(self) -> tensor_file.Tensors:
         """Return the arrays that travelled: neither their start nor a frozen basis."""
         names = self.metadata["trained"]
         return {name: array for name, array in self.tensors.items() if name in names}

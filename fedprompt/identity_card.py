@@ -5,9 +5,10 @@ from importlib.metadata import version
 
 from fedprompt.backbone.clip import FrozenClip
 from fedprompt.identity import canonical_json, sha256_arrays
+from fedprompt.prompt_state import left
 from fedprompt.prompts.build import Prompt
 
-FROZEN = ("start", ".A")  # how the names of matrices end that every site must begin with
+FROZEN = ("start", left(""))  # how the names of matrices end that every site must begin with
 
 
 def identity_card(

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 import numpy as np
 import numpy.typing as npt
 
-from fedprompt.dense import Dense
+from fedprompt.prompt_state import Dense
 
 MODULUS = 2**32  # Flower's; masks and sums live below it
 _FINEST, _COARSEST = 2**22, 2**16  # levels: Flower's default, and the least that still trains

@@ -18,7 +18,7 @@ import safetensors.numpy
 
 from fedprompt.errors import ArtefactError
 
-Arrays = dict[str, npt.NDArray[Any]]
+Tensors = dict[str, npt.NDArray[Any]]
 
 _WIDTH = {"F16": 2, "F32": 4, "F64": 8, "I32": 4, "I64": 8}  # bytes a value of what a prompt holds
 _MAX_HEADER = 1 << 20  # bytes; a prompt's header is a few hundred
@@ -43,7 +43,7 @@ def dump(arrays: Mapping[str, npt.NDArray[Any]]) -> bytes:
     return _checked(data)
 
 
-def parse(data: bytes) -> Arrays:
+def parse(data: bytes) -> Tensors:
     """Return the arrays of safetensors bytes.
 
     Raises
@@ -53,7 +53,7 @@ def parse(data: bytes) -> Arrays:
         no tensors; the declared sizes differ from the bytes; a value is NaN or infinite.
     """
     try:
-        arrays: Arrays = safetensors.numpy.load(_checked(data))
+        arrays: Tensors = safetensors.numpy.load(_checked(data))
     except (safetensors.SafetensorError, ValueError, KeyError, TypeError) as error:
         raise ArtefactError(f"the tensors are not readable: {error}") from None
     _check_values(arrays)
@@ -128,7 +128,7 @@ def _is_shape(shape: object) -> bool:
     return all(type(side) is int and 0 <= side <= _MAX_SIDE for side in shape)
 
 
-def _check_values(arrays: Arrays) -> None:
+def _check_values(arrays: Tensors) -> None:
     for name, array in arrays.items():
         if array.dtype.kind not in "fi" or not np.isfinite(array).all():
             raise ArtefactError(

@@ -1,6 +1,6 @@
 """The messages between server and sites, and the library's one door to Flower's records.
 
-Arrays travel raw: dtype, shape and little-endian bytes, without the .npy header that can claim
+PromptState travel raw: dtype, shape and little-endian bytes, without the .npy header that can claim
 another size than it brings (F03). A reply's receipt binds it to run, round, site and identity.
 """
 
@@ -16,6 +16,7 @@ from flwr.app import Array, ArrayRecord
 
 from fedprompt.errors import FedpromptError
 from fedprompt.identity import canonical_json, sha256_bytes
+from fedprompt.prompt_state import PromptState, Shapes
 
 ARRAYS, METRICS, CONFIG, IDENTITY = "arrays", "metrics", "config", "identity"
 CENTRES = "query.centres"  # kind of the message that asks for what a prompt may start from
@@ -25,9 +26,6 @@ SHARED = ("version", "backbone", "tokenizer", "classes", "method")  # equal at e
 LARGEST_NUMBER = 32_000.0  # of a prompt: CLIP's tokens hold a hundredth, float16 the double
 
 DECLINED = "refused by the site's policy"  # how an error begins that is a site's right
-
-Arrays = dict[str, npt.NDArray[np.float32]]
-Shapes = Mapping[str, tuple[int, ...]]
 
 
 class Reason(StrEnum):
@@ -60,7 +58,7 @@ def to_array_record(arrays: Mapping[str, npt.NDArray[np.floating]], dtype: str) 
     return record
 
 
-def from_array_record(record: ArrayRecord, shapes: Shapes, dtype: str) -> Arrays:
+def from_array_record(record: ArrayRecord, shapes: Shapes, dtype: str) -> PromptState:
     """Unpack exactly the arrays named in ``shapes``; never broadcast, never cast a shape.
 
     Parameters
@@ -78,7 +76,7 @@ def from_array_record(record: ArrayRecord, shapes: Shapes, dtype: str) -> Arrays
         With the reason code, before anything of a claimed size is allocated.
     """
     _check_names(set(record), set(shapes))
-    return {name: _unpack(name, record[name], shapes[name], dtype) for name in shapes}
+    return PromptState({name: _unpack(name, record[name], shapes[name], dtype) for name in shapes})
 
 
 def nonce() -> int:

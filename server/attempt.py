@@ -7,9 +7,9 @@ from functools import partial
 
 from flwr.app import RecordDict
 
+from fedprompt.prompt_state import PromptState
 from fedprompt.round_record import Measure, RoundRecord
 from fedprompt.secure_sum import flatten
-from fedprompt.wire import Arrays
 from server import outcome, robust
 from server.admission import Site
 from server.config import ServerConfig
@@ -53,7 +53,7 @@ class Attempt:
 
 def attempt(
     federation: Federation,
-    arrays: Arrays,
+    arrays: PromptState,
     server_round: int,
     number: int,
     on_reply: Callable[[int], None],
@@ -103,18 +103,18 @@ def attempt(
     return Attempt(sites, verdicts, updates, traffic, merged, "", measures, arrived)
 
 
-def _read(federation: Federation, answer: Answer, unmoved: Arrays, site: Site) -> Reply:
+def _read(federation: Federation, answer: Answer, unmoved: PromptState, site: Site) -> Reply:
     """Unpack a site's reply; arrays that are not its own to send are as they were."""
     f = federation
     own = f.domains.returned(unmoved, site)
     with outcome.blaming(site.partition):
         reply = read_train(answer, own, f.config.dtype, f.rule.mixed_ranks)
-    return reply if reply.arrays is None else replace(reply, arrays={**unmoved, **reply.arrays})
+    return reply if reply.arrays is None else replace(reply, arrays=unmoved | reply.arrays)
 
 
 def in_secret(
     federation: Federation,
-    arrays: Arrays,
+    arrays: PromptState,
     sites: list[Site],
     contents: Mapping[int, RecordDict],
     server_round: int,

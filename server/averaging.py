@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy.typing as npt
 
-from fedprompt.dense import pairs
 from fedprompt.errors import ConfigError
+from fedprompt.prompt_state import pairs
 from fedprompt.prompts.averaging import PromptAverage
 from server.config import ServerConfig
 from server.federation import Task

@@ -18,8 +18,8 @@ import safetensors.numpy
 
 from fedprompt.errors import CheckpointError
 from fedprompt.identity import canonical_json, sha256_arrays, sha256_bytes
+from fedprompt.prompt_state import PromptState
 from fedprompt.storage import write_atomic
-from fedprompt.wire import Arrays
 from server.conduct import Conduct
 from server.gate import is_count
 
@@ -36,7 +36,7 @@ class Checkpoint:
 
     run: str  # digest of what must not change between a run and its resumption
     round: int
-    arrays: Arrays
+    arrays: PromptState
     optimiser: dict[str, npt.NDArray[Any]] = field(default_factory=dict)
     conduct: Conduct = field(default_factory=Conduct)  # the sites' strikes and quarantines
 
@@ -133,7 +133,7 @@ def _assemble(state: dict[str, Any], tensors: Mapping[str, npt.NDArray[Any]]) ->
     return Checkpoint(
         state["run"],
         state["round"],
-        {name: tensors[_ARRAYS + name] for name in state["order"]},
+        PromptState({name: tensors[_ARRAYS + name] for name in state["order"]}),
         {name.removeprefix(_OPTIMISER): tensor for name, tensor in optimiser.items()},
         Conduct(
             _number_keys(state["strikes"]),

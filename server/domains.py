@@ -19,9 +19,10 @@ import numpy.typing as npt
 from flwr.app import ArrayRecord
 
 from fedprompt.errors import ConfigError
+from fedprompt.prompt_state import PromptState
 from fedprompt.prompts.config import PromptConfig
 from fedprompt.prompts.domain_names import METHOD, domain_of
-from fedprompt.wire import Arrays, to_array_record
+from fedprompt.wire import to_array_record
 from server import robust
 from server.admission import Site
 from server.config import ServerConfig
@@ -48,23 +49,25 @@ class Domains:
         self.names, self._rule = tuple(names), rule
         self._following: Dense = {}
 
-    def records(self, arrays: Arrays, sites: Iterable[Site], dtype: str) -> dict[int, ArrayRecord]:
+    def records(
+        self, arrays: PromptState, sites: Iterable[Site], dtype: str
+    ) -> dict[int, ArrayRecord]:
         """Return what to send to each node; one object for all that get the same."""
         if not self.names:
             return dict.fromkeys((site.node for site in sites), to_array_record(arrays, dtype))
         others = self._others(arrays)
         by_domain = {}
         for number, name in enumerate(self.names):
-            mine = {n: _chosen(n, number, arrays, others) for n in arrays}
-            by_domain[name] = to_array_record(mine, dtype)
+            foreign = [n for n in arrays if domain_of(n) not in (None, number)]
+            by_domain[name] = to_array_record(arrays | others.select(foreign), dtype)
         return {site.node: by_domain[site.domain] for site in sites}
 
-    def returned(self, arrays: Arrays, site: Site) -> Arrays:
+    def returned(self, arrays: PromptState, site: Site) -> PromptState:
         """Return those of the arrays that a site may send back."""
         if not self.names:
             return arrays
         own = (None, self.names.index(site.domain))
-        return {name: array for name, array in arrays.items() if domain_of(name) in own}
+        return arrays.select([name for name in arrays if domain_of(name) in own])
 
     def pooled(self, updates: Sequence[Accepted], sites: Iterable[Site]) -> Sequence[Accepted]:
         """Return the updates with each domain's prompt as its own sites' weighted mean.
@@ -81,7 +84,7 @@ class Domains:
                 pooled |= _mean(own, number)
         return [replace(update, update={**update.update, **pooled}) for update in updates]
 
-    def after(self, arrays: Arrays) -> None:
+    def after(self, arrays: PromptState) -> None:
         """Let Q follow the prompts of a round that is over; of round 0, begin with them."""
         if not self.names:
             return
@@ -99,7 +102,7 @@ class Domains:
         found = {n: array for n, array in tensors.items() if n.startswith(_PREFIX)}
         self._following = {n.removeprefix(_PREFIX): array for n, array in found.items()}
 
-    def _others(self, arrays: Arrays) -> Arrays:
+    def _others(self, arrays: PromptState) -> PromptState:
         """Return Q as it travels: of the arrays' ranks."""
         return self._rule.project({**self._rule.lift(arrays), **self._following}, arrays).arrays
 
@@ -141,10 +144,6 @@ def check(prompt: PromptConfig, server: ServerConfig, privacy: PrivacyConfig) ->
         if wrong:
             told = f"{setting} under prompt.method = {METHOD}: {why}"
             raise ConfigError(f"{told}; change one of them")
-
-
-def _chosen(name: str, own: int, arrays: Arrays, others: Arrays) -> npt.NDArray[np.float32]:
-    return arrays[name] if domain_of(name) in (None, own) else others[name]
 
 
 def _mean(updates: Sequence[Accepted], domain: int) -> Dense:

@@ -5,8 +5,9 @@ from dataclasses import dataclass
 
 from flwr.app import RecordDict
 
+from fedprompt.prompt_state import PromptState
 from fedprompt.round_record import RoundRecord, SiteScore
-from fedprompt.wire import ARRAYS, CONFIG, Arrays, to_array_record
+from fedprompt.wire import ARRAYS, CONFIG, to_array_record
 from server import outcome
 from server.admission import Site
 from server.exchange import exchange
@@ -38,7 +39,7 @@ def is_due(server_round: int, rounds: int, every: int) -> bool:
 
 
 def evaluate(
-    federation: Federation, arrays: Arrays, server_round: int, without: Collection[int] = ()
+    federation: Federation, arrays: PromptState, server_round: int, without: Collection[int] = ()
 ) -> tuple[RoundRecord, list[Verdict]]:
     """Ask every site for its accuracy; return the record of it and the verdicts.
 

@@ -9,8 +9,7 @@ from typing import NamedTuple
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 
-from fedprompt.dense import unmoved
-from fedprompt.wire import Arrays
+from fedprompt.prompt_state import PromptState
 from server.admission import Site
 from server.config import ServerConfig
 from server.domains import Domains
@@ -34,14 +33,15 @@ class Description(NamedTuple):
 class Task:
     """Hold what is trained, who may take part and how a prompt is described in the record."""
 
-    arrays: Arrays
+    arrays: PromptState
     identity: Mapping[str, str]
-    describe: Callable[[Arrays], Description]
+    describe: Callable[[PromptState], Description]
     run: str  # digest of all that must not change between a run and its resumption
     asks_start: bool = False  # the sites' centres, not ``arrays``, are what the prompt starts from
     domains: Sequence[str] = ()  # whose prompts are kept apart (ADAPT)
     averaged: bool = False  # the run ends in an average of its rounds' prompts
-    reply: Arrays = field(default_factory=dict)  # names and shapes a site returns; {} = as arrays
+    # names and shapes a site returns; none: as arrays
+    reply: PromptState = field(default_factory=PromptState)
     images: Mapping[int, int] = field(default_factory=dict)  # of each simulated site; else empty
 
 
@@ -59,9 +59,9 @@ class Federation:
     domains: Domains
     mechanism: Mechanism | None = None  # of differential privacy
 
-    def unmoved(self, arrays: Arrays) -> Arrays:
+    def unmoved(self, arrays: PromptState) -> PromptState:
         """Return what a site that learned nothing returns."""
-        return unmoved(arrays, self.task.reply or arrays)
+        return arrays.unmoved(self.task.reply or arrays)
 
     def asked(self, sites: Iterable[Site], server_round: int) -> dict[int, Asked]:
         """Return what each site's reply must carry, by node."""

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TypeGuard
 
-from fedprompt.wire import Arrays
+from fedprompt.prompt_state import PromptState
 from server import outcome
 from server.copies import drop_copies
 from server.limits import (
@@ -29,7 +29,7 @@ def judge(
     replies: Sequence[Reply],
     asked: Mapping[int, Asked],
     current: Dense,
-    lift: Callable[[Arrays], Dense],
+    lift: Callable[[PromptState], Dense],
     bounds: Bounds,
 ) -> tuple[list[Accepted], list[Verdict]]:
     """Return the updates that may be merged, by site, and a verdict on every reply.
@@ -124,7 +124,7 @@ def _sender_verdict(reply: Reply, asked: Asked | None) -> Verdict | None:
 def _admit(
     replies: Sequence[Reply],
     asked: Mapping[int, Asked],
-    lift: Callable[[Arrays], Dense],
+    lift: Callable[[PromptState], Dense],
     limit: float,
 ) -> tuple[list[Accepted], list[Verdict]]:
     """Return the updates whose sender, count and values can be believed, and all verdicts."""
@@ -140,7 +140,7 @@ def _admit(
 
 
 def _believe(
-    reply: Reply, asked: Asked, lift: Callable[[Arrays], Dense], limit: float
+    reply: Reply, asked: Asked, lift: Callable[[PromptState], Dense], limit: float
 ) -> tuple[Verdict, Accepted | None]:
     """Return the verdict on a reply's count, loss and arrays, and its update if it has weight."""
     site, node, count = asked.site, reply.node, reply.count

@@ -4,8 +4,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-import numpy as np
-
+from fedprompt.prompt_state import difference, norm, toward
 from server.rules import Dense
 from server.verdict import Accepted, Reason, Verdict, refuse
 
@@ -24,15 +23,15 @@ def clip(
     candidates: Sequence[Accepted], current: Dense, bounds: Bounds
 ) -> tuple[list[Accepted], list[Verdict]]:
     """Shorten updates over the bound, refuse those far over it; return only changed verdicts."""
-    norms = [_norm(candidate.update, current) for candidate in candidates]
+    norms = [norm(difference(candidate.update, current)) for candidate in candidates]
     bound = _bound(norms, bounds)
     kept, verdicts = [], []
-    for candidate, norm in zip(candidates, norms, strict=True):
-        found = f"the update's norm is {norm:.3g}, the bound {bound:.3g}"
-        if norm <= bound:
+    for candidate, length in zip(candidates, norms, strict=True):
+        found = f"the update's norm is {length:.3g}, the bound {bound:.3g}"
+        if length <= bound:
             kept.append(candidate)
-        elif norm <= REJECT_BEYOND * bound:
-            short = _scale(candidate.update, current, bound / norm)
+        elif length <= REJECT_BEYOND * bound:
+            short = toward(current, candidate.update, bound / length)
             kept.append(replace(candidate, update=short))
             reasons = (Reason.CLIPPED,)
             verdicts.append(Verdict(candidate.site, candidate.node, True, reasons, found))
@@ -44,15 +43,7 @@ def clip(
 def _bound(norms: Sequence[float], bounds: Bounds) -> float:
     """Return the largest allowed norm; the lower median, so that one of two cannot set it."""
     limits = [bounds.norm] if bounds.norm else []
-    moved = sorted(norm for norm in norms if norm > 0)
+    moved = sorted(length for length in norms if length > 0)
     if bounds.factor and moved:
         limits.append(bounds.factor * moved[(len(moved) - 1) // 2])
     return min(limits, default=math.inf)
-
-
-def _norm(update: Dense, current: Dense) -> float:
-    return math.hypot(*(float(np.linalg.norm(update[name] - current[name])) for name in current))
-
-
-def _scale(update: Dense, current: Dense, factor: float) -> Dense:
-    return {name: current[name] + factor * (update[name] - current[name]) for name in current}

@@ -7,8 +7,9 @@ from flwr.app import Array, ArrayRecord, Message, MetricRecord, RecordDict
 from flwr.common.constant import ErrorCode
 
 from fedprompt.identity import canonical_json, sha256_bytes
+from fedprompt.prompt_state import PromptState
 from fedprompt.text import one_line
-from fedprompt.wire import ARRAYS, DECLINED, METRICS, Arrays, Shapes, WireError, from_array_record
+from fedprompt.wire import ARRAYS, DECLINED, METRICS, WireError, from_array_record
 from server.exchange import Answer, Fault
 from server.rules import Dense
 from server.verdict import Accepted, Reason, Reply
@@ -31,7 +32,7 @@ _RAISED = re.compile(r"^<class '(?:\w+\.)*(\w+)'>:<'(.*)'>$", re.DOTALL)  # as F
 _SHOWN = 200  # characters of a site's error message that are kept
 
 
-def read_train(answer: Answer, current: Arrays, dtype: str, mixed_ranks: bool) -> Reply:
+def read_train(answer: Answer, current: PromptState, dtype: str, mixed_ranks: bool) -> Reply:
     """Unpack one reply to a train message; what is wrong with it becomes its refusal."""
     if refusal := _envelope(answer, TRAIN_METRICS, {ARRAYS, METRICS}, current, WITHHELD):
         return Reply(answer.node, refusal)
@@ -42,7 +43,8 @@ def read_train(answer: Answer, current: Arrays, dtype: str, mixed_ranks: bool) -
         return Reply(answer.node, count=count, receipt=receipt)
     record = content.array_records[ARRAYS]
     try:
-        shapes = expected_shapes(record, current, mixed_ranks)
+        claimed = {name: tuple(record[name].shape) for name in current if name in record}
+        shapes = current.shapes(claimed if mixed_ranks else None)
         arrays = from_array_record(record, shapes, dtype)
     except WireError as error:
         return Reply(answer.node, (Reason(error.reason.value), str(error)))
@@ -57,7 +59,7 @@ def digest(record: ArrayRecord) -> str:
 
 def read_evaluate(answer: Answer) -> tuple[Reply, object]:
     """Unpack one reply to an evaluate message, and its number of correct images."""
-    if refusal := _envelope(answer, EVALUATE_METRICS, {METRICS}, {}):
+    if refusal := _envelope(answer, EVALUATE_METRICS, {METRICS}, PromptState()):
         return Reply(answer.node, refusal), None
     metrics = answer.message.content.metric_records[METRICS]
     reply = Reply(
@@ -67,22 +69,6 @@ def read_evaluate(answer: Answer) -> tuple[Reply, object]:
         loss=metrics["loss"],
     )
     return reply, metrics["correct"]
-
-
-def expected_shapes(record: ArrayRecord, current: Arrays, mixed_ranks: bool) -> Shapes:
-    """Return the shapes a reply must have: the current ones, or a smaller rank where allowed."""
-    shapes = {name: array.shape for name, array in current.items()}
-    if not mixed_ranks:
-        return shapes
-    for name, (length, rank) in [(n, s) for n, s in shapes.items() if n.endswith(".A")]:
-        other = f"{name[:-2]}.B"
-        found = tuple(record[name].shape) if name in record else ()
-        if len(found) != 2 or type(found[1]) is not int:  # `true` is no rank
-            continue
-        if other in shapes and 1 <= found[1] <= rank:
-            shapes[name] = (length, found[1])
-            shapes[other] = (found[1], shapes[other][1])
-    return shapes
 
 
 def error_line(message: Message) -> str:
@@ -117,7 +103,7 @@ def _envelope(
     answer: Answer,
     metrics: frozenset[str],
     records: set[str],
-    current: Arrays,
+    current: PromptState,
     optional: frozenset[str] = frozenset(),
 ) -> tuple[Reason, str] | None:
     """Return what is wrong with a message before its values are read."""

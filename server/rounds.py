@@ -17,7 +17,6 @@ from flwr.serverapp import Grid
 import fedprompt
 from fedprompt import logs
 from fedprompt.errors import ConfigError, QuorumError
-from fedprompt.identity import sha256_arrays
 from fedprompt.round_record import RoundRecord
 from fedprompt.run_folder import RunFolder
 from fedprompt.storage import check_writable
@@ -196,7 +195,7 @@ class Rounds:
         record |= RoundRecord(
             round=state.round,
             run=f.task.run,
-            prompt=sha256_arrays(state.arrays),
+            prompt=state.arrays.sha256,
             seconds=round(time.monotonic() - started, 3),
             time=datetime.now(UTC),
             version=fedprompt.__version__,

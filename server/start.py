@@ -17,9 +17,10 @@ from flwr.app import RecordDict
 
 from fedprompt.clusters import LARGEST, Points, centres, cut
 from fedprompt.errors import ConfigError, QuorumError
+from fedprompt.prompt_state import PromptState
 from fedprompt.prompts.config import PromptConfig
 from fedprompt.round_record import RoundRecord
-from fedprompt.wire import CENTRES, CONFIG, Arrays
+from fedprompt.wire import CENTRES, CONFIG
 from server import outcome
 from server.attempt import below_quorum, weigh
 from server.config import ServerConfig
@@ -29,7 +30,7 @@ from server.gate import judge
 from server.norms import Bounds
 from server.privacy.config import PrivacyConfig
 from server.replies import read_train
-from server.rules import Dense
+from server.rules.rule import identity_lift
 from server.training import Instruction
 from server.verdict import Accepted, Verdict, listed, recorded
 
@@ -41,7 +42,7 @@ _ROOM = 4  # times the bytes of the prompt that a reply may have
 class Gathered:
     """Hold one try to gather a start: the merged arrays, or None and why there are none."""
 
-    arrays: Arrays | None
+    arrays: PromptState | None
     verdicts: list[Verdict]
     accepted: Sequence[Accepted]
     traffic: Traffic
@@ -79,7 +80,7 @@ def check(prompt: PromptConfig, server: ServerConfig, privacy: PrivacyConfig) ->
 
 def gather(
     federation: Federation, on_verdicts: Callable[[Sequence[Verdict]], None]
-) -> tuple[Arrays, RoundRecord]:
+) -> tuple[PromptState, RoundRecord]:
     """Return the start that the sites' centres merge to, and what the record says of it.
 
     Raises
@@ -102,7 +103,7 @@ def gather(
     )
 
 
-def merged(updates: Sequence[Accepted], length: int, seed: int) -> Arrays:
+def merged(updates: Sequence[Accepted], length: int, seed: int) -> PromptState:
     """Return ``length`` centres a layer of all sites' centres, weighted by the sites' images."""
     weights = np.repeat([update.weight / length for update in updates], length)
     names = updates[0].update
@@ -113,7 +114,7 @@ def merged(updates: Sequence[Accepted], length: int, seed: int) -> Arrays:
         for name in names
     }
     # so few digits are the same whatever processor adds up
-    return {name: a.astype(np.float16).astype(np.float32) for name, a in clustered.items()}
+    return PromptState(clustered).rounded("float16")
 
 
 def _try(federation: Federation) -> Gathered:
@@ -129,7 +130,7 @@ def _try(federation: Federation) -> Gathered:
             replies.append(read_train(answer, start, c.dtype, mixed_ranks=False))
     nothing = {name: np.zeros(array.shape) for name, array in start.items()}
     bounds = Bounds(c.clip_factor, 0.0)
-    accepted, verdicts = judge(replies, f.asked(sites, 0), nothing, _dense, bounds)
+    accepted, verdicts = judge(replies, f.asked(sites, 0), nothing, identity_lift, bounds)
     updates = weigh(accepted, c)
     passed = sum(verdict.accepted for verdict in verdicts)
     shortfall = below_quorum(c, len(sites), passed, len(updates))
@@ -144,10 +145,6 @@ def _try(federation: Federation) -> Gathered:
 def _within(points: Points) -> Points:
     """Return points cut to what is usual among them."""
     return cut(points, LARGEST * float(np.median(np.linalg.norm(points, axis=-1))))
-
-
-def _dense(arrays: Arrays) -> Dense:
-    return {name: array.astype(np.float64) for name, array in arrays.items()}
 
 
 def _recorded(found: Gathered) -> RoundRecord:

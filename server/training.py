@@ -9,9 +9,9 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 
-from fedprompt.dense import products
 from fedprompt.errors import PromptError
-from fedprompt.wire import ARRAYS, CONFIG, Arrays, nonce
+from fedprompt.prompt_state import PromptState, difference, norm, products
+from fedprompt.wire import ARRAYS, CONFIG, nonce
 from server import strategies
 from server.chosen_grid import ChosenGrid
 from server.limits import largest_number, merged_limit
@@ -70,7 +70,7 @@ def plan(
 def merge(
     strategy: Strategy,
     rule: Rule,
-    arrays: Arrays,
+    arrays: PromptState,
     updates: Sequence[Accepted],
     messages: Mapping[int, Message],
     server_round: int,
@@ -91,14 +91,14 @@ def merge(
     share = np.asarray(weights, np.float64) / np.sum(weights)
     exact = [products(update.update) for update in updates]
     mean = {n: np.tensordot(share, [update[n] for update in exact], 1) for n in exact[0]}
-    longer = _relative(mean, _difference(mean, products(arrays)))
+    longer = _relative(mean, difference(mean, arrays.lift()))
     return Projection(
         merged.arrays, merged.truncation_error + lost, merged.truncation_of_change + lost * longer
     )
 
 
 def merge_mean(
-    strategy: Strategy, rule: Rule, arrays: Arrays, mean: Dense, server_round: int, dtype: str
+    strategy: Strategy, rule: Rule, arrays: PromptState, mean: Dense, server_round: int, dtype: str
 ) -> Projection:
     """Return the merged arrays where the strategy may see the sites' average only.
 
@@ -113,7 +113,7 @@ def merge_mean(
 def _step(
     strategy: Strategy,
     rule: Rule,
-    arrays: Arrays,
+    arrays: PromptState,
     replies: list[Message],
     server_round: int,
     dtype: str,
@@ -127,23 +127,19 @@ def _step(
         for name, array in averaged.items()
     }
     projection = rule.project(dense, arrays)
-    lost = _difference(dense, rule.lift(projection.arrays)) if projection.truncation_error else {}
-    of_change = _relative(lost, _difference(dense, rule.lift(arrays)))
+    lost = difference(dense, rule.lift(projection.arrays)) if projection.truncation_error else {}
+    of_change = _relative(lost, difference(dense, rule.lift(arrays)))
     travelling = as_travelled(projection.arrays, dtype)
     return Projection(travelling, projection.truncation_error, of_change)
 
 
-def _difference(one: Dense, other: Dense) -> Dense:
-    return {name: one[name] - other[name] for name in one}
-
-
 def _relative(part: Dense, whole: Dense) -> float:
     """Return the Frobenius norm of one over the other's; 0 where that is rounding."""
-    lengths = [math.hypot(*(float(np.linalg.norm(a)) for a in x.values())) for x in (part, whole)]
-    return lengths[0] / lengths[1] if _ROUNDING < lengths[1] < math.inf else 0.0
+    length = norm(whole)
+    return norm(part) / length if _ROUNDING < length < math.inf else 0.0
 
 
-def as_travelled(arrays: Arrays, dtype: str) -> Arrays:
+def as_travelled(arrays: PromptState, dtype: str) -> PromptState:
     """Return the arrays as a site will read them: rounded to the dtype of the wire.
 
     Raises
@@ -151,8 +147,7 @@ def as_travelled(arrays: Arrays, dtype: str) -> Arrays:
     PromptError
         A number is not finite there; nothing of it may be committed.
     """
-    with np.errstate(over="ignore"):  # told below, by name
-        travelled = {n: a.astype(dtype).astype(np.float32) for n, a in arrays.items()}
+    travelled = arrays.rounded(dtype)
     for name, array in travelled.items():
         if not np.isfinite(array).all():
             raise PromptError(

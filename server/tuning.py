@@ -17,8 +17,9 @@ from fedprompt.data.halves import half
 from fedprompt.data.load import load as load_images
 from fedprompt.data.load import site_sizes
 from fedprompt.errors import ConfigError, DataError
-from fedprompt.identity import canonical_json, sha256_arrays, sha256_bytes
+from fedprompt.identity import canonical_json, sha256_bytes
 from fedprompt.identity_card import identity_card
+from fedprompt.prompt_state import PromptState
 from fedprompt.prompts.artefacts import to_artefact
 from fedprompt.prompts.build import build_prompt, is_averaged, rule_of
 from fedprompt.prompts.config import PromptConfig, check_own_rank
@@ -26,7 +27,6 @@ from fedprompt.prompts.density import change_rank
 from fedprompt.prompts.domain_names import METHOD as ADAPT
 from fedprompt.prompts.domain_names import domain_names, of_data
 from fedprompt.prompts.forms import forms_of
-from fedprompt.wire import Arrays
 from server import domains, start
 from server.config import ServerConfig
 from server.federation import Description, Task
@@ -92,7 +92,7 @@ class Tuning:
         arrays = self.prompt.arrays()
         identity = identity_card(self.clip, self.prompt, self.classes, self.data.template)
         fixed = {key: value for key, value in self.settings.items() if key not in FREE}
-        run = sha256_bytes(canonical_json([fixed, identity, sha256_arrays(arrays)]))
+        run = sha256_bytes(canonical_json([fixed, identity, arrays.sha256]))
         config = section(self.settings, "prompt", PromptConfig)
         averaged = is_averaged(config.method) and config.personal != "local"
         return Task(
@@ -103,7 +103,7 @@ class Tuning:
             self.asks_start,
             self.domains,
             averaged,
-            self.prompt.leaving() if self.server.rule == "fresh-basis" else {},
+            self.prompt.leaving() if self.server.rule == "fresh-basis" else PromptState(),
             self.images,
         )
 
@@ -113,7 +113,7 @@ class Tuning:
             return None
         return Mechanism(self.privacy, self.server, task.run)
 
-    def describe(self, arrays: Arrays) -> Description:
+    def describe(self, arrays: PromptState) -> Description:
         """Return what the record says of a prompt.
 
         The rank is the largest of P - P0 over all matrices; where the sites give the start, none.
@@ -124,7 +124,7 @@ class Tuning:
 
     def artefact(
         self,
-        arrays: Arrays,
+        arrays: PromptState,
         server_round: int,
         truncation_error: float,
         privacy: Mapping[str, Any] | None = None,

@@ -4,9 +4,9 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 
+from fedprompt.prompt_state import PromptState
 from fedprompt.round_record import RecordedVerdict
 from fedprompt.text import one_line
-from fedprompt.wire import Arrays
 from server.rules import Dense
 
 
@@ -69,7 +69,7 @@ class Reply:
 
     node: int
     refusal: tuple[Reason, str] | None = None  # found wrong while unpacking
-    arrays: Arrays | None = None
+    arrays: PromptState | None = None
     count: object = None
     receipt: object = None
     loss: object = None  # None: the site does not tell

@@ -6,7 +6,7 @@
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -17,10 +17,10 @@ from client.deployment import surroundings
 from client.deployment.site_folder import SiteFolder
 from client.deployment.worker import work
 from fedprompt import logs
-from fedprompt.wire import Arrays
+from fedprompt.prompt_state import PromptState
 from tests.sites import repack
 
-ATTACKS: dict[str, Callable[[Arrays], Arrays]] = {
+ATTACKS: dict[str, Callable[[PromptState], Mapping[str, np.ndarray]]] = {
     "flip": lambda arrays: {n: -5 * a if n.endswith(".B") else a for n, a in arrays.items()},
     "norm": lambda arrays: {name: array + np.float32(1e18) for name, array in arrays.items()},
     "nan": lambda arrays: {name: array * np.float32("nan") for name, array in arrays.items()},

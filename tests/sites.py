@@ -5,13 +5,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.clientapp.typing import Mod
 
-from fedprompt.identity import sha256_arrays
+from fedprompt.prompt_state import PromptState
 from fedprompt.wire import (
-    Arrays,
     from_array_record,
     identity_digest,
     receipt,
@@ -34,22 +34,25 @@ IDENTITY = {
 }
 ENROLLED = 100
 
+Changed = Mapping[str, npt.NDArray[np.floating]]
 Spoil = Callable[[Message, RecordDict], RecordDict]  # a site's message and honest reply -> reply
 
 
-def start(length: int = 4, rank: int = 1, width: int = 32) -> Arrays:
+def start(length: int = 4, rank: int = 1, width: int = 32) -> PromptState:
     """Return factors as a prompt starts with them: A random, B zero."""
     rng = np.random.default_rng(7)
-    return {
-        "ctx.A": rng.normal(scale=0.02, size=(length, rank)).astype(np.float32),
-        "ctx.B": np.zeros((rank, width), np.float32),
-    }
+    return PromptState(
+        {
+            "ctx.A": rng.normal(scale=0.02, size=(length, rank)),
+            "ctx.B": np.zeros((rank, width)),
+        }
+    )
 
 
-def task(arrays: Arrays | None = None) -> Task:
+def task(arrays: Changed | None = None) -> Task:
     """Return a task over the toy prompt."""
-    arrays = start() if arrays is None else arrays
-    return Task(arrays, IDENTITY, lambda _: Description(0.5), sha256_arrays(arrays))
+    arrays = start() if arrays is None else PromptState(arrays)
+    return Task(arrays, IDENTITY, lambda _: Description(0.5), arrays.sha256)
 
 
 def config(folder: object, **settings: object) -> ServerConfig:
@@ -153,7 +156,7 @@ def stamp(message: Message, partition: int, identity: Mapping[str, str] = IDENTI
     return receipt(settings["run"], settings["round"], partition, identity_digest(identity))
 
 
-def unpack(message: Message) -> Arrays:
+def unpack(message: Message) -> PromptState:
     """Return the arrays of a message, whatever their shapes."""
     record: ArrayRecord = message.content["arrays"]
     shapes = {name: tuple(array.shape) for name, array in record.items()}
@@ -165,7 +168,7 @@ def dtype(message: Message) -> str:
     return str(next(iter(message.content["arrays"].values())).dtype)
 
 
-def repack(reply: RecordDict, change: Callable[[Arrays], Arrays]) -> RecordDict:
+def repack(reply: RecordDict, change: Callable[[PromptState], Changed]) -> RecordDict:
     """Return a reply with other arrays."""
     shapes = {name: tuple(array.shape) for name, array in reply["arrays"].items()}
     wire = str(next(iter(reply["arrays"].values())).dtype)
@@ -174,7 +177,7 @@ def repack(reply: RecordDict, change: Callable[[Arrays], Arrays]) -> RecordDict:
     return reply
 
 
-def sends(change: Callable[[Arrays], Arrays]) -> Spoil:
+def sends(change: Callable[[PromptState], PromptState]) -> Spoil:
     """Return a spoiler that replaces a reply's arrays."""
     return lambda message, reply: repack(reply, change)
 

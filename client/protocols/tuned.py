@@ -14,6 +14,7 @@ from fedprompt.config import Flat, section
 from fedprompt.data.config import DataConfig
 from fedprompt.data.image_set import ImageSet
 from fedprompt.errors import PromptError
+from fedprompt.prompt_state import PromptState
 from fedprompt.prompts.artefacts import from_artefact
 from fedprompt.prompts.build import METHODS, Prompt, build_prompt, is_tied, rule_of
 from fedprompt.prompts.config import PromptConfig
@@ -95,7 +96,7 @@ class Tuned:
             return Size(parameters=0, sent=0, bytes_up=0)
         prompt, personal = self._in_training(), self._config.personal
         own = prompt.leaving()
-        arrays = {} if personal == "local" else own
+        arrays = PromptState() if personal == "local" else own
         trained = sum(array.size for array in own.values())
         return Size(
             parameters=2 * trained if personal == "both" else trained,

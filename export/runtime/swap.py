@@ -12,8 +12,8 @@ import numpy as np
 from export.runtime.bundle import Bundle, State, Vectors
 from export.runtime.text_encoder import TextEncoder
 from fedprompt.artefact import Artefact
-from fedprompt.dense import products
 from fedprompt.errors import ArtefactError
+from fedprompt.prompt_state import products
 from fedprompt.prompts.words import Layout
 
 

@@ -38,8 +38,9 @@ from fedprompt.backbone.precision import full_precision, tower_precision
 from fedprompt.backbone.prompted_images import PromptedImages
 from fedprompt.backbone.prompts import ImagePrompts
 from fedprompt.errors import BackboneError, PromptError
+from fedprompt.prompt_state import PromptState
 from fedprompt.prompts.domain_names import METHOD, domain_of
-from fedprompt.prompts.method import Answer, Arrays, Folded
+from fedprompt.prompts.method import Answer, Folded
 from fedprompt.prompts.prompted import AT_ONCE, PromptedClip
 from fedprompt.types import (
     DomainVectors,
@@ -124,18 +125,19 @@ class Adapt(PromptedClip):
             mixture=mixture,
         )
 
-    def load_arrays(self, arrays: Arrays) -> None:
+    def load_arrays(self, arrays: PromptState) -> None:
         """Take what travelled."""
         super().load_arrays(arrays)
         self._others = None
 
-    def leaving(self) -> Arrays:
+    def leaving(self) -> PromptState:
         """Return the own domain's text prompt and the visual ones; where none is own, the first's.
 
         All domains' prompts are of one shape, so that this is also what a site sends in numbers.
         """
         own = (None, self.host.own or 0)
-        return {name: array for name, array in super().leaving().items() if domain_of(name) in own}
+        leaving = super().leaving()
+        return leaving.select([name for name in leaving if domain_of(name) in own])
 
     def _domain_vectors(self, generator: torch.Generator | None) -> DomainVectors:
         """Return class vectors of each domain; those that are not tuned here are computed once."""

@@ -4,14 +4,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
 from fedprompt.artefact import Artefact
 from fedprompt.backbone.class_encoder import Speedups
 from fedprompt.backbone.clip import FrozenClip
 from fedprompt.config import section
 from fedprompt.errors import ArtefactError, ConfigError
+from fedprompt.prompt_state import PromptState, left, pairs
 from fedprompt.prompts.build import PRODUCT, Prompt, build_prompt
 from fedprompt.prompts.config import PromptConfig
 from fedprompt.prompts.starts import RANDOM
@@ -42,7 +40,7 @@ def to_artefact(
         "parent": None,
         "privacy": None,
     }
-    return Artefact(prompt.arrays() | prompt.frozen_arrays(), metadata | extra)
+    return Artefact(dict(prompt.arrays() | prompt.frozen_arrays()), metadata | extra)
 
 
 def from_artefact(
@@ -61,7 +59,7 @@ def from_artefact(
     metadata = artefact.metadata
     _check_hash("backbone", metadata["backbone"]["sha256"], clip.fingerprint)
     _check_hash("tokenizer", metadata["tokenizer_sha256"], clip.tokenizer_fingerprint)
-    factors = {name for name in artefact.tensors if name.endswith(".A")}
+    factors = {left(matrix) for matrix in pairs(artefact.tensors)}
     frozen_a = bool(factors) and not factors & set(metadata["trained"])
     prompt = build_prompt(
         _prompt_config(metadata),
@@ -73,9 +71,8 @@ def from_artefact(
         any_start=True,
     )
     _check_maps(metadata.get("maps_sha256"), prompt.describe().get("maps_sha256"))
-    frozen, own = prompt.frozen_arrays(), prompt.arrays()
-    prompt.load_frozen({name: _array(artefact, name, frozen[name].shape) for name in frozen})
-    prompt.load_arrays({name: _array(artefact, name, own[name].shape) for name in own})
+    prompt.load_frozen(_held(artefact, prompt.frozen_arrays()))
+    prompt.load_arrays(_held(artefact, prompt.arrays()))
     return prompt
 
 
@@ -101,16 +98,17 @@ def _prompt_config(metadata: Mapping[str, Any]) -> PromptConfig:
         raise ArtefactError(f"the artefact describes no prompt that is known: {error}") from None
 
 
-def _array(artefact: Artefact, name: str, shape: tuple[int, ...]) -> npt.NDArray[np.float32]:
-    """Return one tensor of the shape that the method has; nothing is broadcast."""
-    found = artefact.tensors.get(name)
-    if found is None or found.shape != shape:
-        described = "missing" if found is None else f"of shape {found.shape}"
-        raise ArtefactError(
-            f"the artefact's tensor {name} is {described}, expected {shape}; it is damaged, or of "
-            "another kind than its configuration says"
-        )
-    return np.array(found, np.float32)
+def _held(artefact: Artefact, like: PromptState) -> PromptState:
+    """Return the artefact's tensors of a prompt's names and shapes; nothing is broadcast."""
+    for name, shape in like.shapes().items():
+        found = artefact.tensors.get(name)
+        if found is None or found.shape != shape:
+            described = "missing" if found is None else f"of shape {found.shape}"
+            raise ArtefactError(
+                f"the artefact's tensor {name} is {described}, expected {shape}; it is damaged, or "
+                "of another kind than its configuration says"
+            )
+    return PromptState({name: artefact.tensors[name] for name in like})
 
 
 def _check_hash(what: str, found: str, expected: str) -> None:

@@ -12,8 +12,7 @@ from collections.abc import Callable
 import numpy as np
 from jaxtyping import Float64
 
-from fedprompt.dense import Dense
-from fedprompt.factors import Arrays
+from fedprompt.prompt_state import Dense, PromptState
 
 MEAN, DEVIATION = 0.75, 0.05  # of the run's length
 
@@ -38,11 +37,11 @@ class PromptAverage:
         Takes arrays to what is averaged: products of factors, as factors apart have no mean.
     """
 
-    def __init__(self, steps: int, lift: Callable[[Arrays], Dense]) -> None:
+    def __init__(self, steps: int, lift: Callable[[PromptState], Dense]) -> None:
         self._weights, self._lift = gaussian_weights(steps), lift
         self.total: Dense = {}  # the mean, once the last step is taken
 
-    def take(self, step: int, arrays: Arrays) -> None:
+    def take(self, step: int, arrays: PromptState) -> None:
         """Add the prompt of a step, from 1 on."""
         for name, array in self._lift(arrays).items():
             self.total[name] = self.total.get(name, 0.0) + self._weights[step - 1] * array

@@ -7,12 +7,12 @@ import torch
 from torch import Tensor, nn
 
 from fedprompt.backbone.encoded import Encoded, EncodedImages
+from fedprompt.prompt_state import PromptState
 from fedprompt.prompts.config import PromptConfig
 from fedprompt.prompts.density import density_penalty, mean_density
 from fedprompt.prompts.forms import describe_form
 from fedprompt.prompts.head import Head
 from fedprompt.prompts.method import (
-    Arrays,
     Folded,
     cross_entropy,
     load_module_arrays,
@@ -71,23 +71,23 @@ class HeadedClip(nn.Module):
         folded: Folded = self.head.fold()
         return folded
 
-    def arrays(self) -> Arrays:
+    def arrays(self) -> PromptState:
         """Return the head's trained tensors, by name."""
         return module_arrays(self.head)
 
-    def leaving(self) -> Arrays:
+    def leaving(self) -> PromptState:
         """Return what a site sends: all of them, or of a fresh basis the update alone."""
         return module_leaving(self.head)
 
-    def load_arrays(self, arrays: Arrays) -> None:
+    def load_arrays(self, arrays: PromptState) -> None:
         """Take what travelled."""
         load_module_arrays(self.head, arrays)
 
-    def frozen_arrays(self) -> Arrays:
+    def frozen_arrays(self) -> PromptState:
         """Return the head's frozen tensors."""
         return module_buffers(self.head)
 
-    def load_frozen(self, arrays: Arrays) -> None:
+    def load_frozen(self, arrays: PromptState) -> None:
         """Take the frozen tensors of an artefact."""
         load_module_buffers(self.head, arrays)
 

@@ -14,11 +14,10 @@ from fedprompt.backbone.encoded import Encoded, EncodedImages
 from fedprompt.backbone.precision import full_precision
 from fedprompt.backbone.prompts import ImagePrompts
 from fedprompt.errors import PromptError
+from fedprompt.prompt_state import PromptState, right
 from fedprompt.prompts.attention import FeatureAttention
 from fedprompt.prompts.forms import FreshBasis
 from fedprompt.types import DomainVectors, ImageFeatures, Labels, Logits, TextFeatures
-
-Arrays = dict[str, npt.NDArray[np.float32]]
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -74,22 +73,22 @@ class PromptMethod(Protocol):
     def parameters(self) -> Any:
         """Return the trained tensors, for an optimiser."""
 
-    def arrays(self) -> Arrays:
+    def arrays(self) -> PromptState:
         """Return what travels: named float32 arrays."""
 
-    def leaving(self) -> Arrays:
+    def leaving(self) -> PromptState:
         """Return what a site sends: all of them, unless some are of other sites' domains.
 
         Of a matrix under rule ``fresh-basis`` it is the round's update B [rank width] alone.
         """
 
-    def load_arrays(self, arrays: Arrays) -> None:
+    def load_arrays(self, arrays: PromptState) -> None:
         """Take what travelled; PromptError when names or shapes differ."""
 
-    def frozen_arrays(self) -> Arrays:
+    def frozen_arrays(self) -> PromptState:
         """Return what else an artefact needs: frozen starts."""
 
-    def load_frozen(self, arrays: Arrays) -> None:
+    def load_frozen(self, arrays: PromptState) -> None:
         """Take the frozen arrays of an artefact; PromptError when names or shapes differ."""
 
     def backward(self, images: Encoded, labels: Labels, generator: torch.Generator | None) -> float:
@@ -129,13 +128,14 @@ def cross_entropy(logits: Logits, labels: Labels) -> Tensor:
     return F.cross_entropy(logits, labels)
 
 
-def module_arrays(module: nn.Module) -> Arrays:
+def module_arrays(module: nn.Module) -> PromptState:
     """Return what a module's prompts are, as float32 arrays by name: all but frozen starts."""
     folded = {name: part.fold() for name, part in _fresh(module).items()}
-    return {name: _array(folded.get(name, tensor)) for name, tensor in _held(module).items()}
+    held = _held(module)
+    return PromptState({name: _array(folded.get(name, held[name])) for name in held})
 
 
-def load_module_arrays(module: nn.Module, arrays: Arrays) -> None:
+def load_module_arrays(module: nn.Module, arrays: PromptState) -> None:
     """Copy arrays into a module's prompts; a basis' update starts at zero again.
 
     Raises
@@ -149,18 +149,18 @@ def load_module_arrays(module: nn.Module, arrays: Arrays) -> None:
             part.B.zero_()
 
 
-def module_leaving(module: nn.Module) -> Arrays:
+def module_leaving(module: nn.Module) -> PromptState:
     """Return a module's trained tensors as float32 arrays: all, and of a fresh basis B alone."""
     trained = {n: tensor for n, tensor in _named(module).items() if tensor.requires_grad}
-    return {name: _array(tensor) for name, tensor in trained.items()}
+    return PromptState({name: _array(tensor) for name, tensor in trained.items()})
 
 
-def module_buffers(module: nn.Module) -> Arrays:
+def module_buffers(module: nn.Module) -> PromptState:
     """Return a module's frozen tensors as float32 arrays, by name."""
-    return {name: _array(buffer) for name, buffer in module.named_buffers()}
+    return PromptState({name: _array(buffer) for name, buffer in module.named_buffers()})
 
 
-def load_module_buffers(module: nn.Module, arrays: Arrays) -> None:
+def load_module_buffers(module: nn.Module, arrays: PromptState) -> None:
     """Copy arrays into a module's frozen tensors; refuse as `load_module_arrays` does."""
     _copy(dict(module.named_buffers()), arrays)
 
@@ -176,16 +176,16 @@ def _fresh(module: nn.Module) -> dict[str, FreshBasis]:
 
 def _held(module: nn.Module) -> dict[str, Tensor]:
     """Return all parameters but what a fresh basis trains, which is part of its matrix."""
-    updates = {f"{name}.B" for name in _fresh(module)}
+    updates = {right(name) for name in _fresh(module)}
     return {name: tensor for name, tensor in _named(module).items() if name not in updates}
 
 
 def _array(tensor: Tensor) -> npt.NDArray[np.float32]:
-    copied: npt.NDArray[np.float32] = tensor.detach().float().cpu().numpy().copy()
-    return copied
+    found: npt.NDArray[np.float32] = tensor.detach().float().cpu().numpy()
+    return found
 
 
-def _copy(own: dict[str, Tensor], arrays: Arrays) -> None:
+def _copy(own: dict[str, Tensor], arrays: PromptState) -> None:
     found = {name: tuple(array.shape) for name, array in arrays.items()}
     expected = {name: tuple(tensor.shape) for name, tensor in own.items()}
     if found != expected:

@@ -19,9 +19,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fedprompt.backbone.encoded import Encoded, EncodedImages
+from fedprompt.prompt_state import PromptState
 from fedprompt.prompts.config import PromptConfig
 from fedprompt.prompts.headed import HeadedClip, Scores
-from fedprompt.prompts.method import Answer, Arrays, Folded, cosine_logits
+from fedprompt.prompts.method import Answer, Folded, cosine_logits
 from fedprompt.prompts.objectives.cross_entropy import by_cross_entropy
 from fedprompt.prompts.prompted import PromptedClip
 from fedprompt.types import Labels, Logits, TextFeatures
@@ -91,23 +92,23 @@ class Mixed(nn.Module):
         )
         return self._mix(shared, local).logits
 
-    def arrays(self) -> Arrays:
+    def arrays(self) -> PromptState:
         """Return what travels: the shared prompt's."""
         return self.shared.arrays()
 
-    def leaving(self) -> Arrays:
+    def leaving(self) -> PromptState:
         """Return what a site sends: of the shared prompt."""
         return self.shared.leaving()
 
-    def load_arrays(self, arrays: Arrays) -> None:
+    def load_arrays(self, arrays: PromptState) -> None:
         """Take what travelled into the shared prompt."""
         self.shared.load_arrays(arrays)
 
-    def frozen_arrays(self) -> Arrays:
+    def frozen_arrays(self) -> PromptState:
         """Return the shared prompt's frozen tensors."""
         return self.shared.frozen_arrays()
 
-    def load_frozen(self, arrays: Arrays) -> None:
+    def load_frozen(self, arrays: PromptState) -> None:
         """Take the frozen tensors of an artefact into the shared prompt."""
         self.shared.load_frozen(arrays)
 

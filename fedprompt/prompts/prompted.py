@@ -18,6 +18,7 @@ from fedprompt.backbone.encoded import Encoded, EncodedImages
 from fedprompt.backbone.precision import tower_precision
 from fedprompt.backbone.prompts import ImagePrompts
 from fedprompt.errors import PromptError
+from fedprompt.prompt_state import PromptState
 from fedprompt.prompts.class_texts import ClassTexts
 from fedprompt.prompts.config import PromptConfig
 from fedprompt.prompts.density import density_penalty, mean_density
@@ -25,7 +26,6 @@ from fedprompt.prompts.forms import describe_form
 from fedprompt.prompts.host import Host
 from fedprompt.prompts.method import (
     Answer,
-    Arrays,
     Folded,
     cosine_logits,
     load_module_arrays,
@@ -163,23 +163,23 @@ class PromptedClip(nn.Module):
         vectors = self._plain_vectors(entering.text)
         return Folded(class_vectors=vectors, visual=self._image_prompts(entering.visual))
 
-    def arrays(self) -> Arrays:
+    def arrays(self) -> PromptState:
         """Return the host's trained tensors, by name."""
         return module_arrays(self.host)
 
-    def leaving(self) -> Arrays:
+    def leaving(self) -> PromptState:
         """Return what a site sends: all of them, or of a fresh basis the update alone."""
         return module_leaving(self.host)
 
-    def load_arrays(self, arrays: Arrays) -> None:
+    def load_arrays(self, arrays: PromptState) -> None:
         """Take what travelled."""
         load_module_arrays(self.host, arrays)
 
-    def frozen_arrays(self) -> Arrays:
+    def frozen_arrays(self) -> PromptState:
         """Return the host's frozen tensors: starts, and A under a shared basis."""
         return module_buffers(self.host)
 
-    def load_frozen(self, arrays: Arrays) -> None:
+    def load_frozen(self, arrays: PromptState) -> None:
         """Take the frozen tensors of an artefact."""
         load_module_buffers(self.host, arrays)
 

@@ -9,9 +9,9 @@ from torch import Tensor, nn
 from fedprompt.backbone.clip import FrozenClip
 from fedprompt.backbone.encoded import Encoded, EncodedImages
 from fedprompt.errors import PromptError
+from fedprompt.prompt_state import PromptState
 from fedprompt.prompts.method import (
     Answer,
-    Arrays,
     Folded,
     cosine_logits,
     load_module_buffers,
@@ -45,24 +45,24 @@ class Template(nn.Module):
         vectors = zero_shot_vectors(clip, classes, *templates)
         self.register_buffer("vectors", vectors, persistent=False)
 
-    def arrays(self) -> Arrays:
+    def arrays(self) -> PromptState:
         """Return nothing: a template does not travel."""
-        return {}
+        return PromptState()
 
-    def leaving(self) -> Arrays:
+    def leaving(self) -> PromptState:
         """Return what a site sends of them: all."""
         return self.arrays()
 
-    def load_arrays(self, arrays: Arrays) -> None:
+    def load_arrays(self, arrays: PromptState) -> None:
         """Refuse anything that was trained."""
         if arrays:
             raise PromptError(f"a template has no arrays, found {sorted(arrays)}")
 
-    def frozen_arrays(self) -> Arrays:
+    def frozen_arrays(self) -> PromptState:
         """Return the class vectors, so that an artefact of a template is complete."""
         return module_buffers(self)
 
-    def load_frozen(self, arrays: Arrays) -> None:
+    def load_frozen(self, arrays: PromptState) -> None:
         """Take the class vectors of an artefact."""
         load_module_buffers(self, arrays)
 

@@ -11,6 +11,7 @@ from collections.abc import Iterable
 import numpy as np
 import numpy.typing as npt
 
+from fedprompt.prompt_state import difference, norm
 from server.rules import Dense
 
 _random = secrets.SystemRandom()  # the operating system's: no seed of the run foretells the noise
@@ -25,9 +26,9 @@ def clipped_mean(updates: Iterable[Dense], current: Dense, clip_norm: float, sit
     """
     total = {name: np.zeros_like(array) for name, array in current.items()}
     for update in updates:
-        change = {name: update[name] - current[name] for name in current}
-        norm = math.hypot(*(float(np.linalg.norm(part)) for part in change.values()))
-        factor = min(1.0, clip_norm / norm) if norm else 1.0
+        change = difference(update, current)
+        length = norm(change)
+        factor = min(1.0, clip_norm / length) if length else 1.0
         total = {name: total[name] + factor * change[name] for name in current}
     # asarray: numpy turns sums of 0-d arrays into scalars
     return {name: np.asarray(current[name] + total[name] / sites) for name in current}

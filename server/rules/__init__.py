@@ -1,6 +1,6 @@
 """The ways to merge low-rank prompts, each a pair of pure functions around any strategy."""
 
-from fedprompt.dense import Dense
+from fedprompt.prompt_state import Dense
 from server.rules import factors, fresh_basis, product, shared_basis
 from server.rules.rule import Projection, Rule
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from fedprompt.dense import Dense, pairs
+from fedprompt.prompt_state import Dense, left, pairs, right
 from server.rules.rule import Rule, identity_lift, identity_project
 
 
@@ -13,8 +13,8 @@ def merge_error(updates: Sequence[Dense], weights: Sequence[float]) -> float:
     share = np.asarray(weights, np.float64) / np.sum(weights)
     lost = total = 0.0
     for m in pairs(updates[0]):
-        lefts = np.stack([update[f"{m}.A"] for update in updates])
-        rights = np.stack([update[f"{m}.B"] for update in updates])
+        lefts = np.stack([update[left(m)] for update in updates])
+        rights = np.stack([update[right(m)] for update in updates])
         exact = np.einsum("s,snr,srd->nd", share, lefts, rights)
         merged = np.tensordot(share, lefts, 1) @ np.tensordot(share, rights, 1)
         lost += float(np.sum((merged - exact) ** 2))

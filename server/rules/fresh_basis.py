@@ -9,19 +9,18 @@ the same one, and a site that joins late gets the prompt as everybody does.
 import numpy as np
 
 from fedprompt.basis import columns
-from fedprompt.dense import Dense
-from fedprompt.wire import Arrays
+from fedprompt.prompt_state import Dense, PromptState, right
 from server.rules.rule import Rule, identity_lift, identity_project, no_merge_error
 
 
-def place(current: Arrays, update: Dense, server_round: int) -> Dense:
+def place(current: PromptState, update: Dense, server_round: int) -> Dense:
     """Return the prompts that an update gives: S + A B, and others as the update has them."""
     placed: Dense = {}
     for name in sorted(current):
         if name in update:
             placed[name] = update[name]
         else:
-            b = update[f"{name}.B"]
+            b = update[right(name)]
             basis = columns(len(current[name]), len(b), server_round - 1)
             placed[name] = current[name].astype(np.float64) + basis.astype(np.float64) @ b
     return placed

@@ -5,9 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fedprompt.dense import Dense
-from fedprompt.factors import given_to
-from fedprompt.wire import Arrays
+from fedprompt.prompt_state import Dense, PromptState
 
 
 @dataclass(frozen=True)
@@ -18,7 +16,7 @@ class Projection:
     to how far it lies from the prompt before: in late rounds the prompt is long and hides a loss.
     """
 
-    arrays: Arrays
+    arrays: PromptState
     truncation_error: float
     truncation_of_change: float = 0.0
 
@@ -33,19 +31,19 @@ class Rule:
     reply or mean of them and the round, and gives what a strategy averages.
     """
 
-    lift: Callable[[Arrays], Dense]
-    project: Callable[[Dense, Arrays], Projection]
+    lift: Callable[[PromptState], Dense]
+    project: Callable[[Dense, PromptState], Projection]
     merge_error: Callable[[Sequence[Dense], Sequence[float]], float]
     mixed_ranks: bool = False
-    place: Callable[[Arrays, Dense, int], Dense] = lambda _, update, __: update
+    place: Callable[[PromptState, Dense, int], Dense] = lambda _, update, __: update
 
-    def moved(self, current: Arrays, reply: Arrays, dtype: str) -> Dense:
+    def moved(self, current: PromptState, reply: PromptState, dtype: str) -> Dense:
         """Return ``current``, lifted, moved by what a site changed of what it was given.
 
         Of equal ranks that is the reply, lifted. A site of smaller rank was given the nearest
         prompt that it can hold; what that lacks stays as it is.
         """
-        lifted, given = self.lift(reply), self.lift(given_to(current, reply, dtype))
+        lifted, given = self.lift(reply), self.lift(current.given_to(reply, dtype))
         before = self.lift(current)
         return {
             name: lifted[name]
@@ -55,14 +53,14 @@ class Rule:
         }
 
 
-def identity_lift(arrays: Arrays) -> Dense:
+def identity_lift(arrays: PromptState) -> Dense:
     """Return the same arrays in float64, sorted by name."""
     return {name: arrays[name].astype(np.float64) for name in sorted(arrays)}
 
 
-def identity_project(averaged: Dense, current: Arrays) -> Projection:
+def identity_project(averaged: Dense, current: PromptState) -> Projection:
     """Return the averaged arrays in float32, in the order of ``current``; nothing is lost."""
-    return Projection({name: averaged[name].astype(np.float32) for name in current}, 0.0)
+    return Projection(PromptState({name: averaged[name] for name in current}), 0.0)
 
 
 def no_merge_error(updates: Sequence[Dense], weights: Sequence[float]) -> float:  # noqa: ARG001

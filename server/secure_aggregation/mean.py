@@ -10,7 +10,7 @@ import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, Context, RecordDict
 from flwr.server import LegacyContext, ServerConfig
 
-from fedprompt.dense import Dense
+from fedprompt.prompt_state import Dense
 from fedprompt.secure_sum import Vector, levels, unflatten
 from server.chosen_grid import ChosenGrid
 from server.exchange import Traffic

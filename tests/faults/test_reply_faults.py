@@ -85,8 +85,9 @@ def _raise(message, reply):
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 def test_F01_nan_or_infinity_is_refused(tmp_path, value):
     def change(found):
-        found["ctx.B"][0, 3] = value
-        return found
+        spoilt = found["ctx.B"].copy()
+        spoilt[0, 3] = value
+        return found | {"ctx.B": spoilt}
 
     assert_refused(tmp_path, arrays(change), "not-finite")
 

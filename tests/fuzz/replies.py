@@ -16,8 +16,9 @@ from flwr.common.serde import message_from_proto, message_to_proto
 from flwr.proto.message_pb2 import Message as ProtoMessage
 
 from fedprompt.identity import canonical_json
+from fedprompt.prompt_state import PromptState
 from fedprompt.round_record import RoundRecord
-from fedprompt.wire import RAW, Arrays, to_array_record
+from fedprompt.wire import RAW, to_array_record
 from server.admission import Site
 from server.exchange import Answer
 from server.gate import check_sender, judge
@@ -153,9 +154,9 @@ def _honest_content(node: int) -> RecordDict:
 
 
 @functools.cache
-def _moved(node: int) -> Arrays:
+def _moved(node: int) -> PromptState:
     rng = np.random.default_rng(node)
-    return {n: (a + rng.normal(size=a.shape) / 10).astype(np.float32) for n, a in CURRENT.items()}
+    return PromptState({n: a + rng.normal(size=a.shape) / 10 for n, a in CURRENT.items()})
 
 
 @functools.cache

@@ -4,12 +4,12 @@ import json
 
 import numpy as np
 import pytest
-from flwr.app import Array, ArrayRecord
+from flwr.app import Array
 
 from fedprompt.errors import FedpromptError
 from fedprompt.identity import canonical_json
+from fedprompt.prompt_state import PromptState
 from server.admission import difference
-from server.replies import expected_shapes
 from tests.fuzz.targets import TARGETS
 from tests.sites import IDENTITY
 
@@ -79,6 +79,5 @@ def test_a_deep_class_list_is_refused_at_the_door() -> None:
 def test_a_rank_that_is_true_is_no_rank() -> None:
     """Shapes come out of JSON where Flower unpacks a reply; it takes true for a whole number."""
     array = Array(dtype="float32", shape=(4, True), stype="raw", data=bytes(16))
-    current = {"ctx.A": np.zeros((4, 2), np.float32), "ctx.B": np.zeros((2, 8), np.float32)}
-    found = expected_shapes(ArrayRecord({"ctx.A": array}), current, True)
-    assert found == {"ctx.A": (4, 2), "ctx.B": (2, 8)}
+    current = PromptState({"ctx.A": np.zeros((4, 2)), "ctx.B": np.zeros((2, 8))})
+    assert current.shapes({"ctx.A": array.shape}) == {"ctx.A": (4, 2), "ctx.B": (2, 8)}

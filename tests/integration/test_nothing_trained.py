@@ -13,9 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from client.secure_aggregation import secured
-from fedprompt.dense import products
-from fedprompt.factors import shrink
-from fedprompt.wire import Arrays
+from fedprompt.prompt_state import PromptState
 from server.local_grid import LocalGrid
 from server.privacy import mechanism as privacy
 from server.privacy.config import PrivacyConfig
@@ -36,14 +34,14 @@ def learns_nothing(rank: int, rule: str = "product"):
     def reply(message, honest):
         if rule == "fresh-basis":
             return repack(honest, lambda _: {"ctx.B": np.zeros((rank, 12), np.float32)})
-        return repack(honest, lambda _: shrink(unpack(message), rank))
+        return repack(honest, lambda _: unpack(message).truncate(rank))
 
     return reply
 
 
-def moved(arrays: Arrays, start: Arrays) -> float:
+def moved(arrays: PromptState, start: PromptState) -> float:
     """Return how far the dense prompt lies from its start, over the start's norm."""
-    now, then = products(arrays), products(start)
+    now, then = arrays.lift(), start.lift()
     difference = sum(np.sum((now[n] - then[n]) ** 2) for n in then)
     return float(np.sqrt(difference / sum(np.sum(a**2) for a in then.values())))
 
@@ -69,15 +67,13 @@ def test_a_prompt_that_nobody_trains_stays(chosen, seed, monkeypatch):
     rule, strategy, protection, rank, ranks, dtype = chosen
     monkeypatch.setattr(privacy, "add_noise", lambda mean, _: mean)
     rng = np.random.default_rng(seed)
-    arrays = {
-        "ctx.A": rng.normal(size=(4, rank)).astype(np.float32),
-        "ctx.B": rng.normal(size=(rank, 12)).astype(np.float32),
-    }
+    a, b = rng.normal(size=(4, rank)), rng.normal(size=(rank, 12))
+    arrays = {"ctx.A": a, "ctx.B": b}
     if rule == "shared-basis":
         del arrays["ctx.A"]
     if rule == "fresh-basis":
-        arrays = {"ctx": arrays["ctx.A"] @ arrays["ctx.B"]}
-    start = as_travelled(arrays, dtype)
+        arrays = {"ctx": a @ b}
+    start = as_travelled(PromptState(arrays), dtype)
     with tempfile.TemporaryDirectory() as folder:
         server = config(
             Path(folder),
@@ -93,7 +89,7 @@ def test_a_prompt_that_nobody_trains_stays(chosen, seed, monkeypatch):
         noise = PrivacyConfig(noise_multiplier=100.0, clip_norm=5.0)
         told = task(start)
         if rule == "fresh-basis":
-            told = replace(told, reply={"ctx.B": np.zeros((rank, 12), np.float32)})
+            told = replace(told, reply=PromptState({"ctx.B": np.zeros((rank, 12))}))
         agreed = {f"server.{k}": v for k, v in server.model_dump().items()}
         hidden = None
         if protection in ("privacy", "both"):
@@ -116,7 +112,7 @@ def test_a_site_of_smaller_rank_does_not_wear_the_prompt_away(tmp_path):
     told, server = task(arrays), config(tmp_path, rounds=5)
     with LocalGrid(client({n: learns_nothing(1 + n % 2) for n in range(4)}), 4, {}) as grid:
         state = Rounds(grid, told, server, 4).run()
-    found = np.linalg.svd(products(state.arrays)["ctx"], compute_uv=False)
+    found = np.linalg.svd(state.arrays.lift()["ctx"], compute_uv=False)
     assert found[:2] == pytest.approx([3, 2], rel=1e-6)
 
 
@@ -124,9 +120,9 @@ def test_what_a_site_of_smaller_rank_learns_is_added_whole(tmp_path):
     """Given diag(3, 0) of diag(3, 2), it returns diag(3.5, 0): the mean moves by a half of 0.5."""
 
     def learns(message, honest):
-        found = shrink(unpack(message), 1)
-        found["ctx.A"] = found["ctx.A"] * np.float32(3.5 / 3)
-        return repack(honest, lambda _: found)
+        found = unpack(message).truncate(1)
+        longer = {"ctx.A": found["ctx.A"] * np.float32(3.5 / 3)}
+        return repack(honest, lambda _: found | longer)
 
     left = np.float32([[3, 0], [0, 2], [0, 0], [0, 0]])
     arrays = {"ctx.A": left, "ctx.B": np.eye(2, 12, dtype=np.float32)}
@@ -135,4 +131,4 @@ def test_what_a_site_of_smaller_rank_learns_is_added_whole(tmp_path):
         state = Rounds(grid, task(arrays), server, 2).run()
     expected = np.zeros((4, 12))
     expected[0, 0], expected[1, 1] = 3.25, 2
-    np.testing.assert_allclose(products(state.arrays)["ctx"], expected, atol=1e-5)
+    np.testing.assert_allclose(state.arrays.lift()["ctx"], expected, atol=1e-5)

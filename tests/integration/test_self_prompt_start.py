@@ -12,10 +12,10 @@ from client.app import app as client
 from fedprompt.backbone.clip import FrozenClip
 from fedprompt.config import Flat, defaults, section
 from fedprompt.errors import ConfigError, PromptError, QuorumError
+from fedprompt.prompt_state import PromptState
 from fedprompt.prompts import spt
 from fedprompt.prompts.build import build_prompt
 from fedprompt.prompts.config import PromptConfig
-from fedprompt.wire import Arrays
 from server import tuning
 from server.app import app as server
 from server.checkpoint import decode
@@ -56,7 +56,9 @@ def flat(photos: Path, tmp_path: Path) -> Flat:
     }
 
 
-def run(flat: Flat, at_sites: Flat | None = None, workers: int = 1) -> tuple[Arrays, list[dict]]:
+def run(
+    flat: Flat, at_sites: Flat | None = None, workers: int = 1
+) -> tuple[PromptState, list[dict]]:
     """Run a federation and return round 0's arrays and the record."""
     client_app._known_site.cache_clear()
     spt._prototypes.cache_clear()
@@ -67,7 +69,7 @@ def run(flat: Flat, at_sites: Flat | None = None, workers: int = 1) -> tuple[Arr
     return first.arrays, round_lines.read(folder)
 
 
-def own(flat: Flat, clip: FrozenClip) -> Arrays:
+def own(flat: Flat, clip: FrozenClip) -> PromptState:
     """Return the start that the settings give a server."""
     config = section(flat, "prompt", PromptConfig)
     return build_prompt(config, clip, CLASSES, str(flat["data.template"])).arrays()

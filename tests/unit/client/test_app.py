@@ -1,4 +1,5 @@
 import time
+from collections.abc import Mapping
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from fedprompt.backbone.clip import FrozenClip
 from fedprompt.config import Flat, defaults
 from fedprompt.data import load
 from fedprompt.errors import ConfigError
+from fedprompt.prompt_state import PromptState
 from fedprompt.wire import (
     SHARED,
     WireError,
@@ -65,7 +67,7 @@ def send(
     return reply
 
 
-def asked(arrays: dict[str, np.ndarray], dtype: str = "float32", **config: object) -> RecordDict:
+def asked(arrays: Mapping[str, np.ndarray], dtype: str = "float32", **config: object) -> RecordDict:
     return RecordDict(
         {
             "arrays": to_array_record(arrays, dtype),
@@ -74,12 +76,9 @@ def asked(arrays: dict[str, np.ndarray], dtype: str = "float32", **config: objec
     )
 
 
-def start(**shapes: tuple[int, ...]) -> dict[str, np.ndarray]:
-    rng = np.random.default_rng(0)
-    return {
-        n: rng.normal(scale=0.02, size=s).astype(np.float32)
-        for n, s in {**SHAPES, **shapes}.items()
-    }
+def start(**shapes: tuple[int, ...]) -> PromptState:
+    rng, shapes = np.random.default_rng(0), {**SHAPES, **shapes}
+    return PromptState({n: rng.normal(scale=0.02, size=s) for n, s in shapes.items()})
 
 
 def identity(settings: Flat, partition: int = 0) -> ConfigRecord:
@@ -105,7 +104,7 @@ def test_of_dip_the_prompt_comes_and_one_row_goes(settings: Flat) -> None:
     record = reply.array_records["arrays"]
     found = from_array_record(record, {"ctx.B": (1, 32)}, "float32")
     expected, _ = simulated(settings, 0, 2).train(
-        {"ctx": sent}, seed=7, server_round=1, rounds=3, mu=0.0
+        PromptState({"ctx": sent}), seed=7, server_round=1, rounds=3, mu=0.0
     )
     assert found["ctx.B"].tobytes() == expected["ctx.B"].tobytes()
     assert found["ctx.B"].any()

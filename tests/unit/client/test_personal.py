@@ -15,10 +15,10 @@ from fedprompt.config import Flat
 from fedprompt.data import load
 from fedprompt.errors import PromptError
 from fedprompt.identity import sha256_arrays
+from fedprompt.prompt_state import PromptState
 from fedprompt.prompts.mixed import Mixed
 from tests.pictures import image_folder
 
-Arrays = dict[str, np.ndarray]
 FIXED = {"prompt.method": "dip-fixed"}  # A and B are trained and sent
 
 
@@ -47,17 +47,17 @@ def settings(folder: Path) -> Flat:
     }
 
 
-def tune(site: Site, server_round: int, sent: Arrays | None = None, **changes: object) -> Arrays:
+def tune(
+    site: Site, server_round: int, sent: PromptState | None = None, **changes: object
+) -> PromptState:
     asked = {"seed": 1, "rounds": 4, "mu": 0.0, "run": "abc", **changes}
     return site.train(sent or start(site), server_round=server_round, **asked)[0]
 
 
-def start(site: Site) -> Arrays:
+def start(site: Site) -> PromptState:
     rng = np.random.default_rng(0)
-    return {
-        name: rng.normal(scale=0.02, size=array.shape).astype(np.float32)
-        for name, array in site.prompt.arrays().items()
-    }
+    arrays = site.prompt.arrays()
+    return PromptState({n: rng.normal(scale=0.02, size=a.shape) for n, a in arrays.items()})
 
 
 def kept(cache: Path, site: Site) -> list[tuple[str, bytes]]:
@@ -65,7 +65,7 @@ def kept(cache: Path, site: Site) -> list[tuple[str, bytes]]:
     return [(path.name, path.read_bytes()) for path in sorted(folder.glob("*"))]
 
 
-def digests(*arrays: Arrays) -> list[str]:
+def digests(*arrays: PromptState) -> list[str]:
     return [sha256_arrays(found) for found in arrays]
 
 
@@ -181,11 +181,11 @@ def test_a_local_site_ignores_what_is_sent_and_returns_nothing(
     settings["prompt.personal"] = "local"
     site = simulated(settings, 0, 2)
     sent = start(site)
-    assert tune(site, 1, sent) == {}
+    assert not tune(site, 1, sent)
     files = kept(own_cache, site)
     assert len(files) == 1
-    other = {name: array + 1 for name, array in sent.items()}
-    assert tune(site, 1, other) == {}
+    other = PromptState({name: array + 1 for name, array in sent.items()})
+    assert not tune(site, 1, other)
     assert kept(own_cache, site) == files
     one, two = (site.evaluate(arrays, 1, "abc").loss for arrays in (sent, other))
     assert one == two != site.evaluate(sent, 0, "abc").loss

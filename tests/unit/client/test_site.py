@@ -11,8 +11,8 @@ from fedprompt.basis import columns
 from fedprompt.config import Flat
 from fedprompt.data import load
 from fedprompt.errors import ConfigError, PromptError
-from fedprompt.factors import given_to
 from fedprompt.identity import sha256_arrays
+from fedprompt.prompt_state import PromptState
 from fedprompt.prompts.template import Template
 from fedprompt.wire import identity_digest
 from tests.pictures import image_folder
@@ -44,13 +44,13 @@ def settings(folder: Path) -> Flat:
 FIXED = {"prompt.method": "dip-fixed"}  # A and B are trained and sent
 
 
-def digest(site: Site, arrays: dict | None = None, **changes: int) -> str:
+def digest(site: Site, arrays: PromptState | None = None, **changes: int) -> str:
     asked = {"seed": 1, "server_round": 1, "rounds": 4, "mu": 0.0, **changes}
     return sha256_arrays(site.train(arrays or site.prompt.arrays(), **asked)[0])
 
 
-def start(site: Site) -> dict[str, np.ndarray]:
-    return {name: array.copy() for name, array in site.prompt.arrays().items()}
+def start(site: Site) -> PromptState:
+    return site.prompt.arrays()
 
 
 def test_images_are_divided_and_held_out(settings: Flat) -> None:
@@ -92,7 +92,7 @@ def test_training_depends_on_seed_round_partition_and_nothing_before(settings: F
 
 def test_what_is_sent_is_where_training_starts(settings: Flat) -> None:
     site = simulated(settings, 0, 2)
-    moved = {name: array + 1 for name, array in start(site).items()}
+    moved = PromptState({name: array + 1 for name, array in start(site).items()})
     kept = {name: array.copy() for name, array in moved.items()}
     assert digest(site, moved) != digest(site, start(simulated(settings, 0, 2)))
     assert all(np.array_equal(moved[name], kept[name]) for name in kept)
@@ -136,10 +136,9 @@ def test_a_rate_of_zero_learns_nothing(settings: Flat, rank: int, optimiser: str
     own = {"prompt.rank": 3, "fit.rank": rank, "fit.learning_rate": 0.0, "fit.optimiser": optimiser}
     site = simulated({**settings, **FIXED, **own}, 0, 2)
     rng = np.random.default_rng(0)
-    sent = {n: rng.normal(size=a.shape).astype(np.float32) for n, a in start(site).items()}
+    sent = PromptState({n: rng.normal(size=a.shape) for n, a in start(site).items()})
     found, _ = site.train(sent, seed=1, server_round=1, rounds=1, mu=0.01)
-    given_ = given_to(sent, found, "float32")
-    assert {n: a.tobytes() for n, a in found.items()} == {n: a.tobytes() for n, a in given_.items()}
+    assert found == sent.given_to(found, "float32")
 
 
 def test_under_a_fresh_basis_each_round_trains_b_of_another_one(settings: Flat) -> None:

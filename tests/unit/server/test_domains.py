@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from fedprompt.errors import ConfigError
+from fedprompt.prompt_state import PromptState
 from fedprompt.prompts.config import PromptConfig
 from fedprompt.wire import from_array_record
 from server.admission import Site
@@ -19,16 +20,18 @@ SITES = [
 ]
 
 
-def arrays(seed: int) -> dict[str, np.ndarray]:
+def arrays(seed: int) -> PromptState:
     rng = np.random.default_rng(seed)
     shapes = {"text.0": (2, 3), "text.1": (2, 3), "visual": (2, 4)}
-    return {name: rng.normal(size=shape).astype(np.float32) for name, shape in shapes.items()}
+    return PromptState({name: rng.normal(size=shape) for name, shape in shapes.items()})
 
 
-def sent(found: Domains, current: dict[str, np.ndarray]) -> dict[int, dict[str, np.ndarray]]:
-    shapes = {name: array.shape for name, array in current.items()}
+def sent(found: Domains, current: PromptState) -> dict[int, PromptState]:
     records = found.records(current, SITES, "float32")
-    return {node: from_array_record(record, shapes, "float32") for node, record in records.items()}
+    return {
+        node: from_array_record(record, current.shapes(), "float32")
+        for node, record in records.items()
+    }
 
 
 def test_a_site_gets_its_own_prompt_and_others_by_momentum() -> None:
@@ -54,7 +57,7 @@ def test_factors_follow_as_products() -> None:
     rng = np.random.default_rng(3)
     shapes = {"text.0.A": (4, 1), "text.0.B": (1, 6), "text.1.A": (4, 1), "text.1.B": (1, 6)}
     first, second = (
-        {name: rng.normal(size=shape).astype(np.float32) for name, shape in shapes.items()}
+        PromptState({name: rng.normal(size=shape) for name, shape in shapes.items()})
         for _ in range(2)
     )
     found = Domains(NAMES, RULES["product"])

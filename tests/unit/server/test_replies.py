@@ -11,7 +11,6 @@ from fedprompt.wire import DECLINED, to_array_record
 from server.exchange import Answer, Fault
 from server.local_grid import LocalGrid
 from server.replies import (
-    expected_shapes,
     read_evaluate,
     read_train,
     to_numpy_record,
@@ -119,15 +118,13 @@ def test_a_broken_evaluation_is_refused():
 
 def test_a_smaller_rank_is_expected_only_where_ranks_may_mix():
     current = start(rank=3) | {"plain": np.zeros((2, 2), np.float32)}
-    small = to_array_record(start(rank=2), "float32")
-    assert expected_shapes(small, current, False)["ctx.A"] == (4, 3)
-    mixed = expected_shapes(small, current, True)
+    assert current.shapes()["ctx.A"] == (4, 3)
+    mixed = current.shapes(start(rank=2).shapes())
     assert (mixed["ctx.A"], mixed["ctx.B"], mixed["plain"]) == ((4, 2), (2, 32), (2, 2))
 
 
 def test_a_larger_rank_is_not_expected():
-    large = to_array_record(start(rank=3), "float32")
-    assert expected_shapes(large, start(rank=2), True)["ctx.A"] == (4, 2)
+    assert start(rank=2).shapes(start(rank=3).shapes())["ctx.A"] == (4, 2)
 
 
 def test_what_a_strategy_reads_is_npy():

@@ -5,6 +5,7 @@ import pytest
 from flwr.app import ConfigRecord, Message, RecordDict
 
 from fedprompt.errors import ConfigError, QuorumError
+from fedprompt.prompt_state import PromptState
 from fedprompt.prompts.config import PromptConfig
 from fedprompt.wire import to_array_record
 from server import rounds
@@ -19,7 +20,7 @@ from tests import round_lines
 from tests.sites import IDENTITY, client, config, counts, in_turn, says, sends
 
 SITES, LENGTH, WIDTH = 4, 3, 8
-DRAWN = {f"visual.{i}": np.full((LENGTH, WIDTH), 9, np.float32) for i in range(2)}
+DRAWN = PromptState({f"visual.{i}": np.full((LENGTH, WIDTH), 9) for i in range(2)})
 TASK = Task(DRAWN, IDENTITY, lambda _: Description(0.5), "run", asks_start=True)
 
 

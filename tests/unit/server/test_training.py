@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from flwr.app import Message, RecordDict
 
-from fedprompt.dense import products
 from fedprompt.errors import PromptError
+from fedprompt.prompt_state import PromptState
 from fedprompt.wire import from_array_record, to_array_record
 from server.config import ServerConfig
 from server.local_grid import LocalGrid
@@ -97,9 +97,8 @@ def test_factors_report_what_averaging_lost(grid):
 
 def test_what_was_lost_is_told_of_the_rounds_change_too(grid):
     """A long prompt that moves a little: what is lost of the move is small beside the prompt."""
-    current = {"ctx.A": np.float32([[1], [0], [0], [0]]), "ctx.B": np.zeros((1, 32), np.float32)}
-    current["ctx.B"][0, 0] = 100
-    moved = products(current)["ctx"].copy()
+    current = PromptState({"ctx.A": np.eye(4, 1), "ctx.B": 100 * np.eye(1, 32)})
+    moved = current.lift()["ctx"]
     moved[0, 0], moved[1, 1] = 103, 4  # at rank 1 the second part is lost
     found, messages = updates()
     found = [replace(update, update={"ctx": moved}) for update in found]
@@ -109,7 +108,7 @@ def test_what_was_lost_is_told_of_the_rounds_change_too(grid):
 
 
 def test_factors_tell_what_averaging_lost_of_the_change(grid):
-    current = {"ctx.A": np.float32([[1], [0]]), "ctx.B": np.float32([[10, 0]])}
+    current = PromptState({"ctx.A": np.float32([[1], [0]]), "ctx.B": np.float32([[10, 0]])})
     found, messages = [], {}
     for i, (a, b) in enumerate([([2, 0], [10, 2]), ([1, 0], [10, 0])]):
         update = {"ctx.A": np.array([a]).T.astype(float), "ctx.B": np.array([b]).astype(float)}
@@ -126,9 +125,9 @@ def test_factors_tell_what_averaging_lost_of_the_change(grid):
 def test_a_prompt_that_nobody_moved_has_lost_nothing(grid, name):
     rng = np.random.default_rng(0)
     current = {"ctx.A": rng.normal(size=(4, 1)), "ctx.B": rng.normal(size=(1, 32))}
-    current = {n: a.astype(np.float32) for n, a in current.items()}
     if name.endswith("basis"):
         del current["ctx.A"]
+    current = PromptState(current)
     found, messages = updates()
     found = [replace(update, update=RULES[name].lift(current)) for update in found]
     merged = merge(strategy(), RULES[name], current, found, messages, 1, "float32")
@@ -156,11 +155,11 @@ def test_every_strategy_returns_float32_factors(grid, name):
 @pytest.mark.parametrize(("dtype", "value"), [("float16", 1e5), ("float32", np.nan)])
 def test_what_the_wire_cannot_hold_is_not_committed(dtype, value):
     with pytest.raises(PromptError, match=f"x of the server's prompt is not finite in {dtype}"):
-        as_travelled({"x": np.array([value], np.float32)}, dtype)
+        as_travelled(PromptState({"x": np.array([value])}), dtype)
 
 
 def test_as_travelled_rounds_to_the_wire():
-    arrays = {"x": np.float32([1 / 3])}
+    arrays = PromptState({"x": np.float32([1 / 3])})
     assert as_travelled(arrays, "float32")["x"].tobytes() == arrays["x"].tobytes()
     assert as_travelled(arrays, "float16")["x"][0] == np.float32(np.float16(1 / 3))
 

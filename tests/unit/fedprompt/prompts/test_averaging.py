@@ -3,7 +3,7 @@ import math
 import numpy as np
 import pytest
 
-from fedprompt.dense import products
+from fedprompt.prompt_state import PromptState
 from fedprompt.prompts.averaging import PromptAverage, gaussian_weights
 
 
@@ -29,14 +29,16 @@ def test_of_twenty_epochs_the_fifteenth_counts_most_as_in_the_papers_code() -> N
 def test_prompts_are_averaged_as_products() -> None:
     rng = np.random.default_rng(0)
     steps = [
-        {
-            "ctx.A": rng.normal(size=(4, 2)).astype(np.float32),
-            "ctx.B": rng.normal(size=(2, 6)).astype(np.float32),
-            "bias": rng.normal(size=3).astype(np.float32),
-        }
+        PromptState(
+            {
+                "ctx.A": rng.normal(size=(4, 2)),
+                "ctx.B": rng.normal(size=(2, 6)),
+                "bias": rng.normal(size=3),
+            }
+        )
         for _ in range(7)
     ]
-    average, weights = PromptAverage(7, products), gaussian_weights(7)
+    average, weights = PromptAverage(7, PromptState.lift), gaussian_weights(7)
     for number, arrays in enumerate(steps, start=1):
         average.take(number, arrays)
     expected = sum(

@@ -24,12 +24,12 @@ from fedprompt.data.config import DataConfig
 from fedprompt.data.load import Images
 from fedprompt.data.load import load as load_images
 from fedprompt.errors import ArtefactError, PromptError
+from fedprompt.prompt_state import PromptState
 from fedprompt.prompts import cocoop
 from fedprompt.prompts.artefacts import from_artefact, to_artefact
 from fedprompt.prompts.averaging import PromptAverage
 from fedprompt.prompts.build import METHODS, Prompt, build_prompt, is_averaged
 from fedprompt.prompts.config import PromptConfig
-from fedprompt.prompts.method import Arrays
 from server.config import ServerConfig
 from server.local_grid import LocalGrid
 from server.rules import RULES
@@ -126,13 +126,10 @@ def make(clip: FrozenClip, case: str, form: str, **more: Any) -> Prompt:
     return build_prompt(PromptConfig(**settings), clip, NAMES, TEMPLATE, any_start=True)
 
 
-def stirred(arrays: Arrays, seed: int = 0) -> Arrays:
+def stirred(arrays: PromptState, seed: int = 0) -> PromptState:
     """Return arrays away from their start."""
     draws = np.random.default_rng(seed)
-    return {
-        name: (array + draws.normal(scale=0.3, size=array.shape)).astype(np.float32)
-        for name, array in arrays.items()
-    }
+    return PromptState({n: a + draws.normal(scale=0.3, size=a.shape) for n, a in arrays.items()})
 
 
 def moved(clip: FrozenClip, case: str, form: str, **more: Any) -> Prompt:
@@ -386,13 +383,13 @@ def site(folder: Path, case: str, form: str, *, empty: bool = False, **more: obj
     return Site(settings | more, 0, own)  # type: ignore[arg-type]
 
 
-def trained(one: Site, arrays: Arrays) -> Arrays:
+def trained(one: Site, arrays: PromptState) -> PromptState:
     """Return the prompt after the site's local step: what it does not send is as it was."""
-    found, _ = one.train(dict(arrays), seed=1, server_round=1, rounds=2, mu=0.01)
-    return {**arrays, **found}
+    found, _ = one.train(arrays, seed=1, server_round=1, rounds=2, mu=0.01)
+    return arrays | found
 
 
-def merged(replies: list[Arrays], arrays: Arrays, rule: str) -> Arrays:
+def merged(replies: list[PromptState], arrays: PromptState, rule: str) -> PromptState:
     """Return what the server makes of replies of unequal weight."""
     chosen = RULES[rule]
     updates = [
@@ -404,7 +401,7 @@ def merged(replies: list[Arrays], arrays: Arrays, rule: str) -> Arrays:
     return merge(strategy, chosen, arrays, updates, messages, 1, "float32").arrays
 
 
-def check_same(found: Arrays, expected: Arrays) -> None:
+def check_same(found: PromptState, expected: PromptState) -> None:
     """Compare two prompts as products, of which there is one, within float32's rounding."""
     lift = RULES["product"].lift
     one, other = lift(found), lift(expected)
@@ -418,7 +415,7 @@ def test_a_site_without_images_changes_nothing(folder: Path, case: str, form: st
     one = site(folder, case, form, empty=True)
     arrays = stirred(one.prompt.arrays())
     found, loss = one.train(arrays, seed=1, server_round=1, rounds=2, mu=0.01)
-    assert bits({**arrays, **found}) == bits(arrays)  # adapt sends its own domain's alone
+    assert bits(arrays | found) == bits(arrays)  # adapt sends its own domain's alone
     assert found.keys() == one.prompt.leaving().keys()
     assert loss == 0.0
 

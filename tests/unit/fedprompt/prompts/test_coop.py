@@ -10,6 +10,7 @@ from fedprompt.backbone.clip import FrozenClip
 from fedprompt.backbone.encoded import Encoded
 from fedprompt.backbone.prompts import TextPrompts
 from fedprompt.errors import DataError
+from fedprompt.prompt_state import PromptState
 from fedprompt.prompts.build import build_prompt
 from fedprompt.prompts.config import PromptConfig
 from fedprompt.prompts.density import information_density, tail
@@ -189,8 +190,8 @@ def test_each_class_trains_and_sends_vectors_of_its_own(
 def test_a_class_is_moved_by_its_own_vectors_alone(clip: FrozenClip) -> None:
     prompt = make(clip, method="coop", class_specific=True)
     before, arrays = prompt.class_vectors(), prompt.arrays()
-    arrays["ctx"][4:8] *= -1.0  # those of class 1
-    prompt.load_arrays(arrays)
+    signs = np.repeat([1, -1, 1, 1, 1, 1], 4)[:, None]  # of class 1 the other
+    prompt.load_arrays(PromptState({"ctx": arrays["ctx"] * signs}))
     moved = (prompt.class_vectors() - before).abs().amax(1) > 1e-4
     assert moved.tolist() == [False, True, False, False, False, False]
 

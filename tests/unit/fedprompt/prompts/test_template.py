@@ -28,7 +28,7 @@ def test_one_template_is_zero_shot_clip_to_the_last_bit_but_one(clip: FrozenClip
 def test_nothing_is_trained_and_nothing_travels(clip: FrozenClip) -> None:
     prompt = Template(clip, CLASSES, "a {}.")
     assert list(prompt.parameters()) == []
-    assert prompt.arrays() == {}
+    assert not prompt.arrays()
     prompt.load_arrays({})
     with pytest.raises(PromptError, match=r"has no arrays, found \['ctx'\]"):
         prompt.load_arrays({"ctx": np.zeros((4, 32), np.float32)})
@@ -60,7 +60,7 @@ def test_an_ensemble_is_the_mean_of_unit_vectors_made_a_unit_again(clip: FrozenC
     found = prompt.fold().class_vectors.numpy()
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6)
     assert np.abs(found - each[0]).max() > 1e-3
-    assert prompt.arrays() == {}
+    assert not prompt.arrays()
     assert prompt.describe()["method"] == "ensemble"
 
 

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from fedprompt.prompt_state import PromptState
 from server.rules import RULES
 from server.rules.factors import RULE, merge_error
 
@@ -22,9 +23,9 @@ def test_ten_independent_sites_lose_nearly_everything():
 
 def test_the_product_rule_keeps_the_best_rank_where_factors_do_not():
     updates = sites(10)
-    arrays = {name: a.astype(np.float32) for name, a in updates[0].items()}
+    arrays = PromptState(updates[0])
     rule = RULES["product"]
-    lifted = [rule.lift({n: a.astype(np.float32) for n, a in u.items()}) for u in updates]
+    lifted = [rule.lift(PromptState(update)) for update in updates]
     dense = {"ctx": np.mean([u["ctx"] for u in lifted], axis=0)}
     assert rule.project(dense, arrays).truncation_error < merge_error(updates, [1.0] * 10)
 
@@ -39,7 +40,7 @@ def test_nothing_low_rank_means_no_error():
 
 
 def test_lift_and_project_are_the_identity():
-    arrays = {"ctx.B": np.float32([[1, 2]]), "ctx.A": np.float32([[3], [4]])}
+    arrays = PromptState({"ctx.B": np.float32([[1, 2]]), "ctx.A": np.float32([[3], [4]])})
     back = RULE.project(RULE.lift(arrays), arrays)
     assert list(back.arrays) == list(arrays)
     assert all(back.arrays[n].tobytes() == arrays[n].tobytes() for n in arrays)

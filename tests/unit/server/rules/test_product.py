@@ -5,8 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fedprompt.dense import products as lift
-from fedprompt.factors import refactor
+from fedprompt.prompt_state import PromptState, refactor
 from server.rules import product
 from server.rules.product import project
 
@@ -15,10 +14,15 @@ seeds = st.integers(0, 2**32 - 1)
 
 def factors(seed, length=4, rank=1, width=16, scale=1.0):
     rng = np.random.default_rng(seed)
-    return {
-        "ctx.A": (scale * rng.normal(size=(length, rank))).astype(np.float32),
-        "ctx.B": rng.normal(size=(rank, width)).astype(np.float32),
-    }
+    return PromptState(
+        {
+            "ctx.A": scale * rng.normal(size=(length, rank)),
+            "ctx.B": rng.normal(size=(rank, width)),
+        }
+    )
+
+
+lift = PromptState.lift
 
 
 def mean(updates, weights=None):
@@ -126,7 +130,7 @@ def test_both_factors_carry_the_same_share(seed, rank):
 def test_equal_products_give_equal_factors(seed):
     """The signs of the two given factors do not matter."""
     update = factors(seed)
-    flipped = {name: -array for name, array in update.items()}
+    flipped = PromptState({name: -array for name, array in update.items()})
     one, other = project(lift(update), update).arrays, project(lift(flipped), flipped).arrays
     for name in one:
         assert one[name].tobytes() == other[name].tobytes()
@@ -144,7 +148,7 @@ def test_an_unmoved_prompt_keeps_its_start():
 def test_a_tiny_first_step_does_not_shrink_the_left_factor():
     """Balanced, A would fall to 1e-4 of its length and B would get no gradient."""
     start = factors(3, scale=0.02)
-    moved = {"ctx.A": start["ctx.A"], "ctx.B": np.float32(1e-8) * start["ctx.B"]}
+    moved = start | {"ctx.B": np.float32(1e-8) * start["ctx.B"]}
     back = project(lift(moved), moved).arrays
     assert np.linalg.norm(back["ctx.A"]) == pytest.approx(np.linalg.norm(moved["ctx.A"]), rel=1e-5)
     np.testing.assert_allclose(back["ctx.A"] @ back["ctx.B"], lift(moved)["ctx"], rtol=1e-4)

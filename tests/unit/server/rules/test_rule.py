@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from fedprompt.dense import pairs
+from fedprompt.prompt_state import PromptState, pairs
 from server.rules import RULES
 from server.rules.rule import identity_lift, identity_project, no_merge_error
 
@@ -32,7 +32,7 @@ def test_no_merge_error_is_zero():
 
 @pytest.mark.parametrize("name", sorted(RULES))
 def test_full_matrices_pass_every_rule_unchanged(name):
-    arrays = {"ctx": np.random.default_rng(0).normal(size=(4, 8)).astype(np.float32)}
+    arrays = PromptState({"ctx": np.random.default_rng(0).normal(size=(4, 8))})
     rule = RULES[name]
     back = rule.project(rule.lift(arrays), arrays)
     assert back.arrays["ctx"].tobytes() == arrays["ctx"].tobytes()
