@@ -27,11 +27,13 @@ demo: env
 	$(CLI) doctor
 	$(CLI) simulate $(CONFIG) --output $(DEMO)
 	$(CLI) eval $(DEMO) $(CONFIG)
+	$(CLI) simulate $(CONFIG) --set prompt.method=coop --output $(DEMO)-coop
+	$(CLI) eval $(DEMO)-coop $(CONFIG)
 	$(CLI) export $(DEMO) $(CONFIG) --output $(DEMO)/classifier.onnx
 	$(CLI) verify $(DEMO)/classifier.onnx
 	$(BIN)/python examples/save_photos.py $(DEMO)/photos
 	$(CLI) predict $(DEMO)/classifier.onnx $(DEMO)/photos/*.png
-	$(CLI) report $(DEMO) --output $(DEMO)/report.html
+	$(CLI) report $(DEMO) --beside $(DEMO)-coop --output $(DEMO)/report.html
 	@echo "Open $(DEMO)/report.html to see the run."
 
 lint: env

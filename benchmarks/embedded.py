@@ -19,6 +19,7 @@ import typer
 from PIL import Image
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
+from timm.data import ImageNetInfo
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -136,8 +137,8 @@ def fashion_figures(clip: FrozenClip) -> Iterator[dict[str, float]]:
     pictures, test_labels = fashion(splits.test, np.arange(len(splits.test.labels)))
     test = (encode(clip, pictures), test_labels)
     start = zero_shot(clip, *test, list(CLASSES))
-    yield {"zero_shot_fashion_mnist": start}
-    for method in RATES:
+    yield {"fashion_zero_shot": start}
+    for method in RATES:  # dip with the product's own start
         reached = []
         for seed in SEEDS:
             pictures, labels = fashion(splits.train, few_shot(splits.train.labels, SHOTS, seed))
@@ -171,25 +172,56 @@ def costs(clip: FrozenClip) -> dict[str, float]:
     }
 
 
-def measure(data: Path, cnn: bool) -> Iterator[dict[str, float]]:
-    """Measure part after part; without ``cnn`` the slow convolutional tower is left out."""
-    names = list(class_names(data).values())
+def photos(data: Path) -> tuple[Pictures, Tensor, list[str]]:
+    """Decode the sample photos; labels are ImageNet's, names their synsets' first ones."""
+    info = ImageNetInfo()
+    number = {wnid: i for i, wnid in enumerate(info.label_names())}
+    names = [info.index_to_description(i).split(", ")[0] for i in range(len(number))]
+    pictures, labels = [], []
+    with tarfile.open(data / "photos-500.tar") as tar:
+        for member in tar:
+            if stream := tar.extractfile(member):
+                image = Image.open(io.BytesIO(stream.read())).convert("RGB")
+                pictures.append(np.asarray(image, dtype=np.uint8))
+                labels.append(number[Path(member.name).name.split("_")[0]])
+    return pictures, torch.tensor(labels), names
+
+
+def convolutional(data: Path, names: list[str]) -> Iterator[dict[str, float]]:
+    """Measure ``embedded-cnn``: photos at two sizes, Tiny-ImageNet, Fashion-MNIST."""
+    pictures, labels, classes = photos(data)
+    for name, key in (("embedded-cnn-224", "photos_top1_224"), ("embedded-cnn", "photos_top1")):
+        clip = load_backbone(BackboneConfig(name=name))
+        yield {key: zero_shot(clip, encode(clip, pictures), labels, classes)}
+    pictures, labels = tiny_imagenet(data, "tiny-imagenet-val.tar")
+    trained, unseen = tiny_zero_shot(clip, encode(clip, pictures), labels, names)
+    yield {"trained_top1": trained, "unseen_top1": unseen}
+    yield from fashion_figures(clip)
+
+
+def vision_transformer(data: Path, names: list[str]) -> Iterator[dict[str, float]]:
+    """Measure ``embedded``: its costs, Tiny-ImageNet, a linear probe, Fashion-MNIST."""
     clip = load_backbone(BackboneConfig(name="embedded"))
     yield costs(clip)
     pictures, labels = tiny_imagenet(data, "tiny-imagenet-val.tar")
     images = encode(clip, pictures)
     trained, unseen = tiny_zero_shot(clip, images, labels, names)
-    yield {"zero_shot_trained_classes": trained, "zero_shot_unseen_classes": unseen}
+    yield {"vit_trained_top1": trained, "vit_unseen_top1": unseen}
     new = labels >= len(names) - UNSEEN
     every, every_label = tiny_imagenet(data, "tiny-imagenet-train-3.tar")
     chosen = few_shot(every_label.numpy(), PROBE_SHOTS, 0)
     shots = (encode(clip, [every[int(i)] for i in chosen]), every_label[chosen])
-    yield {"linear_probe_unseen_classes": linear_probe(shots, (images[new], labels[new]))}
-    if cnn:
-        cnn_clip = load_backbone(BackboneConfig(name="embedded-cnn"))
-        trained, unseen = tiny_zero_shot(cnn_clip, encode(cnn_clip, pictures), labels, names)
-        yield {"zero_shot_trained_classes_cnn": trained, "zero_shot_unseen_classes_cnn": unseen}
-    yield from fashion_figures(clip)
+    yield {"vit_linear_probe_unseen": linear_probe(shots, (images[new], labels[new]))}
+    for part in fashion_figures(clip):
+        yield {f"vit_{name}": value for name, value in part.items()}
+
+
+def measure(data: Path, vit: bool) -> Iterator[dict[str, float]]:
+    """Measure part after part; figures without a prefix are ``embedded-cnn``'s."""
+    names = list(class_names(data).values())
+    yield from convolutional(data, names)
+    if vit:
+        yield from vision_transformer(data, names)
 
 
 def main(
@@ -197,11 +229,11 @@ def main(
         "../shared/data"
     ),
     as_json: Annotated[bool, typer.Option("--json", help="end with one JSON object")] = False,
-    cnn: Annotated[bool, typer.Option(help="measure embedded-cnn too")] = True,
+    vit: Annotated[bool, typer.Option(help="measure the ViT, `embedded`, too")] = True,
 ) -> None:
     """Print the figures of the embedded models."""
     figures: dict[str, float] = {}
-    for part in measure(data, cnn):
+    for part in measure(data, vit):
         figures |= part
         for name, value in part.items():
             typer.echo(f"{name:34s} {value:8.2f}")

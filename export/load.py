@@ -11,6 +11,7 @@ from export.types import Pictures
 from fedprompt.artefact import Artefact
 from fedprompt.backbone.clip import FrozenClip
 from fedprompt.backbone.config import BackboneConfig
+from fedprompt.backbone.fingerprint import superseded
 from fedprompt.backbone.load import load_backbone
 from fedprompt.config import Scalar, section
 from fedprompt.data.config import DataConfig
@@ -39,8 +40,11 @@ def load_clip(artefact: Artefact, settings: Mapping[str, Scalar]) -> FrozenClip:
     if clip.fingerprint != named["sha256"]:
         raise ArtefactError(
             f"the prompt was tuned for backbone {named.get('name')} {named['sha256'][:16]}…, found "
-            f"{clip.name} {clip.fingerprint[:16]}…; set backbone.name and backbone.pretrained to "
-            "the same weights"
+            f"{clip.name} {clip.fingerprint[:16]}…; "
+            + (
+                superseded(named["sha256"])
+                or "set backbone.name and backbone.pretrained to the same weights"
+            )
         )
     if artefact.metadata["preprocessing"] != clip.preprocessing.to_dict():
         raise ArtefactError(

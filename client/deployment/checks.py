@@ -109,6 +109,7 @@ def _clock(folder: SiteFolder) -> Found:
 
 def _backbone(folder: SiteFolder) -> Found:
     from fedprompt.backbone.config import BackboneConfig
+    from fedprompt.backbone.fingerprint import superseded
     from fedprompt.backbone.load import shared_backbone
 
     agreed = folder.bundle()
@@ -119,8 +120,12 @@ def _backbone(folder: SiteFolder) -> Found:
     ):
         if ours != theirs:
             raise BackboneError(
-                f"the {what} here has the hash {ours}, the server's {theirs}; set [backbone] in "
-                f"{folder.toml} to {agreed.backbone.name} {agreed.backbone.pretrained}"
+                f"the {what} here has the hash {ours}, the server's {theirs}; "
+                + (
+                    superseded(theirs)
+                    or f"set [backbone] in {folder.toml} to {agreed.backbone.name} "
+                    f"{agreed.backbone.pretrained}"
+                )
             )
     return "ok", f"{clip.name}, sha256 {clip.fingerprint[:16]}..., on {clip.device.type}"
 

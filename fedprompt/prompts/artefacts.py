@@ -7,6 +7,7 @@ from typing import Any
 from fedprompt.artefact import Artefact
 from fedprompt.backbone.class_encoder import Speedups
 from fedprompt.backbone.clip import FrozenClip
+from fedprompt.backbone.fingerprint import superseded
 from fedprompt.config import section
 from fedprompt.errors import ArtefactError, ConfigError
 from fedprompt.prompt_state import PromptState, left, pairs
@@ -115,7 +116,7 @@ def _check_hash(what: str, found: str, expected: str) -> None:
     if found != expected:
         raise ArtefactError(
             f"the prompt was tuned for {what} {found[:16]}…, this is {expected[:16]}…; "
-            "load the backbone that the artefact names"
+            + (superseded(found) or "load the backbone that the artefact names")
         )
 
 

@@ -219,7 +219,7 @@ def test_each_size_has_its_bias(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     space = joint.JointSpace(
         axes=torch.eye(256, 1280),
         classes=torch.eye(256),
-        centres={128: torch.full((1280,), 2.0), 224: torch.full((1280,), 3.0)},
+        centres={160: torch.full((1280,), 2.0), 224: torch.full((1280,), 3.0)},
     )
     monkeypatch.setattr(pack, "ASSETS", tmp_path)
     pack.write(pack.projection(space), "embedded-cnn")
@@ -230,7 +230,7 @@ def test_each_size_has_its_bias(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     )
     state = embedded.expanded_state_dict("embedded-cnn")
     assert torch.equal(state["visual.head.proj.bias"], torch.full((256,), -2.0))
-    assert not any(name.endswith((".128", ".224")) for name in state)
+    assert not any(name.endswith((".160", ".224")) for name in state)
 
 
 def test_images_are_projected_to_where_the_teacher_places_them() -> None:

