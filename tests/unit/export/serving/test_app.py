@@ -97,6 +97,8 @@ def test_one_request_too_many_is_503_and_the_others_are_answered(
                 for _ in range(2)
             ]
             await asyncio.to_thread(held.entered.wait, 30)
+            while door.service._in_flight < len(first):  # both places are taken
+                await asyncio.sleep(0.01)
             late = await client.post("/predict", content=png, headers=headers)
             assert (await client.get("/health")).status_code == 200  # busy is not broken
             held.release.set()

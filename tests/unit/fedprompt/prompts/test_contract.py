@@ -477,7 +477,7 @@ def test_under_a_fresh_basis_too(folder: Path, case: str) -> None:
     one = site(folder, case, "lowrank", **own)
     arrays = one.prompt.arrays()
     assert arrays.keys() == SHAPES[case].keys()  # whole matrices
-    found, _ = one.train(dict(arrays), seed=1, server_round=2, rounds=2, mu=0.01)
+    found, _ = one.train(arrays, seed=1, server_round=2, rounds=2, mu=0.01)
     matrices = {name for name, array in arrays.items() if array.ndim == 2}
     assert {n.removesuffix(".B") for n in found} == arrays.keys()
     assert {n.removesuffix(".B") for n in found if n.endswith(".B")} == matrices
