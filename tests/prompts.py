@@ -7,8 +7,9 @@ import numpy as np
 
 from fedprompt.artefact import Artefact
 from fedprompt.backbone.clip import FrozenClip
+from fedprompt.prompt_state import PromptState
 from fedprompt.prompts.artefacts import to_artefact
-from fedprompt.prompts.build import build_prompt
+from fedprompt.prompts.build import Prompt, build_prompt
 from fedprompt.prompts.config import PromptConfig
 
 CLASSES = ("great grey owl", "tench", "maple_tree")
@@ -27,12 +28,19 @@ def tuned(
     """Return a prompt's artefact; ``seed`` decides how it was moved."""
     config = PromptConfig(method=method, **settings)  # type: ignore[arg-type]
     prompt = build_prompt(config, clip, classes, template, any_start=True)
-    rng = np.random.default_rng(seed)
-    arrays = prompt.arrays().items()
-    prompt.load_arrays(
-        {k: (a + rng.normal(scale=0.3, size=a.shape)).astype(np.float32) for k, a in arrays}
-    )
+    stir(prompt, seed)
     return to_artefact(clip, prompt, classes, template, round=1, seed=0)
+
+
+def stir(prompt: Prompt, seed: int = 0, spread: float = 0.3) -> None:
+    """Move a prompt off its start: noise on every array that it sends."""
+    prompt.load_arrays(stirred(prompt.arrays(), seed, spread))
+
+
+def stirred(arrays: PromptState, seed: int = 0, spread: float = 0.3) -> PromptState:
+    """Return arrays with noise on them."""
+    noise = np.random.default_rng(seed)
+    return PromptState({n: a + noise.normal(scale=spread, size=a.shape) for n, a in arrays.items()})
 
 
 def placeholder_texts(names: Sequence[str], template: str, length: int) -> list[str]:

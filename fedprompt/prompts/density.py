@@ -51,8 +51,11 @@ def mean_density(matrices: Sequence[Form], config: PromptConfig) -> float:
 
 
 @torch.no_grad()
-def change_rank(matrices: Iterable[Form], starts: Iterable[Context]) -> int:
-    """Return the largest rank of P - P0, of singular values above 1e-4 of the first."""
+def change_rank(matrices: Iterable[Form], starts: Iterable[Tensor]) -> int:
+    """Return the largest rank of P - P0, of singular values above 1e-4 of the first.
+
+    ``starts`` are [length width] each, but not all alike: the towers differ in width.
+    """
     changes = [form.fold() - start for form, start in zip(matrices, starts, strict=True)]
     return max(
         (int(torch.linalg.matrix_rank(change, rtol=_LEAST)) for change in changes), default=0

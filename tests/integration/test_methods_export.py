@@ -25,6 +25,7 @@ from fedprompt.errors import PromptError
 from fedprompt.prompts.artefacts import from_artefact, to_artefact
 from fedprompt.prompts.build import METHODS, UNTRAINED, HeadRecipe, Prompt, build_prompt
 from fedprompt.prompts.config import PromptConfig
+from tests.prompts import stir
 
 CLASSES = ("great grey owl", "great white shark", "tench", "sea", "maple tree")
 TEMPLATE = "a photo of a {}."
@@ -64,11 +65,7 @@ def build(clip: FrozenClip, **settings: object) -> Prompt:
 
 def moved(prompt: Prompt) -> Prompt:
     """Move a prompt off its start."""
-    rng = np.random.default_rng(0)
-    arrays = prompt.arrays().items()
-    prompt.load_arrays(
-        {k: (a + rng.normal(scale=0.3, size=a.shape)).astype(np.float32) for k, a in arrays}
-    )
+    stir(prompt)
     return prompt
 
 

@@ -28,6 +28,7 @@ from fedprompt.prompts.build import build_prompt
 from fedprompt.prompts.config import PromptConfig
 from fedprompt.prompts.template import Template, zero_shot_vectors
 from fedprompt.types import Labels
+from tests.prompts import stir
 
 IMAGES = 1000
 BOUND = 1e-3  # of a logit, fp32 (issue 2)
@@ -51,12 +52,7 @@ def artefact(bench: Workbench) -> Artefact:
     """Return a prompt that is far from its start."""
     classes, template = bench.test.classes, bench.data.template
     prompt = build_prompt(PromptConfig(rank=2), bench.clip, classes, template)
-    rng = np.random.default_rng(0)
-    moved = {
-        name: (array + rng.normal(scale=0.3, size=array.shape)).astype(np.float32)
-        for name, array in prompt.arrays().items()
-    }
-    prompt.load_arrays(moved)
+    stir(prompt)
     return to_artefact(bench.clip, prompt, classes, template, round=1, seed=0)
 
 

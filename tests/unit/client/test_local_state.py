@@ -6,6 +6,7 @@ import pytest
 
 from client.local_state import KEPT, LocalState
 from fedprompt.errors import StorageError
+from fedprompt.prompt_state import PromptState
 from server import checkpoint
 
 
@@ -13,11 +14,11 @@ def state(root: Path, run: str = "abc", site: int = 3) -> LocalState:
     return LocalState(root, run, site)
 
 
-def of_round(number: int) -> dict[str, np.ndarray]:
-    return {"ctx.B": np.full((1, 4), number, np.float32)}
+def of_round(number: int) -> PromptState:
+    return PromptState({"ctx.B": np.full((1, 4), number)})
 
 
-def round_of(found: dict[str, np.ndarray] | None) -> int:
+def round_of(found: PromptState | None) -> int:
     return 0 if found is None else int(found["ctx.B"][0, 0])
 
 

@@ -4,13 +4,14 @@ from flwr.common.serde import message_from_proto, message_to_proto
 
 from benchmarks import bytes as benchmark
 from client.reply_size import NODE, addressed, answered, identify, reply_bytes
+from fedprompt.prompt_state import PromptState
 from fedprompt.wire import from_array_record
 
 DEFAULT = {"ctx.A": (4, 1), "ctx.B": (1, 512)}
 
 
 def arrays(value=1.0):
-    return {name: np.full(shape, value, np.float32) for name, shape in DEFAULT.items()}
+    return PromptState({name: np.full(shape, value) for name, shape in DEFAULT.items()})
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
@@ -23,7 +24,7 @@ def test_it_is_the_benchmarks_reply_to_the_servers_real_message(dtype):
 
 def test_each_number_costs_its_bytes():
     sizes = {
-        (n, dtype): reply_bytes({"ctx": np.zeros((n, 512), np.float32)}, dtype)
+        (n, dtype): reply_bytes(PromptState({"ctx": np.zeros((n, 512))}), dtype)
         for n in (16, 32)
         for dtype in ("float32", "float16")
     }

@@ -203,7 +203,7 @@ def test_round_0_scores_as_zero_shot_clip(settings: Flat, clip: FrozenClip) -> N
 def test_wrong_arrays_are_refused(settings: Flat) -> None:
     for own, wrong in (({}, "ctx.B"), (FIXED, "ctx.A")):
         with pytest.raises(PromptError, match="expected"):
-            simulated({**settings, **own}, 0, 2).evaluate({wrong: np.zeros((4, 1), np.float32)})
+            simulated({**settings, **own}, 0, 2).evaluate(PromptState({wrong: np.zeros((4, 1))}))
 
 
 def test_features_are_kept_only_where_wanted(settings: Flat, own_cache: Path) -> None:

@@ -6,6 +6,7 @@ from fedprompt.config import defaults
 from fedprompt.data import load
 from fedprompt.data.config import DataConfig
 from fedprompt.errors import ConfigError, DataError, PromptError
+from fedprompt.prompt_state import PromptState
 from fedprompt.prompts.artefacts import from_artefact
 from fedprompt.wire import SHARED
 from server import tuning as module
@@ -118,20 +119,22 @@ def test_free_settings_exist(settings):
 def test_it_describes_a_prompt_by_its_density_and_the_rank_of_its_change(settings):
     tuning = Tuning(settings | {"server.rule": "fresh-basis"})
     start = tuning.task().arrays["ctx"]
-    told = tuning.describe({"ctx": start})
+    told = tuning.describe(PromptState({"ctx": start}))
     assert 0 < told.information_density <= 1
     assert told.change_rank == 0
     for rank in (1, 2, 4):
         change = np.random.default_rng(rank).normal(size=(4, rank, 1)) * np.ones((1, 1, 32))
         change = np.einsum("lrw,rw->lw", change, np.random.default_rng(0).normal(size=(rank, 32)))
-        assert tuning.describe({"ctx": start + change.astype("f4")}).change_rank == rank
+        moved = PromptState({"ctx": start + change})
+        assert tuning.describe(moved).change_rank == rank
 
 
 @pytest.mark.parametrize("rule", ["product", "shared-basis", "fresh-basis"])
 def test_the_artefact_holds_the_merged_prompt(settings, clip, rule):
     tuning = Tuning(settings | {"server.rule": rule})
     rng = np.random.default_rng(0)
-    merged = {n: rng.normal(size=a.shape).astype("f4") for n, a in tuning.task().arrays.items()}
+    arrays = tuning.task().arrays
+    merged = PromptState({name: rng.normal(size=a.shape) for name, a in arrays.items()})
     artefact = tuning.artefact(merged, 3, 0.25)
     assert artefact.metadata["round"] == 3
     assert artefact.metadata["aggregation"] == {"rule": rule, "truncation_error": 0.25}

@@ -17,6 +17,7 @@ from fedprompt.prompts.artefacts import to_artefact
 from fedprompt.prompts.build import Prompt, build_prompt
 from fedprompt.prompts.config import PromptConfig
 from tests.pictures import image_folder
+from tests.prompts import stir
 
 CLASSES, TEMPLATE = ("cat", "dog", "ox"), "a photo of a {}."
 PIXELS = np.zeros((5, 5, 3), np.uint8)
@@ -33,9 +34,7 @@ def photos(clip: FrozenClip, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
 @pytest.fixture
 def prompt(clip: FrozenClip) -> Prompt:
     made = build_prompt(PromptConfig(), clip, CLASSES, TEMPLATE)
-    rng = np.random.default_rng(0)
-    shapes = {name: array.shape for name, array in made.arrays().items()}
-    made.load_arrays({n: rng.standard_normal(s).astype("f4") for n, s in shapes.items()})
+    stir(made, spread=1.0)
     return made
 
 

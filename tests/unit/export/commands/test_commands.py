@@ -30,6 +30,7 @@ from fedprompt.errors import (
 from fedprompt.prompts.artefacts import to_artefact
 from fedprompt.prompts.build import build_prompt
 from fedprompt.prompts.config import PromptConfig
+from tests.prompts import stir
 
 TEMPLATE = "a photo of a {}."
 CLASSES = ("red", "green")
@@ -62,9 +63,7 @@ def artefact(clip: FrozenClip, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     """A tuned prompt on disk, and the tiny CLIP wherever its name is asked for."""
     config = PromptConfig(method="dip", tokens=4, rank=1)
     prompt = build_prompt(config, clip, CLASSES, TEMPLATE)
-    rng = np.random.default_rng(0)
-    arrays = prompt.arrays()
-    prompt.load_arrays({k: rng.standard_normal(a.shape).astype("f4") for k, a in arrays.items()})
+    stir(prompt, spread=1.0)
     to_artefact(clip, prompt, CLASSES, TEMPLATE, round=1, seed=0).save(tmp_path / "artefact")
     monkeypatch.setattr(export.load, "load_backbone", lambda config: clip)
     return tmp_path / "artefact"

@@ -2,7 +2,6 @@
 
 from typing import Any
 
-import numpy as np
 import torch
 from torch.nn import functional as F
 
@@ -11,6 +10,7 @@ from fedprompt.backbone.encoded import Encoded
 from fedprompt.prompts.build import build_prompt
 from fedprompt.prompts.config import PromptConfig
 from fedprompt.prompts.headed import HeadedClip
+from tests.prompts import stir
 from tests.unit.fedprompt.prompts.hosts import EXACT, IMAGES, LABELS, NAMES, TEMPLATE
 
 
@@ -24,13 +24,7 @@ def make(clip: FrozenClip, **config: Any) -> HeadedClip:
 def moved(clip: FrozenClip, spread: float = 0.3, **config: Any) -> HeadedClip:
     """Return a head's method away from its start."""
     prompt = make(clip, **config)
-    rng = np.random.default_rng(0)
-    prompt.load_arrays(
-        {
-            name: (array + rng.normal(scale=spread, size=array.shape)).astype(np.float32)
-            for name, array in prompt.arrays().items()
-        }
-    )
+    stir(prompt, spread=spread)
     return prompt
 
 

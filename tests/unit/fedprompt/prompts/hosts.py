@@ -2,7 +2,6 @@
 
 from typing import Any
 
-import numpy as np
 import torch
 from torch.nn import functional as F
 
@@ -11,6 +10,7 @@ from fedprompt.backbone.encoded import Encoded
 from fedprompt.prompts.build import build_prompt
 from fedprompt.prompts.config import PromptConfig
 from fedprompt.prompts.prompted import PromptedClip
+from tests.prompts import stir
 
 NAMES = ("great grey owl", "great white shark", "tench", "sea", "maple tree")
 TEMPLATE = "a photo of a {}."
@@ -30,13 +30,7 @@ def make(clip: FrozenClip, **config: Any) -> PromptedClip:
 def moved(clip: FrozenClip, seed: int = 0, spread: float = 0.3, **config: Any) -> PromptedClip:
     """Return a method away from its start."""
     prompt = make(clip, **config)
-    rng = np.random.default_rng(seed)
-    prompt.load_arrays(
-        {
-            name: (array + rng.normal(scale=spread, size=array.shape)).astype(np.float32)
-            for name, array in prompt.arrays().items()
-        }
-    )
+    stir(prompt, seed, spread)
     return prompt
 
 

@@ -6,6 +6,7 @@ from torch.nn import functional as F
 
 from fedprompt.backbone.clip import FrozenClip
 from fedprompt.errors import PromptError
+from fedprompt.prompt_state import PromptState
 from fedprompt.prompts.adapt import mixed_logits
 from fedprompt.prompts.template import Template
 from tests.unit.fedprompt.prompts import naive
@@ -104,7 +105,7 @@ def test_other_domains_follow_what_the_server_sends(clip: FrozenClip) -> None:
     before = prompt(images).logits
     arrays = prompt.arrays()
     arrays |= {"text.2": arrays["text.2"][::-1]}
-    prompt.load_arrays(arrays)
+    prompt.load_arrays(PromptState(arrays))
     torch.testing.assert_close(
         prompt(images).logits, plain_logits(clip, prompt), rtol=1e-4, atol=1e-4
     )

@@ -1,6 +1,5 @@
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 
@@ -11,6 +10,7 @@ from fedprompt.prompts.artefacts import from_artefact, to_artefact
 from fedprompt.prompts.build import Prompt, build_prompt
 from fedprompt.prompts.config import PromptConfig
 from tests.conftest import CLASSES, tiny_clip
+from tests.prompts import stir
 
 TEMPLATE = "a photo of a {}."
 
@@ -18,10 +18,7 @@ TEMPLATE = "a photo of a {}."
 def trained(clip: FrozenClip, rule: str = "product", **config: object) -> Prompt:
     chosen = PromptConfig(**config)
     prompt = build_prompt(chosen, clip, CLASSES, TEMPLATE, rule=rule)
-    rng = np.random.default_rng(0)
-    prompt.load_arrays(
-        {n: rng.normal(size=a.shape).astype(np.float32) for n, a in prompt.arrays().items()}
-    )
+    stir(prompt, spread=1.0)
     return prompt
 
 

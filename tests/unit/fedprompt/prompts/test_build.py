@@ -8,6 +8,7 @@ from fedprompt.backbone.clip import FrozenClip
 from fedprompt.config import defaults
 from fedprompt.errors import PromptError
 from fedprompt.identity import sha256_arrays
+from fedprompt.prompt_state import PromptState
 from fedprompt.prompts.build import METHODS, UNTRAINED, Recipe, build_prompt, is_tied, rule_of
 from fedprompt.prompts.config import PromptConfig
 from fedprompt.prompts.forms import Full, LowRank
@@ -102,7 +103,7 @@ def test_of_a_fresh_basis_the_arrays_are_the_whole_prompt(clip: FrozenClip) -> N
         prompt.host.ctx.B.fill_(2.0)
     moved = prompt.arrays()["ctx"]
     np.testing.assert_allclose(moved - start, np.outer([1, -1, 1, -1], np.ones(32)), atol=1e-6)
-    prompt.load_arrays({"ctx": moved})
+    prompt.load_arrays(PromptState({"ctx": moved}))
     assert np.array_equal(prompt.arrays()["ctx"], moved)  # not with B once more
     assert not prompt.leaving()["ctx.B"].any()
 

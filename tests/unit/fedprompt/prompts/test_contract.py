@@ -37,6 +37,7 @@ from server.strategies import STRATEGIES
 from server.training import merge
 from server.verdict import Accepted
 from tests.pictures import image_folder
+from tests.prompts import stir, stirred
 from tests.sites import client
 from tests.unit.fedprompt.prompts.coupled import sent_by_vit_b16
 from tests.unit.fedprompt.prompts.hosts import IMAGES, NAMES, TEMPLATE
@@ -126,15 +127,9 @@ def make(clip: FrozenClip, case: str, form: str, **more: Any) -> Prompt:
     return build_prompt(PromptConfig(**settings), clip, NAMES, TEMPLATE, any_start=True)
 
 
-def stirred(arrays: PromptState, seed: int = 0) -> PromptState:
-    """Return arrays away from their start."""
-    draws = np.random.default_rng(seed)
-    return PromptState({n: a + draws.normal(scale=0.3, size=a.shape) for n, a in arrays.items()})
-
-
 def moved(clip: FrozenClip, case: str, form: str, **more: Any) -> Prompt:
     prompt = make(clip, case, form, **more)
-    prompt.load_arrays(stirred(prompt.arrays()))
+    stir(prompt)
     return prompt
 
 
@@ -254,7 +249,7 @@ def test_arrays_of_other_names_or_shapes_are_refused_and_change_nothing(
         stirred(arrays) | {name: arrays[name][None]},
     ):
         with pytest.raises(PromptError, match=r"the prompt's arrays are .*, expected"):
-            prompt.load_arrays(wrong)
+            prompt.load_arrays(PromptState(wrong))
     assert bits(prompt.arrays()) == bits(arrays)
 
 

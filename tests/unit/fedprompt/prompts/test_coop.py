@@ -18,6 +18,7 @@ from fedprompt.prompts.prompted import PromptedClip
 from fedprompt.prompts.template import Template
 from fedprompt.prompts.words import Layout
 from tests.conftest import CLASSES, tiny_clip
+from tests.prompts import stir
 from tests.unit.fedprompt.prompts.hosts import EXACT
 from tests.unit.fedprompt.prompts.naive import placed_vectors
 
@@ -38,13 +39,7 @@ def make(clip: FrozenClip, speedups=None, rule: str = "product", **config) -> Pr
 def trained(clip: FrozenClip, seed: int = 0, **config) -> PromptedClip:
     """Return a prompt away from its start."""
     prompt = make(clip, **config)
-    rng = np.random.default_rng(seed)
-    prompt.load_arrays(
-        {
-            name: (a + rng.normal(size=a.shape)).astype(np.float32)
-            for name, a in prompt.arrays().items()
-        }
-    )
+    stir(prompt, seed, spread=1.0)
     return prompt
 
 

@@ -38,21 +38,12 @@ def test_the_full_form_has_the_name_of_its_matrix() -> None:
 def test_what_is_loaded_comes_back_and_parameters_stay_the_same_objects() -> None:
     host = low()
     before = [id(parameter) for parameter in host.parameters()]
-    sent = {n: np.full_like(a, 0.5) for n, a in module_arrays(host).items()}
+    sent = PromptState({n: np.full_like(a, 0.5) for n, a in module_arrays(host).items()})
     load_module_arrays(host, sent)
     for name, array in module_arrays(host).items():
         assert np.array_equal(array, sent[name])
     assert [id(parameter) for parameter in host.parameters()] == before
     assert all(parameter.requires_grad for parameter in host.parameters())
-
-
-def test_arrays_that_cannot_be_written_to_are_read_without_a_warning() -> None:
-    host = low()
-    sent = {
-        n: np.frombuffer(a.tobytes(), np.float32).reshape(a.shape)
-        for n, a in module_arrays(host).items()
-    }
-    load_module_arrays(host, sent)
 
 
 @pytest.mark.parametrize(
@@ -67,8 +58,8 @@ def test_other_shapes_and_names_change_nothing(change: dict) -> None:
     host = low()
     before = module_arrays(host)
     with pytest.raises(PromptError, match="expected"):
-        load_module_arrays(host, {n: a + 1 for n, a in before.items()} | change)
+        load_module_arrays(host, PromptState({n: a + 1 for n, a in before.items()} | change))
     with pytest.raises(PromptError, match="expected"):
-        load_module_arrays(host, {"ctx.A": before["ctx.A"]})
+        load_module_arrays(host, before.select({"ctx.A"}))
     for name, array in module_arrays(host).items():
         assert np.array_equal(array, before[name])

@@ -8,10 +8,12 @@ from torch.nn import functional as F
 from fedprompt.backbone.clip import FrozenClip
 from fedprompt.backbone.encoded import Encoded, EncodedImages
 from fedprompt.errors import PromptError
+from fedprompt.prompt_state import PromptState
 from fedprompt.prompts.build import METHODS, HeadRecipe, Recipe, build_prompt
 from fedprompt.prompts.config import PromptConfig
 from fedprompt.prompts.mixed import Mixed
 from tests.pictures import image_folder
+from tests.prompts import stir
 from tests.unit.fedprompt.prompts import naive
 from tests.unit.fedprompt.prompts.hosts import (
     EXACT,
@@ -96,14 +98,12 @@ def test_every_method_mixes_between_its_shared_and_its_local_prompt(
 @pytest.mark.parametrize("form", ["full", "lowrank"])
 @pytest.mark.parametrize("method", [n for n, r in METHODS.items() if isinstance(r, HeadRecipe)])
 def test_of_heads_the_logits_are_mixed(clip: FrozenClip, method: str, form: str) -> None:
-    rng = np.random.default_rng(2)
     halves = []
-    for _ in range(2):
+    for seed in range(2):
         half = build_prompt(
             PromptConfig(method=method, form=form, dropout=0.0), clip, NAMES, TEMPLATE
         )
-        arrays = half.arrays()
-        half.load_arrays({n: rng.normal(0.3, 0.3, a.shape).astype("f4") for n, a in arrays.items()})
+        stir(half, seed)
         halves.append(half)
     prompt = Mixed(*halves, 0.2)
     with torch.no_grad():
@@ -122,10 +122,10 @@ def test_only_the_shared_prompt_is_what_others_see(clip: FrozenClip) -> None:
     own = prompt.local.arrays()
     assert prompt.arrays().keys() == own.keys()
     assert all(np.array_equal(prompt.arrays()[n], prompt.shared.arrays()[n]) for n in own)
-    prompt.load_arrays({name: array + 1 for name, array in prompt.arrays().items()})
+    prompt.load_arrays(PromptState({name: array + 1 for name, array in prompt.arrays().items()}))
     assert all(np.array_equal(prompt.local.arrays()[n], own[n]) for n in own)
     with pytest.raises(PromptError, match="expected"):
-        prompt.load_arrays({})
+        prompt.load_arrays(PromptState({}))
     assert torch.equal(prompt.fold().class_vectors, prompt.shared.fold().class_vectors)
     assert prompt.describe() == prompt.shared.describe()
     assert prompt.frozen_arrays().keys() == prompt.shared.frozen_arrays().keys()

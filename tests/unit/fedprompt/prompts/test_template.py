@@ -6,6 +6,7 @@ from torch.nn import functional as F
 from fedprompt.backbone.clip import FrozenClip
 from fedprompt.backbone.encoded import Encoded
 from fedprompt.errors import PromptError
+from fedprompt.prompt_state import PromptState
 from fedprompt.prompts.artefacts import from_artefact, to_artefact
 from fedprompt.prompts.build import build_prompt
 from fedprompt.prompts.config import PromptConfig
@@ -29,9 +30,9 @@ def test_nothing_is_trained_and_nothing_travels(clip: FrozenClip) -> None:
     prompt = Template(clip, CLASSES, "a {}.")
     assert list(prompt.parameters()) == []
     assert not prompt.arrays()
-    prompt.load_arrays({})
+    prompt.load_arrays(PromptState({}))
     with pytest.raises(PromptError, match=r"has no arrays, found \['ctx'\]"):
-        prompt.load_arrays({"ctx": np.zeros((4, 32), np.float32)})
+        prompt.load_arrays(PromptState({"ctx": np.zeros((4, 32), np.float32)}))
     with pytest.raises(PromptError, match="trains nothing"):
         prompt.backward(Encoded(torch.zeros(1, 24)), torch.zeros(1, dtype=torch.int64), None)
 
