@@ -16,9 +16,10 @@ from benchmarks.console import run, show
 from client.evaluate import evaluate
 from client.workbench import open_workbench
 from fedprompt.artefact import Artefact
-from fedprompt.config import Flat, defaults, load
 from fedprompt.prompts.artefacts import from_artefact
 from fedprompt.prompts.template import Template
+from fedprompt.settings.run_config import defaults, load
+from fedprompt.settings.section import Flat
 from server.progress import display
 from server.simulate import run_local
 

@@ -23,11 +23,11 @@ from client.feature_store import FeatureStore
 from client.features import image_features, store_key
 from client.site import Site, simulated
 from fedprompt.backbone.encoded import EncodedImages
-from fedprompt.config import Flat
 from fedprompt.data.decode import decode
 from fedprompt.data.image_set import ImageSet, Source
 from fedprompt.data.load import share
 from fedprompt.prompt_state import PromptState
+from fedprompt.settings.section import Flat
 from fedprompt.wire import from_array_record, to_array_record
 from server.rules import RULES, Dense
 

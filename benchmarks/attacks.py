@@ -30,9 +30,10 @@ from client.evaluate import predict
 from client.workbench import Workbench, open_workbench
 from fedprompt.artefact import Artefact
 from fedprompt.backbone.encoded import EncodedImages
-from fedprompt.config import Flat, defaults
 from fedprompt.prompts.artefacts import from_artefact
 from fedprompt.run_folder import RunFolder
+from fedprompt.settings.run_config import defaults
+from fedprompt.settings.section import Flat
 from server.app import app as server_app
 from server.local_grid import LocalGrid
 from server.report.standing_out import standing_out

@@ -24,9 +24,9 @@ from fedprompt.backbone.clip import FrozenClip
 from fedprompt.data.preprocess import Preprocessing
 from fedprompt.prompt_state import PromptState
 from fedprompt.prompts.build import build_prompt, rule_of
-from fedprompt.prompts.config import PromptConfig
+from fedprompt.settings.prompt import PromptConfig
+from fedprompt.settings.server import ServerConfig
 from fedprompt.wire import ARRAYS, RAW, to_array_record
-from server.config import ServerConfig
 from server.local_grid import LocalGrid
 from server.rules import RULES
 from server.strategies import STRATEGIES

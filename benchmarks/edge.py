@@ -20,10 +20,10 @@ from PIL import Image
 from benchmarks.console import run, show
 from export.constants import Constants
 from export.write import write_classifier
-from fedprompt.backbone.config import BackboneConfig
 from fedprompt.backbone.load import load_backbone
 from fedprompt.data.fashion_mnist import CLASSES
 from fedprompt.prompts.template import zero_shot_vectors
+from fedprompt.settings.backbone import BackboneConfig
 
 ROOT = Path(__file__).parents[1]
 PROCESSES = 15

@@ -24,7 +24,6 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from fedprompt.backbone.clip import FrozenClip
-from fedprompt.backbone.config import BackboneConfig
 from fedprompt.backbone.embedded import load_embedded
 from fedprompt.backbone.load import load_backbone
 from fedprompt.data.decode import decode
@@ -33,7 +32,8 @@ from fedprompt.data.preprocess import fit_to_input
 from fedprompt.data.shots import few_shot, stratified
 from fedprompt.data.splits import Split
 from fedprompt.prompts.build import build_prompt
-from fedprompt.prompts.config import PromptConfig
+from fedprompt.settings.backbone import BackboneConfig
+from fedprompt.settings.prompt import PromptConfig
 
 TEMPLATE = "a photo of a {}."
 UNSEEN = 50  # the last classes, never trained on

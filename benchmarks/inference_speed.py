@@ -15,8 +15,8 @@ from export.reference import reference_logits
 from export.runtime.session import Session
 from export.targets import Recipe, recipe_of
 from export.types import Pictures
-from fedprompt.data.config import DataConfig
 from fedprompt.data.fashion_mnist import CLASSES
+from fedprompt.settings.data import DataConfig
 
 Figures = dict[str, Any]
 Maker = Callable[[Subject], Peer]

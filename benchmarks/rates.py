@@ -22,8 +22,8 @@ from client.protocols.base_to_new import BASE
 from client.protocols.protocol import Found, Protocol, Trial
 from client.protocols.series import Result
 from client.protocols.tune import federated, last_scored
-from fedprompt.config import Flat
 from fedprompt.prompts.build import UNTRAINED
+from fedprompt.settings.section import Flat
 
 SEED = 9  # of no other part
 GRID = (0.005, 0.02, 0.08)

@@ -19,9 +19,10 @@ from benchmarks.tiny_imagenet import unpack
 from client.commands.protocol import write_results
 from client.protocols import Protocol
 from client.protocols.series import Series
-from fedprompt.config import Flat, load
 from fedprompt.data.cache import cache_folder
 from fedprompt.errors import ConfigError, FedpromptError
+from fedprompt.settings.run_config import load
+from fedprompt.settings.section import Flat
 from fedprompt.storage import write_atomic
 from server.simulate import federate
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 from benchmarks.merging import PROTOCOL as MERGING
 from client.protocols import PROTOCOLS
 from client.protocols.protocol import Protocol
-from fedprompt.config import Flat, Scalar
 from fedprompt.prompts.build import METHODS, UNTRAINED
+from fedprompt.settings.section import Flat, Scalar
 
 Cases = dict[str, Flat]
 Rates = Mapping[str, float]  # learning rate by case

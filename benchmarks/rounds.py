@@ -38,12 +38,13 @@ from client.feature_store import FeatureStore
 from client.features import store_key
 from client.fit import fit
 from client.site import Site, simulated
-from fedprompt.backbone.config import BackboneConfig
 from fedprompt.backbone.load import load_backbone
-from fedprompt.config import Flat, defaults, section
-from fedprompt.data.config import DataConfig
 from fedprompt.data.load import load as load_images
 from fedprompt.prompt_state import PromptState
+from fedprompt.settings.backbone import BackboneConfig
+from fedprompt.settings.data import DataConfig
+from fedprompt.settings.run_config import defaults, section
+from fedprompt.settings.section import Flat
 from server.local_grid import LocalGrid
 from server.rounds import Rounds
 from server.tuning import Tuning

@@ -35,11 +35,12 @@ from client.workbench import Workbench, open_workbench
 from fedprompt import bundle as bundles
 from fedprompt import logs
 from fedprompt.artefact import Artefact
-from fedprompt.config import Flat, defaults
 from fedprompt.data.image_set import ImageSet
 from fedprompt.prompts.artefacts import from_artefact
 from fedprompt.round_record import RoundRecord
 from fedprompt.run_folder import RunFolder
+from fedprompt.settings.run_config import defaults
+from fedprompt.settings.section import Flat
 from server.deployment import enrolment, setup
 from server.deployment.folder import DeploymentFolder
 

@@ -35,8 +35,8 @@ from benchmarks.growth import Growth, growth
 from benchmarks.kills import Kill
 from benchmarks.theatre import Theatre
 from fedprompt import logs
-from fedprompt.config import Flat
 from fedprompt.round_record import RoundRecord
+from fedprompt.settings.section import Flat
 
 log = logging.getLogger("fedprompt.soak")
 

@@ -17,12 +17,12 @@ from export.runtime.session import Session, start
 from export.targets import Recipe
 from export.types import Answers, Pictures
 from fedprompt.backbone.clip import FrozenClip
-from fedprompt.backbone.config import BackboneConfig
 from fedprompt.backbone.load import load_backbone
-from fedprompt.data.config import DataConfig
 from fedprompt.data.fashion_mnist import CLASSES
 from fedprompt.data.preprocess import Preprocessing
 from fedprompt.prompts.zero_shot import zero_shot_vectors
+from fedprompt.settings.backbone import BackboneConfig
+from fedprompt.settings.data import DataConfig
 
 
 class Subject:

@@ -8,7 +8,7 @@ import json
 import tarfile
 from pathlib import Path
 
-from fedprompt.config import Flat
+from fedprompt.settings.section import Flat
 from fedprompt.storage import write_atomic
 
 UNSEEN = 50  # the last classes of the class file

@@ -14,10 +14,10 @@ from client.deployment.border import border, folder_of
 from client.deployment.policy import Policy
 from client.secure_aggregation import secured
 from client.site import Site, deployed, simulated
-from fedprompt.config import Scalar
 from fedprompt.errors import ConfigError
 from fedprompt.identity import sha256_file
 from fedprompt.prompt_state import PromptState
+from fedprompt.settings.section import Scalar
 from fedprompt.wire import (
     ARRAYS,
     CONFIG,

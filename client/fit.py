@@ -8,13 +8,13 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from client.config import FitConfig
 from client.memory import retry_smaller
 from client.proximal import Proximal
 from client.schedule import rate
 from fedprompt.backbone.encoded import EncodedImages
 from fedprompt.errors import PromptError
 from fedprompt.prompts.build import Prompt
+from fedprompt.settings.fit import FitConfig
 from fedprompt.types import Labels
 from fedprompt.wire import LARGEST_NUMBER
 

@@ -2,14 +2,14 @@
 
 from collections.abc import Callable
 
-from client.config import FitConfig
 from client.fit import Span, fit
 from fedprompt.backbone.encoded import EncodedImages
 from fedprompt.prompt_state import PromptState
 from fedprompt.prompts.averaging import PromptAverage
 from fedprompt.prompts.build import Prompt, is_averaged
-from fedprompt.prompts.config import PromptConfig
 from fedprompt.prompts.forms import FreshBasis, begin_turn, forms_of
+from fedprompt.settings.fit import FitConfig
+from fedprompt.settings.prompt import PromptConfig
 from fedprompt.types import Labels
 
 

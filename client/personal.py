@@ -8,8 +8,8 @@ from fedprompt.data.cache import cache_folder
 from fedprompt.errors import PromptError
 from fedprompt.prompt_state import PromptState
 from fedprompt.prompts.build import Prompt
-from fedprompt.prompts.config import PromptConfig
 from fedprompt.prompts.mixed import Mixed, Single
+from fedprompt.settings.prompt import PromptConfig
 
 
 class Personal:

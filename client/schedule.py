@@ -2,7 +2,7 @@
 
 import math
 
-from client.config import FitConfig
+from fedprompt.settings.fit import FitConfig
 
 
 def rate(config: FitConfig, progress: float) -> float:

@@ -12,27 +12,28 @@ import numpy as np
 import torch
 
 from client.centres import noised_centres
-from client.config import FitConfig
 from client.evaluate import Score, evaluate
 from client.feature_store import FeatureStore
 from client.features import encode, store_key
 from client.fit import Span, fit
 from client.personal import Personal
-from fedprompt.backbone.config import BackboneConfig
 from fedprompt.backbone.encoded import EncodedImages
 from fedprompt.backbone.load import shared_backbone
-from fedprompt.config import Scalar, section
-from fedprompt.data.config import DataConfig
 from fedprompt.data.image_set import ImageSet
 from fedprompt.data.load import Images, own, share
 from fedprompt.identity import canonical_json, sha256_bytes
 from fedprompt.identity_card import identity_card
 from fedprompt.prompt_state import PromptState
 from fedprompt.prompts.build import Bank, Prompt, bank_of, build_prompt, rule_of
-from fedprompt.prompts.config import PromptConfig, check_own_rank
 from fedprompt.prompts.domain_names import METHOD as ADAPT
 from fedprompt.prompts.domain_names import of_site
 from fedprompt.prompts.forms import begin_turn
+from fedprompt.settings.backbone import BackboneConfig
+from fedprompt.settings.data import DataConfig
+from fedprompt.settings.fit import FitConfig
+from fedprompt.settings.prompt import PromptConfig, check_own_rank
+from fedprompt.settings.run_config import section
+from fedprompt.settings.section import Scalar
 from fedprompt.types import Labels
 from fedprompt.wire import identity_digest
 

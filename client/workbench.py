@@ -4,20 +4,21 @@ from dataclasses import dataclass
 
 import torch
 
-from client.config import FitConfig
 from client.feature_store import FeatureStore
 from client.features import encode, store_key
 from fedprompt.artefact import Artefact
 from fedprompt.backbone.clip import FrozenClip
-from fedprompt.backbone.config import BackboneConfig
 from fedprompt.backbone.encoded import EncodedImages
 from fedprompt.backbone.load import shared_backbone
-from fedprompt.config import Flat, section
-from fedprompt.data.config import DataConfig
 from fedprompt.data.image_set import ImageSet
 from fedprompt.data.load import load as load_images
 from fedprompt.errors import DataError
 from fedprompt.prompts.build import Bank
+from fedprompt.settings.backbone import BackboneConfig
+from fedprompt.settings.data import DataConfig
+from fedprompt.settings.fit import FitConfig
+from fedprompt.settings.run_config import section
+from fedprompt.settings.section import Flat
 from fedprompt.types import Labels
 
 

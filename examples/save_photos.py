@@ -8,8 +8,8 @@ from pathlib import Path
 
 from PIL import Image
 
-from fedprompt.data.config import DataConfig
 from fedprompt.data.load import load
+from fedprompt.settings.data import DataConfig
 
 
 def main(folder: Path) -> None:

@@ -10,16 +10,17 @@ from export.parity import Labels
 from export.types import Pictures
 from fedprompt.artefact import Artefact
 from fedprompt.backbone.clip import FrozenClip
-from fedprompt.backbone.config import BackboneConfig
 from fedprompt.backbone.fingerprint import superseded
 from fedprompt.backbone.load import load_backbone
-from fedprompt.config import Scalar, section
-from fedprompt.data.config import DataConfig
 from fedprompt.data.image_set import ImageSet, Indices
 from fedprompt.data.load import load
 from fedprompt.data.preprocess import Preprocessing, fit_to_input
 from fedprompt.errors import ArtefactError, DataError
 from fedprompt.prompts.artefacts import from_artefact
+from fedprompt.settings.backbone import BackboneConfig
+from fedprompt.settings.data import DataConfig
+from fedprompt.settings.run_config import section
+from fedprompt.settings.section import Scalar
 
 _CALIBRATION = 64  # training images
 

@@ -10,9 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from fedprompt.artefact import Artefact
     from fedprompt.backbone.clip import FrozenClip
-    from fedprompt.backbone.config import BackboneConfig
     from fedprompt.backbone.load import load_backbone
-    from fedprompt.data.config import DataConfig
     from fedprompt.errors import (
         ArtefactError,
         BackboneError,
@@ -33,7 +31,9 @@ if TYPE_CHECKING:
     )
     from fedprompt.prompts.artefacts import from_artefact, to_artefact
     from fedprompt.prompts.build import build_prompt
-    from fedprompt.prompts.config import PromptConfig
+    from fedprompt.settings.backbone import BackboneConfig
+    from fedprompt.settings.data import DataConfig
+    from fedprompt.settings.prompt import PromptConfig
 
 __all__ = [
     "Artefact",
@@ -65,10 +65,10 @@ __all__ = [
 
 _HOMES = {
     "Artefact": "fedprompt.artefact",
-    "BackboneConfig": "fedprompt.backbone.config",
-    "DataConfig": "fedprompt.data.config",
+    "BackboneConfig": "fedprompt.settings.backbone",
+    "DataConfig": "fedprompt.settings.data",
     "FrozenClip": "fedprompt.backbone.clip",
-    "PromptConfig": "fedprompt.prompts.config",
+    "PromptConfig": "fedprompt.settings.prompt",
     "build_prompt": "fedprompt.prompts.build",
     "from_artefact": "fedprompt.prompts.artefacts",
     "load_backbone": "fedprompt.backbone.load",

@@ -3,17 +3,18 @@
 from dataclasses import asdict, dataclass
 
 from fedprompt.backbone.clip import FrozenClip
-from fedprompt.backbone.config import BackboneConfig
 from fedprompt.backbone.weightless import weightless_backbone
-from fedprompt.config import Flat, load, section
 from fedprompt.data.classes import configured_names
-from fedprompt.data.config import DataConfig
 from fedprompt.data.emoji_vendors import VENDORS
 from fedprompt.data.fashion_mnist import CLASSES
 from fedprompt.errors import BackboneError, PromptError
 from fedprompt.options import ConfigOption, JsonOption, SetOption, show
 from fedprompt.prompts.build import METHODS, UNTRAINED, ZERO_SHOT_SOURCE, build_prompt, rule_of
-from fedprompt.prompts.config import PromptConfig
+from fedprompt.settings.backbone import BackboneConfig
+from fedprompt.settings.data import DataConfig
+from fedprompt.settings.prompt import PromptConfig
+from fedprompt.settings.run_config import load, section
+from fedprompt.settings.section import Flat
 
 _HEADER = ("method", "host", "form", "trained", "sent", "source")
 

@@ -7,10 +7,10 @@ from pathlib import Path
 from pydantic import TypeAdapter, ValidationError
 
 from fedprompt import artefact
-from fedprompt.config import Flat
 from fedprompt.errors import CheckpointError, ConfigError, StorageError
 from fedprompt.identity import canonical_json
 from fedprompt.round_record import RoundRecord, explain
+from fedprompt.settings.section import Flat
 from fedprompt.storage import write_atomic
 
 _SCORING = ("backbone.", "data.", "fit.")  # settings that scoring and exporting a prompt need

@@ -8,12 +8,13 @@ from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
 from fedprompt import leash, logs
-from fedprompt.config import Flat, section
 from fedprompt.errors import PrivacyError, StorageError
 from fedprompt.run_folder import RunFolder
+from fedprompt.settings.run_config import section
+from fedprompt.settings.section import Flat
+from fedprompt.settings.server import ServerConfig
 from server import outcome
 from server.checkpoint import Checkpoint
-from server.config import ServerConfig
 from server.resumption import last_committed
 from server.rounds import Rounds, check_vacant
 from server.rounds import log as rounds_log

@@ -10,9 +10,9 @@ from flwr.app import RecordDict
 from fedprompt.prompt_state import PromptState
 from fedprompt.round_record import Measure, RoundRecord
 from fedprompt.secure_sum import flatten
+from fedprompt.settings.server import ServerConfig
 from server import outcome, robust
 from server.admission import Site
-from server.config import ServerConfig
 from server.copies import name_holding
 from server.exchange import Answer, Traffic, exchange
 from server.federation import Federation

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from fedprompt.errors import ConfigError
 from fedprompt.prompt_state import pairs
 from fedprompt.prompts.averaging import PromptAverage
-from server.config import ServerConfig
+from fedprompt.settings.server import ServerConfig
 from server.federation import Task
 from server.rules import Projection, Rule
 from server.training import as_travelled

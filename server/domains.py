@@ -20,13 +20,13 @@ from flwr.app import ArrayRecord
 
 from fedprompt.errors import ConfigError
 from fedprompt.prompt_state import PromptState
-from fedprompt.prompts.config import PromptConfig
 from fedprompt.prompts.domain_names import METHOD, domain_of
+from fedprompt.settings.privacy import PrivacyConfig
+from fedprompt.settings.prompt import PromptConfig
+from fedprompt.settings.server import ServerConfig
 from fedprompt.wire import to_array_record
 from server import robust
 from server.admission import Site
-from server.config import ServerConfig
-from server.privacy.config import PrivacyConfig
 from server.rules import Dense, Rule
 from server.verdict import Accepted
 

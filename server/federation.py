@@ -10,8 +10,8 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 
 from fedprompt.prompt_state import PromptState
+from fedprompt.settings.server import ServerConfig
 from server.admission import Site
-from server.config import ServerConfig
 from server.domains import Domains
 from server.enrolment import enrolments
 from server.privacy.mechanism import Mechanism

@@ -12,13 +12,14 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from fedprompt import leash
-from fedprompt.config import Flat, section
-from fedprompt.data.config import DataConfig
 from fedprompt.errors import FedpromptError
 from fedprompt.round_record import RoundRecord
 from fedprompt.run_folder import RunFolder
+from fedprompt.settings.data import DataConfig
+from fedprompt.settings.run_config import section
+from fedprompt.settings.section import Flat
+from fedprompt.settings.server import ServerConfig
 from server import outcome
-from server.config import ServerConfig
 from server.flower_cli import FlowerCli, answers, environment, free_port, write_app
 from server.progress import Display
 

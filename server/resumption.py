@@ -1,10 +1,11 @@
 """Tell from a run's folder where it stands, and what another configuration would change in it."""
 
 from fedprompt import toml
-from fedprompt.config import Flat, Scalar, defaults
 from fedprompt.errors import CheckpointError
 from fedprompt.round_record import RoundRecord
 from fedprompt.run_folder import RunFolder
+from fedprompt.settings.run_config import defaults
+from fedprompt.settings.section import Flat, Scalar
 from server.checkpoint import load_latest
 from server.tuning import FREE
 

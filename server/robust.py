@@ -13,8 +13,8 @@ from flwr.app import Array, ArrayRecord, Message, MetricRecord
 from flwr.serverapp.strategy import FedAvg, FedTrimmedAvg, MultiKrum
 
 from fedprompt.errors import ConfigError
+from fedprompt.settings.server import ServerConfig
 from server.bulyan import bulyan
-from server.config import ServerConfig
 
 _log = logging.getLogger("fedprompt.rounds")
 

@@ -19,13 +19,13 @@ from fedprompt import logs
 from fedprompt.errors import ConfigError, QuorumError
 from fedprompt.round_record import RoundRecord
 from fedprompt.run_folder import RunFolder
+from fedprompt.settings.server import ServerConfig
 from fedprompt.storage import check_writable
 from server import checkpoint, robust, start, strategies
 from server.attempt import attempt, complaint, sample, trained
 from server.averaging import RoundAverage
 from server.checkpoint import Checkpoint, load_latest, save
 from server.conduct import Conduct
-from server.config import ServerConfig
 from server.evaluation import evaluate, is_due
 from server.federation import Task, federation
 from server.privacy.mechanism import Mechanism

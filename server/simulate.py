@@ -12,16 +12,17 @@ from flwr.app import Context, RecordDict
 from rich.console import Console
 
 from fedprompt.cli import resolve
-from fedprompt.config import Flat, defaults, load, section
-from fedprompt.data.config import DataConfig
 from fedprompt.data.load import site_sizes
 from fedprompt.errors import CheckpointError
 from fedprompt.options import ConfigOption, JsonOption, SetOption, show
-from fedprompt.prompts.config import PromptConfig
 from fedprompt.round_record import RoundRecord
 from fedprompt.run_folder import RunFolder
+from fedprompt.settings.data import DataConfig
+from fedprompt.settings.prompt import PromptConfig
+from fedprompt.settings.run_config import defaults, load, section
+from fedprompt.settings.section import Flat
+from fedprompt.settings.server import ServerConfig
 from server import outcome
-from server.config import ServerConfig
 from server.local_grid import LocalGrid
 from server.progress import Display, LineDisplay, LogFeed, display
 from server.rounds import check_vacant

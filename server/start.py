@@ -18,17 +18,17 @@ from flwr.app import RecordDict
 from fedprompt.clusters import LARGEST, Points, centres, cut
 from fedprompt.errors import ConfigError, QuorumError
 from fedprompt.prompt_state import PromptState
-from fedprompt.prompts.config import PromptConfig
 from fedprompt.round_record import RoundRecord
+from fedprompt.settings.privacy import PrivacyConfig
+from fedprompt.settings.prompt import PromptConfig
+from fedprompt.settings.server import ServerConfig
 from fedprompt.wire import CENTRES, CONFIG
 from server import outcome
 from server.attempt import below_quorum, weigh
-from server.config import ServerConfig
 from server.exchange import LEAST_ROOM, Traffic, exchange
 from server.federation import Federation
 from server.gate import judge
 from server.norms import Bounds
-from server.privacy.config import PrivacyConfig
 from server.replies import read_train
 from server.rules.rule import identity_lift
 from server.training import Instruction

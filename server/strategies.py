@@ -16,7 +16,7 @@ from flwr.serverapp.strategy import (
     Strategy,
 )
 
-from server.config import ServerConfig
+from fedprompt.settings.server import ServerConfig
 from server.robust import BestOfKrum, Bulyan, TrimmedMean
 
 Tensors = dict[str, npt.NDArray[Any]]

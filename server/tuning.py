@@ -8,11 +8,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from fedprompt.artefact import Artefact
-from fedprompt.backbone.config import BackboneConfig
 from fedprompt.backbone.load import shared_backbone
-from fedprompt.config import Scalar, section
 from fedprompt.data.classes import configured_names
-from fedprompt.data.config import DataConfig
 from fedprompt.data.halves import half
 from fedprompt.data.load import load as load_images
 from fedprompt.data.load import site_sizes
@@ -22,15 +19,19 @@ from fedprompt.identity_card import identity_card
 from fedprompt.prompt_state import PromptState
 from fedprompt.prompts.artefacts import to_artefact
 from fedprompt.prompts.build import build_prompt, is_averaged, rule_of
-from fedprompt.prompts.config import PromptConfig, check_own_rank
 from fedprompt.prompts.density import change_rank
 from fedprompt.prompts.domain_names import METHOD as ADAPT
 from fedprompt.prompts.domain_names import domain_names, of_data
 from fedprompt.prompts.forms import forms_of
+from fedprompt.settings.backbone import BackboneConfig
+from fedprompt.settings.data import DataConfig
+from fedprompt.settings.privacy import PrivacyConfig
+from fedprompt.settings.prompt import PromptConfig, check_own_rank
+from fedprompt.settings.run_config import section
+from fedprompt.settings.section import Scalar
+from fedprompt.settings.server import ServerConfig
 from server import domains, start
-from server.config import ServerConfig
 from server.federation import Description, Task
-from server.privacy.config import PrivacyConfig
 from server.privacy.mechanism import Mechanism
 
 # Settings that may change between a run and its resumption: they do not touch the prompt, or (the

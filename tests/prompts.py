@@ -10,7 +10,7 @@ from fedprompt.backbone.clip import FrozenClip
 from fedprompt.prompt_state import PromptState
 from fedprompt.prompts.artefacts import to_artefact
 from fedprompt.prompts.build import Prompt, build_prompt
-from fedprompt.prompts.config import PromptConfig
+from fedprompt.settings.prompt import PromptConfig
 
 CLASSES = ("great grey owl", "tench", "maple_tree")
 TEMPLATE = "a photo of a {}, outdoors."

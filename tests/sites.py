@@ -11,6 +11,7 @@ from flwr.clientapp import ClientApp
 from flwr.clientapp.typing import Mod
 
 from fedprompt.prompt_state import PromptState
+from fedprompt.settings.server import ServerConfig
 from fedprompt.wire import (
     from_array_record,
     identity_digest,
@@ -18,7 +19,6 @@ from fedprompt.wire import (
     to_array_record,
 )
 from server.checkpoint import Checkpoint
-from server.config import ServerConfig
 from server.federation import Description, Task
 from server.local_grid import LocalGrid
 from server.privacy.mechanism import Mechanism

@@ -3,11 +3,11 @@
 Usage: python tools/settings_page.py > docs/settings.md
 """
 
-import importlib
 import inspect
 import re
 
-from fedprompt.config import SECTIONS, Section
+from fedprompt.settings.run_config import SECTIONS
+from fedprompt.settings.section import Section
 
 HEAD = """# Settings
 
@@ -20,9 +20,7 @@ FIELD = re.compile(r"^    (\w+): (.+?)(?: = .*?)?(?:  # (.*))?$")
 def page() -> str:
     """Return the page."""
     parts = [HEAD]
-    for name, reference in SECTIONS.items():
-        module, _, attribute = reference.partition(":")
-        parts.append(section(name, getattr(importlib.import_module(module), attribute)))
+    parts += [section(name, model) for name, model in SECTIONS.items()]
     return "\n".join(parts)
 
 

@@ -14,7 +14,6 @@ from client.scoring import confusion, metrics, spread_choice
 from client.workbench import Workbench, of_artefact, open_workbench
 from fedprompt.accuracy import Accuracy, Difference
 from fedprompt.artefact import Artefact, load_artefact
-from fedprompt.config import Flat, load, section
 from fedprompt.data.classes import in_ascii, one_form
 from fedprompt.data.decode import Rgb
 from fedprompt.errors import ConfigError, DataError
@@ -22,9 +21,11 @@ from fedprompt.identity import canonical_json, sha256_bytes
 from fedprompt.options import ConfigOption, JsonOption, SetOption, show
 from fedprompt.prompts.artefacts import from_artefact
 from fedprompt.prompts.build import Prompt, build_prompt
-from fedprompt.prompts.config import PromptConfig
 from fedprompt.prompts.template import Template
 from fedprompt.run_folder import RunFolder
+from fedprompt.settings.prompt import PromptConfig
+from fedprompt.settings.run_config import load, section
+from fedprompt.settings.section import Flat
 from fedprompt.storage import check_writable, write_atomic
 from fedprompt.types import Labels, Logits
 

@@ -12,9 +12,10 @@ from client.protocols.plots import plots
 from client.protocols.series import Result, Series
 from client.protocols.table import markdown, rows, to_csv, to_json
 from fedprompt.cli import FEDERATION, resolve
-from fedprompt.config import Flat, load
 from fedprompt.errors import ConfigError
 from fedprompt.prompts.build import METHODS, UNTRAINED
+from fedprompt.settings.run_config import load
+from fedprompt.settings.section import Flat
 from fedprompt.storage import write_atomic
 
 

@@ -10,14 +10,14 @@ from client.fit_run import fit_run
 from client.scoring import metrics
 from client.workbench import Workbench, open_workbench
 from fedprompt.artefact import CONFIG
-from fedprompt.config import load, section
 from fedprompt.errors import ConfigError
 from fedprompt.options import ConfigOption, JsonOption, SetOption, show
 from fedprompt.prompts.artefacts import to_artefact
 from fedprompt.prompts.build import Prompt, bank_of, build_prompt, rule_of
-from fedprompt.prompts.config import PromptConfig
 from fedprompt.prompts.template import Template
 from fedprompt.run_folder import RunFolder
+from fedprompt.settings.prompt import PromptConfig
+from fedprompt.settings.run_config import load, section
 from fedprompt.storage import check_writable
 
 

@@ -11,10 +11,11 @@ from client.deployment import egress, link, proxy, tls
 from client.deployment.policy import Policy
 from client.deployment.site_folder import SiteFolder
 from fedprompt import address
-from fedprompt.config import Flat, section
 from fedprompt.data.classes import in_ascii, listed, one_form
-from fedprompt.data.config import DataConfig
 from fedprompt.errors import BackboneError, ConfigError, FedpromptError, LinkError, PolicyError
+from fedprompt.settings.data import DataConfig
+from fedprompt.settings.run_config import section
+from fedprompt.settings.section import Flat
 
 _AHEAD, _BEHIND = 5.0, 300.0  # seconds that Flower lets a site's clock be off (node_auth.py)
 _RESOLUTION = 1.0  # seconds, of an HTTP date
@@ -108,9 +109,9 @@ def _clock(folder: SiteFolder) -> Found:
 
 
 def _backbone(folder: SiteFolder) -> Found:
-    from fedprompt.backbone.config import BackboneConfig
     from fedprompt.backbone.fingerprint import superseded
     from fedprompt.backbone.load import shared_backbone
+    from fedprompt.settings.backbone import BackboneConfig
 
     agreed = folder.bundle()
     clip = shared_backbone(section(folder.settings({}), "backbone", BackboneConfig))

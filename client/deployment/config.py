@@ -3,8 +3,8 @@
 from pydantic import Field, field_validator, model_validator
 
 from fedprompt import address
-from fedprompt.config import Section
 from fedprompt.errors import ConfigError
+from fedprompt.settings.section import Section
 
 
 class NodeConfig(Section):

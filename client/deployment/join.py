@@ -6,7 +6,6 @@ from typing import Annotated
 import torch
 import typer
 
-from client.config import FitConfig
 from client.deployment import site_files
 from client.deployment.doctor import look, refuse_failed
 from client.deployment.site_folder import SiteFolder
@@ -16,14 +15,15 @@ from client.feature_store import FeatureStore
 from client.features import image_features, store_key
 from fedprompt import bundle as bundles
 from fedprompt import toml
-from fedprompt.backbone.config import BackboneConfig
 from fedprompt.backbone.load import shared_backbone
 from fedprompt.bundle import Bundle
-from fedprompt.config import section
-from fedprompt.data.config import DataConfig
 from fedprompt.data.load import own
 from fedprompt.errors import ConfigError
 from fedprompt.home import at_home
+from fedprompt.settings.backbone import BackboneConfig
+from fedprompt.settings.data import DataConfig
+from fedprompt.settings.fit import FitConfig
+from fedprompt.settings.run_config import section
 from fedprompt.storage import write_atomic
 
 _AT_ONCE = 256  # images between two looks at the progress

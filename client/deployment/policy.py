@@ -12,8 +12,9 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from fedprompt import address, toml
-from fedprompt.config import Scalar, shown
 from fedprompt.errors import ConfigError, PolicyError
+from fedprompt.settings.run_config import shown
+from fedprompt.settings.section import Scalar
 from fedprompt.wire import CENTRES
 
 Metric = Literal["num-examples", "loss", "correct"]

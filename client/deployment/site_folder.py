@@ -5,10 +5,11 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from client.deployment.config import NodeConfig
-from fedprompt import config as settings
 from fedprompt.bundle import Bundle
-from fedprompt.config import Flat, Scalar, section
 from fedprompt.errors import ConfigError
+from fedprompt.settings import run_config as settings
+from fedprompt.settings.run_config import section
+from fedprompt.settings.section import Flat, Scalar
 
 # The site has the say over its images, its CLIP and its machine; the server over the rest.
 OURS = ("backbone.", "data.")

@@ -7,7 +7,7 @@ harmonic mean. Centralised, as published: 16 shots, 50 epochs.
 from client.protocols.protocol import Found, Metrics, Protocol, Trial, harmonic_mean
 from client.protocols.tune import centrally
 from client.protocols.tuned import Tuned
-from fedprompt.config import Flat
+from fedprompt.settings.section import Flat
 
 BASE: Flat = {"data.subsample_classes": "base"}
 NEW: Flat = {"data.subsample_classes": "new"}

@@ -7,8 +7,8 @@ Centralised, 16 shots.
 from client.protocols.base_to_new import FEW_SHOT
 from client.protocols.protocol import Found, Metrics, Protocol, Trial
 from client.protocols.tune import centrally
-from fedprompt.config import Flat
 from fedprompt.errors import ConfigError
+from fedprompt.settings.section import Flat
 
 
 def run(trial: Trial) -> Found:

@@ -11,10 +11,10 @@ from client.protocols.cross_dataset import run as other_sets
 from client.protocols.domains import by_domain, of_domain
 from client.protocols.protocol import Found, Protocol, Trial
 from client.protocols.tune import centrally
-from fedprompt.config import section
-from fedprompt.data.config import DataConfig
 from fedprompt.data.image_set import ImageSet
 from fedprompt.data.shots import few_shot
+from fedprompt.settings.data import DataConfig
+from fedprompt.settings.run_config import section
 
 
 def run(trial: Trial) -> Found:

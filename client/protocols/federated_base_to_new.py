@@ -12,7 +12,7 @@ federation have one class list; theirs train among their own classes alone.
 from client.protocols.base_to_new import BASE, base_and_new
 from client.protocols.protocol import Found, Metrics, Protocol, Trial
 from client.protocols.tune import federated, last_scored, local_accuracy
-from fedprompt.config import Flat
+from fedprompt.settings.section import Flat
 
 PUBLISHED: Flat = {
     "data.partitioner": "disjoint",

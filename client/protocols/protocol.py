@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from client.protocols.tuned import Tuned
-from fedprompt.config import Flat
 from fedprompt.round_record import RoundRecord
+from fedprompt.settings.section import Flat
 
 # by the field's names: shares from 0 to 1, nll in nats; None where a method has no such figure
 Metrics = dict[str, float | None]

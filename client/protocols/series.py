@@ -16,11 +16,12 @@ from typing import Any
 
 import torch
 
-from client.config import FitConfig
 from client.protocols.protocol import Federate, Protocol, Trial
-from fedprompt.config import Flat, check, defaults, section
 from fedprompt.errors import ConfigError, FedpromptError
 from fedprompt.identity import canonical_json
+from fedprompt.settings.fit import FitConfig
+from fedprompt.settings.run_config import check, defaults, section
+from fedprompt.settings.section import Flat
 from fedprompt.storage import write_atomic
 
 _ASKED, _RESULT = "protocol.json", "result.json"

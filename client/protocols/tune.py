@@ -10,15 +10,16 @@ from client.protocols.protocol import Trial
 from client.protocols.tuned import Tuned
 from client.workbench import Workbench, open_workbench
 from fedprompt.artefact import Artefact, load_artefact
-from fedprompt.config import Flat, section
-from fedprompt.data.config import DataConfig
 from fedprompt.data.image_set import ImageSet
 from fedprompt.data.load import share
 from fedprompt.errors import DataError
 from fedprompt.prompts.artefacts import to_artefact
 from fedprompt.prompts.build import UNTRAINED, bank_of, build_prompt, rule_of
-from fedprompt.prompts.config import PromptConfig
 from fedprompt.round_record import RoundRecord, SiteScore
+from fedprompt.settings.data import DataConfig
+from fedprompt.settings.prompt import PromptConfig
+from fedprompt.settings.run_config import section
+from fedprompt.settings.section import Flat
 
 
 def centrally(

@@ -10,14 +10,15 @@ from client.scoring import metrics
 from client.workbench import open_workbench
 from fedprompt.artefact import Artefact
 from fedprompt.backbone.clip import FrozenClip
-from fedprompt.config import Flat, section
-from fedprompt.data.config import DataConfig
 from fedprompt.data.image_set import ImageSet
 from fedprompt.errors import PromptError
 from fedprompt.prompt_state import PromptState
 from fedprompt.prompts.artefacts import from_artefact
 from fedprompt.prompts.build import METHODS, Prompt, build_prompt, is_tied, rule_of
-from fedprompt.prompts.config import PromptConfig
+from fedprompt.settings.data import DataConfig
+from fedprompt.settings.prompt import PromptConfig
+from fedprompt.settings.run_config import section
+from fedprompt.settings.section import Flat
 
 
 @dataclass(frozen=True, kw_only=True)

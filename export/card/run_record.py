@@ -4,11 +4,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fedprompt.artefact import Artefact
-from fedprompt.config import Flat
 from fedprompt.errors import CheckpointError
 from fedprompt.identity import sha256_arrays
 from fedprompt.round_record import RoundRecord
 from fedprompt.run_folder import RunFolder
+from fedprompt.settings.section import Flat
 
 
 @dataclass(frozen=True)

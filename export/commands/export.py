@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from export.load import RealImages
     from fedprompt.artefact import Artefact
     from fedprompt.backbone.clip import FrozenClip
-    from fedprompt.config import Scalar
+    from fedprompt.settings.section import Scalar
 
 Told = tuple[dict[str, Any], str]  # for machines, for people
 _IMAGES_EXACT = 256  # an exact graph is equal on few as on many
@@ -78,8 +78,8 @@ def export(
     from export.card.write import card_of, write_card
     from export.load import load_clip
     from fedprompt.artefact import load_artefact
-    from fedprompt.config import load
     from fedprompt.run_folder import RunFolder
+    from fedprompt.settings.run_config import load
 
     recipe = recipe_of(target, precision)
     _check_options(target, precision, tensorrt=tensorrt, open_vocabulary=open_vocabulary)

@@ -17,12 +17,12 @@ from torch import nn
 from fedprompt.backbone.checkpoint import OPENAI, fit_checkpoint, require_finite
 from fedprompt.backbone.checkpoint_file import Weights, read_checkpoint, refuse_pointer
 from fedprompt.backbone.clip import FrozenClip
-from fedprompt.backbone.config import BackboneConfig
 from fedprompt.backbone.embedded import NAMES as EMBEDDED
 from fedprompt.backbone.embedded import load_embedded
 from fedprompt.backbone.tags import HUB, LOCAL, activation, preprocessing, stated_preprocessing
 from fedprompt.errors import BackboneError
 from fedprompt.reach import within_reach
+from fedprompt.settings.backbone import BackboneConfig
 
 _WEIGHTS = (".safetensors", ".bin", ".pt", ".pth")
 _loading = threading.Lock()

@@ -13,9 +13,9 @@ from typing import Any
 
 import open_clip
 
-from fedprompt.backbone.config import BackboneConfig
 from fedprompt.data.preprocess import OPENAI_MEAN, OPENAI_STD, Preprocessing
 from fedprompt.errors import BackboneError, DataError
+from fedprompt.settings.backbone import BackboneConfig
 
 HUB, LOCAL = "hf-hub:", "local-dir:"  # these bring their own weights
 _CONFIG = "open_clip_config.json"  # beside the weights of a hub or local folder

@@ -13,10 +13,10 @@ from typing import Any
 import open_clip
 
 from fedprompt.backbone.clip import FrozenClip
-from fedprompt.backbone.config import BackboneConfig
 from fedprompt.backbone.load import load_backbone
 from fedprompt.backbone.tags import preprocessing
 from fedprompt.errors import BackboneError
+from fedprompt.settings.backbone import BackboneConfig
 
 _MLP_RATIO = 1 / 64  # of the hidden layers to the width
 

@@ -17,7 +17,6 @@ from fedprompt.data.check import (
     separate,
 )
 from fedprompt.data.classes import MAX_LISTED, listed, note_names, settle, spoken
-from fedprompt.data.config import DataConfig
 from fedprompt.data.decode import Doubt
 from fedprompt.data.domain_partition import NAME as DOMAIN
 from fedprompt.data.halves import half_of
@@ -27,6 +26,7 @@ from fedprompt.data.shots import few_shot, hold_out, stratified
 from fedprompt.data.sources import read
 from fedprompt.data.splits import Split, Splits
 from fedprompt.errors import DataError
+from fedprompt.settings.data import DataConfig
 
 _log = logging.getLogger(__name__)
 

@@ -5,7 +5,6 @@ from pathlib import Path
 
 from fedprompt.data import hub
 from fedprompt.data.classes import listed_labels
-from fedprompt.data.config import DataConfig
 from fedprompt.data.emoji import NAME as EMOJI
 from fedprompt.data.emoji import read_emoji
 from fedprompt.data.fashion_mnist import NAME as FASHION_MNIST
@@ -15,6 +14,7 @@ from fedprompt.data.manifest import SUFFIXES as MANIFESTS
 from fedprompt.data.manifest import read_manifest, read_metadata
 from fedprompt.data.splits import Splits
 from fedprompt.errors import DataError
+from fedprompt.settings.data import DataConfig
 
 
 def read(config: DataConfig) -> Splits:

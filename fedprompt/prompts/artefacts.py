@@ -8,13 +8,13 @@ from fedprompt.artefact import Artefact
 from fedprompt.backbone.class_encoder import Speedups
 from fedprompt.backbone.clip import FrozenClip
 from fedprompt.backbone.fingerprint import superseded
-from fedprompt.config import section
 from fedprompt.errors import ArtefactError, ConfigError
 from fedprompt.prompt_state import PromptState, left, pairs
 from fedprompt.prompts.build import PRODUCT, Prompt, build_prompt
-from fedprompt.prompts.config import PromptConfig
 from fedprompt.prompts.starts import RANDOM
 from fedprompt.prompts.words import Layout
+from fedprompt.settings.prompt import PromptConfig
+from fedprompt.settings.run_config import section
 
 
 def to_artefact(

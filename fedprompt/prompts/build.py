@@ -8,12 +8,10 @@ import torch
 
 from fedprompt.backbone.class_encoder import Speedups
 from fedprompt.backbone.clip import FrozenClip
-from fedprompt.config import Scalar
 from fedprompt.errors import PromptError
 from fedprompt.prompts.adapt import Adapt
 from fedprompt.prompts.advpt import advpt
 from fedprompt.prompts.cocoop import Cocoop
-from fedprompt.prompts.config import PromptConfig
 from fedprompt.prompts.coop import Coop
 from fedprompt.prompts.domain_prompts import DomainPrompts
 from fedprompt.prompts.fedclip import FedClip
@@ -32,6 +30,8 @@ from fedprompt.prompts.sdpt import Sdpt
 from fedprompt.prompts.spt import spt
 from fedprompt.prompts.template import ENSEMBLE_TEMPLATES, Template
 from fedprompt.prompts.vpt import Vpt
+from fedprompt.settings.prompt import PromptConfig
+from fedprompt.settings.section import Scalar
 
 Prompt = PromptedClip | HeadedClip | Template | Mixed
 PRODUCT = "product"

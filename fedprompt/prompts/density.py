@@ -6,8 +6,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from fedprompt.prompts.config import PromptConfig
 from fedprompt.prompts.forms import Form
+from fedprompt.settings.prompt import PromptConfig
 from fedprompt.types import Context
 
 _LEAST = 1e-4  # of the first singular value; a difference of float32 matrices is never exact

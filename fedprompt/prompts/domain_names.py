@@ -4,7 +4,7 @@ import numpy as np
 
 from fedprompt.data.image_set import ImageSet
 from fedprompt.errors import PromptError
-from fedprompt.prompts.config import PromptConfig
+from fedprompt.settings.prompt import PromptConfig
 
 METHOD = "adapt"  # the one method that asks
 

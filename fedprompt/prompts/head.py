@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from fedprompt.errors import PromptError
-from fedprompt.prompts.config import PromptConfig
 from fedprompt.prompts.forms import Form
 from fedprompt.prompts.host import Material
 from fedprompt.prompts.method import Folded
+from fedprompt.settings.prompt import PromptConfig
 from fedprompt.types import Context, ImageFeatures, Logits
 
 

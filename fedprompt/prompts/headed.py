@@ -8,7 +8,6 @@ from torch import Tensor, nn
 
 from fedprompt.backbone.encoded import Encoded, EncodedImages
 from fedprompt.prompt_state import PromptState
-from fedprompt.prompts.config import PromptConfig
 from fedprompt.prompts.density import density_penalty, mean_density
 from fedprompt.prompts.forms import describe_form
 from fedprompt.prompts.head import Head
@@ -21,6 +20,7 @@ from fedprompt.prompts.method import (
     module_buffers,
     module_leaving,
 )
+from fedprompt.settings.prompt import PromptConfig
 from fedprompt.types import Labels, Logits
 
 

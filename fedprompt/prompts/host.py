@@ -7,9 +7,9 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 
 from fedprompt.backbone.clip import FrozenClip
-from fedprompt.prompts.config import PromptConfig
 from fedprompt.prompts.forms import Form, FormMaker
 from fedprompt.prompts.words import Layout
+from fedprompt.settings.prompt import PromptConfig
 from fedprompt.types import TextTokens, VisualTokens
 
 

@@ -20,11 +20,11 @@ from torch.nn import functional as F
 
 from fedprompt.backbone.encoded import Encoded, EncodedImages
 from fedprompt.prompt_state import PromptState
-from fedprompt.prompts.config import PromptConfig
 from fedprompt.prompts.headed import HeadedClip, Scores
 from fedprompt.prompts.method import Answer, Folded, cosine_logits
 from fedprompt.prompts.objectives.cross_entropy import by_cross_entropy
 from fedprompt.prompts.prompted import PromptedClip
+from fedprompt.settings.prompt import PromptConfig
 from fedprompt.types import Labels, Logits, TextFeatures
 
 Single = PromptedClip | HeadedClip  # what may be shared, and what may be local

@@ -20,7 +20,6 @@ from fedprompt.backbone.prompts import ImagePrompts
 from fedprompt.errors import PromptError
 from fedprompt.prompt_state import PromptState
 from fedprompt.prompts.class_texts import ClassTexts
-from fedprompt.prompts.config import PromptConfig
 from fedprompt.prompts.density import density_penalty, mean_density
 from fedprompt.prompts.forms import describe_form
 from fedprompt.prompts.host import Host
@@ -37,6 +36,7 @@ from fedprompt.prompts.method import (
 from fedprompt.prompts.objectives import Objective
 from fedprompt.prompts.words import Layout
 from fedprompt.prompts.zero_shot import diverse_vectors, zero_shot_vectors
+from fedprompt.settings.prompt import PromptConfig
 from fedprompt.types import (
     Activations,
     ImageFeatures,

@@ -3,11 +3,11 @@
 import numpy as np
 import torch
 
-from fedprompt.data.config import DataConfig
 from fedprompt.data.decode import decode
 from fedprompt.data.preprocess import Preprocessing, fit_to_input
 from fedprompt.data.sources import read
 from fedprompt.errors import DataError
+from fedprompt.settings.data import DataConfig
 from fedprompt.types import Pixels
 
 

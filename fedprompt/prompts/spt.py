@@ -20,12 +20,12 @@ import torch
 from fedprompt.backbone.clip import FrozenClip
 from fedprompt.backbone.patch_tokens import patch_tokens
 from fedprompt.errors import PromptError
-from fedprompt.prompts.config import PromptConfig
 from fedprompt.prompts.host import Material
 from fedprompt.prompts.prototypes import pick
 from fedprompt.prompts.public_images import public_pixels
 from fedprompt.prompts.starts import Start, drawn_visuals
 from fedprompt.prompts.vpt import Vpt
+from fedprompt.settings.prompt import PromptConfig
 from fedprompt.types import Context
 
 DEEP, SHALLOW = 20, 100  # tokens in a block

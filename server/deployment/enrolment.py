@@ -5,13 +5,13 @@ from importlib.metadata import version
 from pathlib import Path
 
 from fedprompt import bundle as bundles
-from fedprompt.backbone.config import BackboneConfig
 from fedprompt.backbone.load import shared_backbone
 from fedprompt.backbone.tags import agreed_preprocessing
 from fedprompt.bundle import Bundle, SharedBackbone
-from fedprompt.config import section
 from fedprompt.data.classes import configured_names
 from fedprompt.errors import ConfigError
+from fedprompt.settings.backbone import BackboneConfig
+from fedprompt.settings.run_config import section
 from fedprompt.storage import write_atomic
 from server.deployment import certificates, credentials, sites
 from server.deployment.folder import DeploymentFolder

@@ -2,9 +2,10 @@
 
 from pathlib import Path
 
-from fedprompt import config as settings
-from fedprompt.config import Flat, section
 from fedprompt.errors import ConfigError
+from fedprompt.settings import run_config as settings
+from fedprompt.settings.run_config import section
+from fedprompt.settings.section import Flat
 from server.deployment.config import DeploymentConfig
 
 _SECTION = "deployment."

@@ -5,11 +5,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from fedprompt import address as addresses
-from fedprompt import config as settings
-from fedprompt.config import Flat, Scalar
 from fedprompt.data.classes import configured_names
 from fedprompt.errors import ConfigError, StorageError
 from fedprompt.identity import canonical_json
+from fedprompt.settings import run_config as settings
+from fedprompt.settings.section import Flat, Scalar
 from fedprompt.storage import write_atomic
 from server.deployment import credentials, sites
 from server.deployment.folder import DeploymentFolder

@@ -5,12 +5,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from fedprompt.config import section
 from fedprompt.errors import FedpromptError
 from fedprompt.round_record import RoundRecord
 from fedprompt.run_folder import RunFolder
+from fedprompt.settings.run_config import section
+from fedprompt.settings.server import ServerConfig
 from server import outcome
-from server.config import ServerConfig
 from server.deployment import credentials, lock, sites
 from server.deployment.folder import DeploymentFolder
 from server.outcome import Outcome

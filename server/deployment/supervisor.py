@@ -9,9 +9,9 @@ import time
 from contextlib import suppress
 from typing import IO
 
-from fedprompt.config import Flat
 from fedprompt.errors import FedpromptError, StorageError
 from fedprompt.run_folder import RunFolder
+from fedprompt.settings.section import Flat
 from server import outcome
 from server.deployment.config import DeploymentConfig
 from server.deployment.folder import DeploymentFolder

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from fedprompt import address as addresses
 from fedprompt import toml
-from fedprompt.config import Scalar
+from fedprompt.settings.section import Scalar
 from server.deployment.config import DeploymentConfig
 
 # key -> (value that stands there, what it means); the order is the file's

@@ -6,10 +6,10 @@ from typing import Any
 
 from fedprompt.errors import ConfigError, PrivacyError
 from fedprompt.run_folder import RunFolder
-from server.config import ServerConfig
+from fedprompt.settings.privacy import PrivacyConfig
+from fedprompt.settings.server import ServerConfig
 from server.privacy import ledger
 from server.privacy.accountant import ACCOUNTANT, epsilon
-from server.privacy.config import PrivacyConfig
 from server.privacy.ledger import Release
 from server.privacy.noise import add_noise, clipped_mean
 from server.rules import Dense

@@ -4,10 +4,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from fedprompt.artefact import Artefact
-from fedprompt.config import Flat
 from fedprompt.errors import CheckpointError
 from fedprompt.round_record import RoundRecord
 from fedprompt.run_folder import RunFolder
+from fedprompt.settings.section import Flat
 from server import outcome
 from server.outcome import Outcome
 from server.report.predictions import Predictions, read_predictions

@@ -3,8 +3,8 @@
 import logging
 
 from fedprompt.errors import ConfigError
+from fedprompt.settings.server import ServerConfig
 from server import robust
-from server.config import ServerConfig
 
 _log = logging.getLogger(__name__)
 LEAST_SITES = 3  # of two, each finds the other's update by subtracting its own

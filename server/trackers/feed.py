@@ -8,9 +8,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from fedprompt import logs
-from fedprompt.config import Flat
 from fedprompt.errors import ConfigError
 from fedprompt.round_record import RoundRecord
+from fedprompt.settings.section import Flat
 from server.rounds import log as rounds_log
 from server.trackers.tracker import Tracker
 

@@ -13,9 +13,9 @@ os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")  # how it makes its tab
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, Run
 
-from fedprompt.config import Flat
 from fedprompt.round_record import RoundRecord
 from fedprompt.run_folder import RunFolder
+from fedprompt.settings.section import Flat
 from server.trackers.tracker import figures
 
 EXPERIMENT = "fedprompt"  # unless MLFLOW_EXPERIMENT_NAME says otherwise

@@ -4,9 +4,9 @@ from pathlib import Path
 
 from torch.utils.tensorboard import SummaryWriter
 
-from fedprompt.config import Flat
 from fedprompt.round_record import RoundRecord
 from fedprompt.run_folder import RunFolder
+from fedprompt.settings.section import Flat
 from server.trackers.tracker import figures
 
 

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from client.deployment.policy import Policy
-from fedprompt.config import load
+from fedprompt.settings.run_config import load
 from tests.doors import passed
 
 ROOT = Path(__file__).parents[2]

@@ -14,10 +14,10 @@ from PIL import Image
 from playwright.sync_api import Page
 
 from export.runtime import Classifier
-from fedprompt.backbone.config import BackboneConfig
 from fedprompt.backbone.load import load_backbone
 from fedprompt.data.decode import decode
 from fedprompt.data.preprocess import Preprocessing, fit_to_input
+from fedprompt.settings.backbone import BackboneConfig
 from tests.browser import chromium
 from tests.photographs import Photo, foreign_profile, hundred, scene
 from tests.web_folder import served, write_page

@@ -15,9 +15,9 @@ from benchmarks.edge import first_prediction, sizes
 from export.constants import Constants
 from export.runtime import Classifier
 from export.write import write_classifier
-from fedprompt.backbone.config import BackboneConfig
 from fedprompt.backbone.load import load_backbone
 from fedprompt.prompts.template import Template
+from fedprompt.settings.backbone import BackboneConfig
 
 pytestmark = pytest.mark.slow
 

@@ -18,10 +18,10 @@ from hypothesis import strategies as st
 
 from fedprompt.errors import QuorumError
 from fedprompt.prompts.domain_names import domain_of
+from fedprompt.settings.privacy import PrivacyConfig
 from fedprompt.wire import to_array_record
 from server.checkpoint import load_latest
 from server.metrics import RunCollector
-from server.privacy.config import PrivacyConfig
 from server.privacy.mechanism import Mechanism
 from server.report.page import render
 from server.report.run import read_run

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from fedprompt.config import defaults
+from fedprompt.settings.run_config import defaults
 from tests.doors import passed, refused
 from tests.pictures import image_folder
 

@@ -15,9 +15,9 @@ import pytest
 from PIL import Image
 
 from export.runtime.inputs import pixels_of
-from fedprompt.data.config import DataConfig
 from fedprompt.data.decode import decode
 from fedprompt.data.load import inspect, load
+from fedprompt.settings.data import DataConfig
 from tests.doors import passed, refused
 from tests.pictures import image_folder
 

@@ -23,13 +23,13 @@ import export.trial
 from export.metadata import GraphMetadata
 from export.runtime import Classifier
 from fedprompt.artefact import CONFIG, WEIGHTS, Artefact
-from fedprompt.backbone.config import BackboneConfig
 from fedprompt.backbone.load import load_backbone
 from fedprompt.errors import ArtefactError, BackboneError, GraphError, StorageError
 from fedprompt.identity import canonical_json, sha256_bytes
 from fedprompt.prompts.artefacts import to_artefact
 from fedprompt.prompts.build import build_prompt
-from fedprompt.prompts.config import PromptConfig
+from fedprompt.settings.backbone import BackboneConfig
+from fedprompt.settings.prompt import PromptConfig
 from server.checkpoint import decode, load_latest
 from server.local_grid import LocalGrid
 from server.rounds import Rounds

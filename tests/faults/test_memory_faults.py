@@ -10,7 +10,6 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from client.config import FitConfig
 from client.evaluate import evaluate
 from client.features import image_features
 from client.fit import fit
@@ -22,7 +21,8 @@ from fedprompt.data.folder import read_folder
 from fedprompt.data.image_set import image_set
 from fedprompt.errors import BackboneError
 from fedprompt.prompts.build import build_prompt
-from fedprompt.prompts.config import PromptConfig
+from fedprompt.settings.fit import FitConfig
+from fedprompt.settings.prompt import PromptConfig
 from tests import round_lines
 from tests.pictures import image_folder
 

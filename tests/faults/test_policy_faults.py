@@ -18,10 +18,11 @@ from client.deployment.egress import verify
 from client.deployment.site_folder import SiteFolder
 from fedprompt.backbone.clip import FrozenClip
 from fedprompt.basis import columns
-from fedprompt.config import Flat, defaults
 from fedprompt.data import load
 from fedprompt.errors import StorageError
 from fedprompt.identity import sha256_bytes
+from fedprompt.settings.run_config import defaults
+from fedprompt.settings.section import Flat
 from fedprompt.wire import SHARED, from_array_record, receipt, to_array_record
 from tests import enrolled
 from tests.enrolled import SERVER, bundle, rule, send, site

@@ -14,14 +14,14 @@ from flwr.app import Context, MetricRecord, RecordDict
 from scipy.stats import norm
 
 from fedprompt.artefact import Artefact
-from fedprompt.config import defaults
 from fedprompt.errors import ConfigError, PrivacyError, StorageError
+from fedprompt.settings.privacy import PrivacyConfig
+from fedprompt.settings.run_config import defaults
 from fedprompt.wire import to_array_record
 from server import app as server_app
 from server.checkpoint import load_latest
 from server.local_grid import LocalGrid
 from server.privacy import ledger
-from server.privacy.config import PrivacyConfig
 from server.privacy.mechanism import Mechanism
 from server.rounds import Rounds
 from tests import round_lines
@@ -110,7 +110,7 @@ import os, sys
 from pathlib import Path
 from server import rounds
 from server.local_grid import LocalGrid
-from server.privacy.config import PrivacyConfig
+from fedprompt.settings.privacy import PrivacyConfig
 from server.privacy.mechanism import Mechanism
 from server.rounds import Rounds
 from tests.sites import client, config, task

@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from client.secure_aggregation import secured
 from fedprompt.errors import ConfigError, QuorumError
 from fedprompt.secure_sum import MODULUS, levels, shorten, step
+from fedprompt.settings.privacy import PrivacyConfig
 from fedprompt.wire import to_array_record
 from server.local_grid import LocalGrid
 from server.privacy import ledger
-from server.privacy.config import PrivacyConfig
 from server.privacy.mechanism import Mechanism
 from server.rounds import Rounds
 from tests import round_lines

@@ -14,8 +14,9 @@ from client import site as site_module
 from client.deployment.egress import verify
 from client.deployment.site_folder import SiteFolder
 from fedprompt.backbone.clip import FrozenClip
-from fedprompt.config import Flat, defaults
 from fedprompt.data import load
+from fedprompt.settings.run_config import defaults
+from fedprompt.settings.section import Flat
 from fedprompt.wire import CENTRES, from_array_record
 from tests.enrolled import bundle, rule, send, site
 from tests.pictures import image_folder

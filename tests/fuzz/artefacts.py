@@ -18,7 +18,7 @@ from fedprompt.backbone.clip import FrozenClip
 from fedprompt.identity import canonical_json, sha256_bytes
 from fedprompt.prompts.artefacts import from_artefact, to_artefact
 from fedprompt.prompts.build import build_prompt
-from fedprompt.prompts.config import PromptConfig
+from fedprompt.settings.prompt import PromptConfig
 from tests.fuzz.scratch import folder
 
 CAP = 1 << 16

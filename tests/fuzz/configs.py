@@ -2,8 +2,8 @@
 
 import os
 
-from fedprompt.config import MAX_BYTES, defaults, load
 from fedprompt.run_folder import RunFolder
+from fedprompt.settings.run_config import MAX_BYTES, defaults, load
 from tests.fuzz.scratch import folder
 
 CAP = MAX_BYTES  # tomllib takes some 3 kB for each nested bracket, up to Python's own depth

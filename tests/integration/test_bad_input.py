@@ -9,12 +9,12 @@ import pytest
 from click.testing import CliRunner, Result
 
 from fedprompt.artefact import CONFIG, WEIGHTS
-from fedprompt.backbone.config import BackboneConfig
 from fedprompt.backbone.load import load_backbone
 from fedprompt.cli import group
 from fedprompt.prompts.artefacts import to_artefact
 from fedprompt.prompts.build import build_prompt
-from fedprompt.prompts.config import PromptConfig
+from fedprompt.settings.backbone import BackboneConfig
+from fedprompt.settings.prompt import PromptConfig
 from tests.pictures import image_folder
 
 CLASSES, TEMPLATE = ("blue", "green", "red"), "a photo of a {}."

@@ -10,11 +10,11 @@ from client import site
 from client.app import app as client
 from fedprompt.artefact import Artefact
 from fedprompt.backbone.clip import FrozenClip
-from fedprompt.config import defaults, section
-from fedprompt.data.config import DataConfig
 from fedprompt.data.load import load
 from fedprompt.errors import QuorumError
 from fedprompt.prompts.artefacts import from_artefact
+from fedprompt.settings.data import DataConfig
+from fedprompt.settings.run_config import defaults, section
 from fedprompt.wire import ARRAYS, CONFIG
 from server import tuning
 from server.app import app as server

@@ -12,9 +12,9 @@ from flwr.app import Context, RecordDict
 from PIL import Image
 
 from fedprompt.artefact import Artefact
-from fedprompt.config import defaults
 from fedprompt.errors import CheckpointError, ConfigError, QuorumError
 from fedprompt.run_folder import RunFolder
+from fedprompt.settings.run_config import defaults
 from server import outcome, ray_engine
 from server.app import app
 from server.local_grid import LocalGrid

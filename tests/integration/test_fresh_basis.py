@@ -7,15 +7,15 @@ import pytest
 from flwr.app import ConfigRecord, RecordDict
 
 from client.secure_aggregation import secured
-from fedprompt.backbone.config import BackboneConfig
 from fedprompt.backbone.load import shared_backbone
 from fedprompt.basis import columns
-from fedprompt.config import defaults
 from fedprompt.secure_sum import levels, step
+from fedprompt.settings.backbone import BackboneConfig
+from fedprompt.settings.privacy import PrivacyConfig
+from fedprompt.settings.run_config import defaults
 from fedprompt.wire import from_array_record, to_array_record
 from server.local_grid import LocalGrid
 from server.privacy import mechanism as privacy
-from server.privacy.config import PrivacyConfig
 from server.rounds import Rounds
 from server.tuning import Tuning
 from tests import round_lines

@@ -75,9 +75,9 @@ def test_an_int8_file_is_verified_on_a_processor_with_avx2_alone(tmp_path: Path)
     from export.probes import probe_images
     from export.targets import Recipe
     from export.write import write_classifier
-    from fedprompt.backbone.config import BackboneConfig
     from fedprompt.backbone.load import load_backbone
     from fedprompt.prompts.zero_shot import zero_shot_vectors
+    from fedprompt.settings.backbone import BackboneConfig
 
     clip = load_backbone(BackboneConfig(name="embedded", device="cpu"))
     classes = ("bag", "coat", "dress", "shirt", "sneaker")

@@ -24,7 +24,7 @@ from fedprompt.backbone.encoded import EncodedImages
 from fedprompt.errors import PromptError
 from fedprompt.prompts.artefacts import from_artefact, to_artefact
 from fedprompt.prompts.build import METHODS, UNTRAINED, HeadRecipe, Prompt, build_prompt
-from fedprompt.prompts.config import PromptConfig
+from fedprompt.settings.prompt import PromptConfig
 from tests.prompts import stir
 
 CLASSES = ("great grey owl", "great white shark", "tench", "sea", "maple tree")

@@ -13,10 +13,10 @@ from client import site
 from client.app import app as client
 from fedprompt.artefact import Artefact
 from fedprompt.backbone.clip import FrozenClip
-from fedprompt.config import defaults, section
 from fedprompt.prompts.artefacts import from_artefact
 from fedprompt.prompts.build import build_prompt
-from fedprompt.prompts.config import PromptConfig
+from fedprompt.settings.prompt import PromptConfig
+from fedprompt.settings.run_config import defaults, section
 from server import tuning
 from server.app import app as server
 from server.local_grid import LocalGrid

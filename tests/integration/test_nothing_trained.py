@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 
 from client.secure_aggregation import secured
 from fedprompt.prompt_state import PromptState
+from fedprompt.settings.privacy import PrivacyConfig
 from server.local_grid import LocalGrid
 from server.privacy import mechanism as privacy
-from server.privacy.config import PrivacyConfig
 from server.robust import LEAST
 from server.rounds import Rounds
 from server.strategies import STRATEGIES

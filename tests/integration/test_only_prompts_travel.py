@@ -12,13 +12,14 @@ from flwr.proto.message_pb2 import Message
 from client.app import app as client
 from client.site import simulated
 from fedprompt.backbone import load as backbones
-from fedprompt.backbone.config import BackboneConfig
 from fedprompt.backbone.load import shared_backbone
-from fedprompt.config import Flat, defaults
-from fedprompt.data.config import DataConfig
 from fedprompt.data.decode import decode
 from fedprompt.data.load import share
 from fedprompt.identity import sha256_arrays
+from fedprompt.settings.backbone import BackboneConfig
+from fedprompt.settings.data import DataConfig
+from fedprompt.settings.run_config import defaults
+from fedprompt.settings.section import Flat
 from server.app import app as server
 from server.local_grid import LocalGrid
 from tests.pictures import image_folder

@@ -18,10 +18,10 @@ from export.precision.chain import rewrite_to
 from export.reference import reference_logits
 from export.targets import Flavour, Rewrite
 from fedprompt.backbone.clip import FrozenClip
-from fedprompt.backbone.config import BackboneConfig
 from fedprompt.backbone.load import load_backbone
 from fedprompt.data.fashion_mnist import CLASSES
 from fedprompt.prompts.template import zero_shot_vectors
+from fedprompt.settings.backbone import BackboneConfig
 from tests.prompts import tuned
 
 IMAGES = 32

@@ -7,7 +7,6 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from client.config import FitConfig
 from client.evaluate import predict
 from client.workbench import Workbench
 from export.constants import Constants
@@ -16,17 +15,18 @@ from export.runtime import Classifier
 from export.targets import Flavour, Recipe
 from export.write import write_classifier
 from fedprompt.artefact import Artefact
-from fedprompt.backbone.config import BackboneConfig
 from fedprompt.backbone.encoded import EncodedImages
 from fedprompt.backbone.load import load_backbone
-from fedprompt.data.config import DataConfig
 from fedprompt.data.decode import decode
 from fedprompt.data.load import load
 from fedprompt.data.preprocess import fit_to_input
 from fedprompt.prompts.artefacts import from_artefact, to_artefact
 from fedprompt.prompts.build import build_prompt
-from fedprompt.prompts.config import PromptConfig
 from fedprompt.prompts.template import Template, zero_shot_vectors
+from fedprompt.settings.backbone import BackboneConfig
+from fedprompt.settings.data import DataConfig
+from fedprompt.settings.fit import FitConfig
+from fedprompt.settings.prompt import PromptConfig
 from fedprompt.types import Labels
 from tests.prompts import stir
 

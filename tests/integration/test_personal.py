@@ -15,10 +15,11 @@ from client.app import app as client
 from client.deployment.egress import verify
 from fedprompt import tensor_file
 from fedprompt.artefact import Artefact
-from fedprompt.backbone.config import BackboneConfig
 from fedprompt.backbone.load import shared_backbone
-from fedprompt.config import Flat, defaults
 from fedprompt.identity import sha256_bytes
+from fedprompt.settings.backbone import BackboneConfig
+from fedprompt.settings.run_config import defaults
+from fedprompt.settings.section import Flat
 from fedprompt.wire import ARRAYS, CONFIG, METRICS, to_array_record
 from server import rounds
 from server.app import app as server

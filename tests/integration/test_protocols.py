@@ -70,9 +70,9 @@ def test_sites_are_let_go_of(results):
 
 
 def test_no_class_lies_at_two_sites(results, tmp_path):
-    from fedprompt.config import section
-    from fedprompt.data.config import DataConfig
     from fedprompt.data.load import share
+    from fedprompt.settings.data import DataConfig
+    from fedprompt.settings.run_config import section
 
     flat = RunFolder(tmp_path / "out/coop/seed-0/run").settings()
     data = section(flat, "data", DataConfig)

@@ -10,12 +10,13 @@ from client import app as client_app
 from client import site
 from client.app import app as client
 from fedprompt.backbone.clip import FrozenClip
-from fedprompt.config import Flat, defaults, section
 from fedprompt.errors import ConfigError, PromptError, QuorumError
 from fedprompt.prompt_state import PromptState
 from fedprompt.prompts import spt
 from fedprompt.prompts.build import build_prompt
-from fedprompt.prompts.config import PromptConfig
+from fedprompt.settings.prompt import PromptConfig
+from fedprompt.settings.run_config import defaults, section
+from fedprompt.settings.section import Flat
 from server import tuning
 from server.app import app as server
 from server.checkpoint import decode

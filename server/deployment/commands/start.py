@@ -9,12 +9,12 @@ import typer
 
 from fedprompt import logs
 from fedprompt.address import join
-from fedprompt.config import section
 from fedprompt.errors import ConfigError
 from fedprompt.options import JsonOption, show
 from fedprompt.run_folder import RunFolder
+from fedprompt.settings.run_config import section
+from fedprompt.settings.server import ServerConfig
 from server import outcome
-from server.config import ServerConfig
 from server.deployment import chatter, credentials, lock, sites
 from server.deployment.commands.folder import FolderArgument
 from server.deployment.config import DeploymentConfig

@@ -2,8 +2,8 @@ import pytest
 
 from benchmarks import accuracy
 from benchmarks.accuracy import CASES, DEMO, Outcome
-from fedprompt.config import check, defaults, load
 from fedprompt.prompts.build import rule_of
+from fedprompt.settings.run_config import check, defaults, load
 
 
 def test_every_case_is_a_sound_configuration_of_the_demo() -> None:

@@ -10,12 +10,12 @@ from PIL import Image
 from benchmarks import attackers, attacks
 from benchmarks.attackers import ATTACKS, HOSTILE, PATCH, SITES, STEPS, View, flat, send, triggered
 from benchmarks.attacks import SEEDS, STRATEGIES, Outcome, figures, named, settings
-from fedprompt.config import check
 from fedprompt.data.decode import decode
 from fedprompt.data.image_set import image_set
+from fedprompt.settings.run_config import check
+from fedprompt.settings.server import ServerConfig
 from fedprompt.wire import to_array_record
 from server import robust
-from server.config import ServerConfig
 from server.local_grid import LocalGrid
 from tests.sites import client, start
 

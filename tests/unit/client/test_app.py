@@ -11,10 +11,11 @@ from client import site as site_module
 from client.app import app
 from client.site import Site, simulated
 from fedprompt.backbone.clip import FrozenClip
-from fedprompt.config import Flat, defaults
 from fedprompt.data import load
 from fedprompt.errors import ConfigError
 from fedprompt.prompt_state import PromptState
+from fedprompt.settings.run_config import defaults
+from fedprompt.settings.section import Flat
 from fedprompt.wire import (
     SHARED,
     WireError,

@@ -7,8 +7,8 @@ from client.attack import embedding_gain, encode, logit_gain, noise_of, pgd
 from fedprompt.backbone.clip import FrozenClip
 from fedprompt.backbone.encoded import EncodedImages
 from fedprompt.prompts.build import METHODS, UNTRAINED, build_prompt
-from fedprompt.prompts.config import PromptConfig
 from fedprompt.prompts.template import Template
+from fedprompt.settings.prompt import PromptConfig
 from tests.unit.fedprompt.prompts.hosts import NAMES, TEMPLATE, moved
 
 PIXELS = torch.rand(5, 3, 32, 32, generator=torch.Generator().manual_seed(3))

@@ -3,7 +3,6 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from client.config import FitConfig
 from client.features import image_features
 from client.fit import Span, fit
 from client.schedule import rate
@@ -17,8 +16,9 @@ from fedprompt.errors import PromptError
 from fedprompt.identity import sha256_arrays
 from fedprompt.prompts import prompted
 from fedprompt.prompts.build import build_prompt
-from fedprompt.prompts.config import PromptConfig
 from fedprompt.prompts.prompted import PromptedClip as Prompt
+from fedprompt.settings.fit import FitConfig
+from fedprompt.settings.prompt import PromptConfig
 from tests.prompts import stir
 
 NAMES = ("great grey owl", "great white shark", "tench", "sea", "maple tree")

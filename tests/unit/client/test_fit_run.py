@@ -2,7 +2,6 @@ import numpy as np
 import pytest
 import torch
 
-from client.config import FitConfig
 from client.evaluate import evaluate
 from client.features import encode
 from client.fit import Span, fit
@@ -12,8 +11,9 @@ from fedprompt.backbone.encoded import EncodedImages
 from fedprompt.basis import columns
 from fedprompt.prompts.averaging import gaussian_weights
 from fedprompt.prompts.build import PRODUCT, build_prompt
-from fedprompt.prompts.config import PromptConfig
 from fedprompt.prompts.forms import begin_turn
+from fedprompt.settings.fit import FitConfig
+from fedprompt.settings.prompt import PromptConfig
 from tests.unit.client.test_fit import IMAGES, LABELS, NAMES, TEMPLATE
 
 EPOCHS = FitConfig(epochs=5, batch=8, learning_rate=0.05)

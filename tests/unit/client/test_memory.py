@@ -5,7 +5,7 @@ from client.memory import retry_smaller
 from fedprompt.backbone.clip import FrozenClip
 from fedprompt.errors import BackboneError
 from fedprompt.prompts.build import Prompt, build_prompt
-from fedprompt.prompts.config import PromptConfig
+from fedprompt.settings.prompt import PromptConfig
 
 CLASSES = ("cat", "dog", "owl", "tench")
 

@@ -11,12 +11,12 @@ from client.local_state import LocalState
 from client.site import Site, deployed, simulated
 from fedprompt.backbone.clip import FrozenClip
 from fedprompt.basis import columns
-from fedprompt.config import Flat
 from fedprompt.data import load
 from fedprompt.errors import PromptError
 from fedprompt.identity import sha256_arrays
 from fedprompt.prompt_state import PromptState
 from fedprompt.prompts.mixed import Mixed
+from fedprompt.settings.section import Flat
 from tests.pictures import image_folder
 
 FIXED = {"prompt.method": "dip-fixed"}  # A and B are trained and sent

@@ -2,8 +2,8 @@ import math
 
 import pytest
 
-from client.config import FitConfig
 from client.schedule import rate
+from fedprompt.settings.fit import FitConfig
 
 
 @pytest.mark.parametrize(

@@ -8,12 +8,12 @@ from client import site as module
 from client.site import Site, simulated
 from fedprompt.backbone.clip import FrozenClip
 from fedprompt.basis import columns
-from fedprompt.config import Flat
 from fedprompt.data import load
 from fedprompt.errors import ConfigError, PromptError
 from fedprompt.identity import sha256_arrays
 from fedprompt.prompt_state import PromptState
 from fedprompt.prompts.template import Template
+from fedprompt.settings.section import Flat
 from fedprompt.wire import identity_digest
 from tests.pictures import image_folder
 

@@ -7,12 +7,12 @@ from client import workbench as module
 from client.workbench import of_artefact, open_workbench
 from fedprompt.artefact import Artefact
 from fedprompt.backbone.clip import FrozenClip
-from fedprompt.backbone.config import BackboneConfig
 from fedprompt.data.decode import decode
 from fedprompt.data.preprocess import fit_to_input
 from fedprompt.errors import DataError
 from fedprompt.prompts.artefacts import to_artefact
 from fedprompt.prompts.template import Template
+from fedprompt.settings.backbone import BackboneConfig
 from tests.pictures import image_folder
 
 CLASSES = ("cat", "dog")

@@ -14,7 +14,7 @@ from fedprompt.data.preprocess import Preprocessing
 from fedprompt.errors import ArtefactError, DataError
 from fedprompt.prompts.artefacts import from_artefact, to_artefact
 from fedprompt.prompts.build import build_prompt
-from fedprompt.prompts.config import PromptConfig
+from fedprompt.settings.prompt import PromptConfig
 from tests.pictures import image_folder
 
 CLASSES, TEMPLATE = ("cat", "dog"), "a photo of a {}."

@@ -6,7 +6,7 @@ import pytest
 from fedprompt.backbone.clip import FrozenClip
 from fedprompt.identity_card import identity_card
 from fedprompt.prompts.build import build_prompt
-from fedprompt.prompts.config import PromptConfig
+from fedprompt.settings.prompt import PromptConfig
 from fedprompt.wire import SHARED
 from tests.conftest import CLASSES, tiny_clip
 

@@ -31,8 +31,8 @@ PUBLISHED = {
 
 @pytest.fixture(scope="module")
 def vit():
-    from fedprompt.backbone.config import BackboneConfig
     from fedprompt.backbone.weightless import weightless_backbone
+    from fedprompt.settings.backbone import BackboneConfig
 
     return weightless_backbone(BackboneConfig(name="ViT-B-16"))
 

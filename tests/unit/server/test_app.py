@@ -3,8 +3,8 @@
 import pytest
 from flwr.app import Context, RecordDict
 
-from fedprompt.config import defaults
 from fedprompt.errors import ConfigError
+from fedprompt.settings.run_config import defaults
 from server import app, outcome
 
 

@@ -3,12 +3,12 @@ import pytest
 
 from fedprompt.errors import ConfigError
 from fedprompt.prompt_state import PromptState
-from fedprompt.prompts.config import PromptConfig
+from fedprompt.settings.privacy import PrivacyConfig
+from fedprompt.settings.prompt import PromptConfig
+from fedprompt.settings.server import ServerConfig
 from fedprompt.wire import from_array_record
 from server.admission import Site
-from server.config import ServerConfig
 from server.domains import MOMENTUM, Domains, check
-from server.privacy.config import PrivacyConfig
 from server.rules import RULES
 from server.verdict import Accepted
 

@@ -8,10 +8,10 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from fedprompt.errors import ConfigError
+from fedprompt.settings.server import ServerConfig
 from server import robust
 from server.attempt import weigh
 from server.bulyan import one_by_one
-from server.config import ServerConfig
 from server.local_grid import LocalGrid
 from server.replies import to_strategy
 from server.strategies import STRATEGIES

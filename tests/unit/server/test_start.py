@@ -6,13 +6,13 @@ from flwr.app import ConfigRecord, Message, RecordDict
 
 from fedprompt.errors import ConfigError, QuorumError
 from fedprompt.prompt_state import PromptState
-from fedprompt.prompts.config import PromptConfig
+from fedprompt.settings.privacy import PrivacyConfig
+from fedprompt.settings.prompt import PromptConfig
+from fedprompt.settings.server import ServerConfig
 from fedprompt.wire import to_array_record
 from server import rounds
-from server.config import ServerConfig
 from server.federation import Description, Task
 from server.local_grid import LocalGrid
-from server.privacy.config import PrivacyConfig
 from server.rounds import Rounds
 from server.start import check, merged
 from server.verdict import Accepted

@@ -12,7 +12,7 @@ from flwr.serverapp.strategy import (
     Krum,
 )
 
-from server.config import ServerConfig
+from fedprompt.settings.server import ServerConfig
 from server.robust import BestOfKrum, Bulyan, TrimmedMean
 from server.strategies import STRATEGIES, rebase, restore, state
 

@@ -8,8 +8,8 @@ from flwr.app import Message, RecordDict
 
 from fedprompt.errors import PromptError
 from fedprompt.prompt_state import PromptState
+from fedprompt.settings.server import ServerConfig
 from fedprompt.wire import from_array_record, to_array_record
-from server.config import ServerConfig
 from server.local_grid import LocalGrid
 from server.rules import RULES
 from server.strategies import STRATEGIES

@@ -2,12 +2,12 @@ import numpy as np
 import pytest
 import torch
 
-from fedprompt.config import defaults
 from fedprompt.data import load
-from fedprompt.data.config import DataConfig
 from fedprompt.errors import ConfigError, DataError, PromptError
 from fedprompt.prompt_state import PromptState
 from fedprompt.prompts.artefacts import from_artefact
+from fedprompt.settings.data import DataConfig
+from fedprompt.settings.run_config import defaults
 from fedprompt.wire import SHARED
 from server import tuning as module
 from server.tuning import FREE, Tuning

@@ -15,7 +15,7 @@ from fedprompt.backbone.clip import FrozenClip
 from fedprompt.cli import group
 from fedprompt.prompts.artefacts import to_artefact
 from fedprompt.prompts.build import Prompt, build_prompt
-from fedprompt.prompts.config import PromptConfig
+from fedprompt.settings.prompt import PromptConfig
 from tests.pictures import image_folder
 from tests.prompts import stir
 

@@ -13,7 +13,7 @@ from fedprompt.errors import StorageError
 from fedprompt.identity import sha256_arrays
 from fedprompt.prompts.artefacts import from_artefact
 from fedprompt.prompts.build import build_prompt
-from fedprompt.prompts.config import PromptConfig
+from fedprompt.settings.prompt import PromptConfig
 from tests.pictures import image_folder
 
 

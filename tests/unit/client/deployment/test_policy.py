@@ -4,8 +4,9 @@ from pathlib import Path
 import pytest
 
 from client.deployment.policy import Policy
-from fedprompt.config import Flat, defaults
 from fedprompt.errors import ConfigError, PolicyError
+from fedprompt.settings.run_config import defaults
+from fedprompt.settings.section import Flat
 
 SERVER = "127.0.0.1:9092"
 

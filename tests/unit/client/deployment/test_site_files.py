@@ -6,8 +6,8 @@ import pytest
 from client.deployment import site_files
 from client.deployment.policy import Policy
 from client.deployment.site_folder import SiteFolder
-from fedprompt.config import defaults
 from fedprompt.errors import ConfigError
+from fedprompt.settings.run_config import defaults
 from tests.enrolled import bundle, rule, site
 
 CLASSES = ("cat", "dog")

@@ -15,8 +15,8 @@ from client.deployment import worker as module
 from client.deployment.egress import verify
 from client.deployment.site_folder import SiteFolder
 from client.deployment.worker import answer, reply_to
-from fedprompt.config import defaults
 from fedprompt.errors import StorageError
+from fedprompt.settings.run_config import defaults
 from tests.enrolled import bundle, message, site
 
 SECRET = "ward-7-smith"

@@ -9,7 +9,8 @@ import pytest
 from client import workbench
 from client.protocols.protocol import Trial
 from fedprompt.backbone.clip import FrozenClip
-from fedprompt.config import Flat, defaults
+from fedprompt.settings.run_config import defaults
+from fedprompt.settings.section import Flat
 from tests.pictures import image_folder
 
 CLASSES = ("ant", "bee", "cat", "dog", "emu")  # base: the first three

@@ -9,15 +9,15 @@ from client.protocols import tune
 from client.protocols.federated_base_to_new import PROTOCOL, run
 from client.protocols.personal import run as personal
 from client.workbench import open_workbench
-from fedprompt.config import section
-from fedprompt.data.config import DataConfig
 from fedprompt.data.load import share
 from fedprompt.errors import DataError
 from fedprompt.prompts.artefacts import to_artefact
 from fedprompt.prompts.build import build_prompt
-from fedprompt.prompts.config import PromptConfig
 from fedprompt.prompts.template import Template
 from fedprompt.round_record import RoundRecord, SiteScore
+from fedprompt.settings.data import DataConfig
+from fedprompt.settings.prompt import PromptConfig
+from fedprompt.settings.run_config import section
 
 SITES = {0: SiteScore(accuracy=0.9, examples=10), 1: SiteScore(accuracy=0.4, examples=30)}
 LAST = RoundRecord(round=1, accuracy=0.525, worst_client_acc=0.4, sites=SITES)

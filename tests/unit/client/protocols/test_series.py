@@ -7,8 +7,8 @@ from client.protocols.base_to_new import PROTOCOL
 from client.protocols.protocol import Found, Protocol
 from client.protocols.series import Result, Series
 from client.protocols.tuned import Tuned
-from fedprompt.config import defaults
 from fedprompt.errors import ConfigError, PromptError
+from fedprompt.settings.run_config import defaults
 from tests.pictures import image_folder
 
 

@@ -29,7 +29,7 @@ from fedprompt.errors import (
 )
 from fedprompt.prompts.artefacts import to_artefact
 from fedprompt.prompts.build import build_prompt
-from fedprompt.prompts.config import PromptConfig
+from fedprompt.settings.prompt import PromptConfig
 from tests.prompts import stir
 
 TEMPLATE = "a photo of a {}."

@@ -18,10 +18,10 @@ from torch import nn
 from fedprompt.backbone import clip as clip_module
 from fedprompt.backbone import load
 from fedprompt.backbone.clip import FrozenClip
-from fedprompt.backbone.config import BackboneConfig
 from fedprompt.backbone.load import load_backbone
 from fedprompt.data.preprocess import OPENAI_MEAN, OPENAI_STD, Preprocessing
 from fedprompt.errors import BackboneError
+from fedprompt.settings.backbone import BackboneConfig
 
 NAME = "fedprompt-tiny"
 TINY = {

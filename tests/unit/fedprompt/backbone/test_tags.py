@@ -1,10 +1,10 @@
 import open_clip
 import pytest
 
-from fedprompt.backbone.config import BackboneConfig
 from fedprompt.backbone.tags import agreed_preprocessing, preprocessing
 from fedprompt.data.preprocess import OPENAI_MEAN, OPENAI_STD, Preprocessing
 from fedprompt.errors import BackboneError
+from fedprompt.settings.backbone import BackboneConfig
 
 STATS = {"mean": OPENAI_MEAN, "std": OPENAI_STD}
 

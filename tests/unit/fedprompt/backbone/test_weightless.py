@@ -6,9 +6,9 @@ import torch
 from torch import nn
 
 from fedprompt.backbone import weightless
-from fedprompt.backbone.config import BackboneConfig
 from fedprompt.backbone.weightless import weightless_backbone
 from fedprompt.errors import BackboneError
+from fedprompt.settings.backbone import BackboneConfig
 
 SMALL = {  # what open_clip's own table says of a name
     "embed_dim": 24,

@@ -3,9 +3,9 @@ from pathlib import Path
 
 import pytest
 
-from fedprompt.data.config import DataConfig
 from fedprompt.data.load import inspect, load, own, share
 from fedprompt.errors import DataError
+from fedprompt.settings.data import DataConfig
 
 Encode = Callable[..., bytes]
 

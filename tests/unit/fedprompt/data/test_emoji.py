@@ -11,12 +11,12 @@ import pytest
 
 from fedprompt import npm
 from fedprompt.data import emoji as module
-from fedprompt.data.config import DataConfig
 from fedprompt.data.emoji import read_emoji
 from fedprompt.data.emoji_vendors import VENDORS, Vendor
 from fedprompt.data.load import inspect, share
 from fedprompt.data.splits import Split
 from fedprompt.errors import DataError
+from fedprompt.settings.data import DataConfig
 from tests.npm_registry import publish_files
 
 Encode = Callable[..., bytes]

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fedprompt.data.config import DataConfig
 from fedprompt.data.load import inspect, load, own, share
 from fedprompt.errors import DataError
+from fedprompt.settings.data import DataConfig
 
 Encode = Callable[..., bytes]
 MakeFolder = Callable[[Path, Mapping[str, int]], Path]

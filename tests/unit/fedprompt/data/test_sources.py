@@ -5,10 +5,10 @@ import datasets
 import pytest
 
 from fedprompt.data import hub, sources
-from fedprompt.data.config import DataConfig
 from fedprompt.data.sources import read
 from fedprompt.data.splits import Splits
 from fedprompt.errors import DataError
+from fedprompt.settings.data import DataConfig
 
 MakeFolder = Callable[[Path, Mapping[str, int]], Path]
 

@@ -13,10 +13,10 @@ from fedprompt.backbone.clip import FrozenClip
 from fedprompt.backbone.encoded import Encoded
 from fedprompt.prompts.artefacts import from_artefact, to_artefact
 from fedprompt.prompts.build import METHODS, Recipe
-from fedprompt.prompts.config import PromptConfig
 from fedprompt.prompts.forms import form_maker
 from fedprompt.prompts.host import Material
 from fedprompt.prompts.prompted import PromptedClip
+from fedprompt.settings.prompt import PromptConfig
 from tests.conftest import tiny_clip
 from tests.unit.fedprompt.prompts import naive
 from tests.unit.fedprompt.prompts.hosts import EXACT, IMAGES, NAMES, TEMPLATE, moved

@@ -8,8 +8,8 @@ from torch.nn import functional as F
 from fedprompt.backbone.clip import FrozenClip
 from fedprompt.backbone.encoded import Encoded
 from fedprompt.prompts.build import build_prompt
-from fedprompt.prompts.config import PromptConfig
 from fedprompt.prompts.headed import HeadedClip
+from fedprompt.settings.prompt import PromptConfig
 from tests.prompts import stir
 from tests.unit.fedprompt.prompts.hosts import EXACT, IMAGES, LABELS, NAMES, TEMPLATE
 

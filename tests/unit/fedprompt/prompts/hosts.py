@@ -8,8 +8,8 @@ from torch.nn import functional as F
 from fedprompt.backbone.clip import FrozenClip
 from fedprompt.backbone.encoded import Encoded
 from fedprompt.prompts.build import build_prompt
-from fedprompt.prompts.config import PromptConfig
 from fedprompt.prompts.prompted import PromptedClip
+from fedprompt.settings.prompt import PromptConfig
 from tests.prompts import stir
 
 NAMES = ("great grey owl", "great white shark", "tench", "sea", "maple tree")

@@ -8,7 +8,7 @@ from fedprompt.backbone.clip import FrozenClip
 from fedprompt.errors import ArtefactError
 from fedprompt.prompts.artefacts import from_artefact, to_artefact
 from fedprompt.prompts.build import Prompt, build_prompt
-from fedprompt.prompts.config import PromptConfig
+from fedprompt.settings.prompt import PromptConfig
 from tests.conftest import CLASSES, tiny_clip
 from tests.prompts import stir
 

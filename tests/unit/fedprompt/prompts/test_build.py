@@ -5,16 +5,16 @@ import pytest
 import torch
 
 from fedprompt.backbone.clip import FrozenClip
-from fedprompt.config import defaults
 from fedprompt.errors import PromptError
 from fedprompt.identity import sha256_arrays
 from fedprompt.prompt_state import PromptState
 from fedprompt.prompts.build import METHODS, UNTRAINED, Recipe, build_prompt, is_tied, rule_of
-from fedprompt.prompts.config import PromptConfig
 from fedprompt.prompts.forms import Full, LowRank
 from fedprompt.prompts.objectives import OBJECTIVES
 from fedprompt.prompts.objectives.cross_entropy import by_cross_entropy
 from fedprompt.prompts.template import Template
+from fedprompt.settings.prompt import PromptConfig
+from fedprompt.settings.run_config import defaults
 from server.rules import RULES
 from tests.conftest import CLASSES
 

@@ -19,8 +19,6 @@ from client.site import Site
 from fedprompt.artefact import Artefact
 from fedprompt.backbone.clip import FrozenClip
 from fedprompt.backbone.encoded import EncodedImages
-from fedprompt.config import Flat
-from fedprompt.data.config import DataConfig
 from fedprompt.data.load import Images
 from fedprompt.data.load import load as load_images
 from fedprompt.errors import ArtefactError, PromptError
@@ -29,8 +27,10 @@ from fedprompt.prompts import cocoop
 from fedprompt.prompts.artefacts import from_artefact, to_artefact
 from fedprompt.prompts.averaging import PromptAverage
 from fedprompt.prompts.build import METHODS, Prompt, build_prompt, is_averaged
-from fedprompt.prompts.config import PromptConfig
-from server.config import ServerConfig
+from fedprompt.settings.data import DataConfig
+from fedprompt.settings.prompt import PromptConfig
+from fedprompt.settings.section import Flat
+from fedprompt.settings.server import ServerConfig
 from server.local_grid import LocalGrid
 from server.rules import RULES
 from server.strategies import STRATEGIES

@@ -12,11 +12,11 @@ from fedprompt.backbone.prompts import TextPrompts
 from fedprompt.errors import DataError
 from fedprompt.prompt_state import PromptState
 from fedprompt.prompts.build import build_prompt
-from fedprompt.prompts.config import PromptConfig
 from fedprompt.prompts.density import information_density, tail
 from fedprompt.prompts.prompted import PromptedClip
 from fedprompt.prompts.template import Template
 from fedprompt.prompts.words import Layout
+from fedprompt.settings.prompt import PromptConfig
 from tests.conftest import CLASSES, tiny_clip
 from tests.prompts import stir
 from tests.unit.fedprompt.prompts.hosts import EXACT

@@ -3,9 +3,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedprompt.prompts.config import PromptConfig
 from fedprompt.prompts.density import density_penalty, information_density, mean_density, tail
 from fedprompt.prompts.forms import Full
+from fedprompt.settings.prompt import PromptConfig
 
 DIAGONAL = torch.diag(torch.tensor([4.0, 3.0, 2.0, 1.0]))
 

@@ -3,8 +3,8 @@ import pytest
 
 from fedprompt.data.image_set import ImageSet
 from fedprompt.errors import PromptError
-from fedprompt.prompts.config import PromptConfig
 from fedprompt.prompts.domain_names import domain_names, domain_of, of_data, of_site
+from fedprompt.settings.prompt import PromptConfig
 
 
 class Nothing:

@@ -10,8 +10,8 @@ from fedprompt.backbone.encoded import Encoded, EncodedImages
 from fedprompt.errors import PromptError
 from fedprompt.prompt_state import PromptState
 from fedprompt.prompts.build import METHODS, HeadRecipe, Recipe, build_prompt
-from fedprompt.prompts.config import PromptConfig
 from fedprompt.prompts.mixed import Mixed
+from fedprompt.settings.prompt import PromptConfig
 from tests.pictures import image_folder
 from tests.prompts import stir
 from tests.unit.fedprompt.prompts import naive

@@ -11,8 +11,8 @@ from fedprompt.identity_card import identity_card
 from fedprompt.prompts import spt as module
 from fedprompt.prompts.artefacts import from_artefact, to_artefact
 from fedprompt.prompts.build import Prompt, build_prompt
-from fedprompt.prompts.config import PromptConfig
 from fedprompt.prompts.public_images import public_pixels
+from fedprompt.settings.prompt import PromptConfig
 from tests.pictures import image_folder
 from tests.unit.fedprompt.prompts import naive
 from tests.unit.fedprompt.prompts.hosts import (

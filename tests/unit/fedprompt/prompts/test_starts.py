@@ -3,11 +3,11 @@ import torch
 
 from fedprompt.backbone.clip import FrozenClip
 from fedprompt.errors import PromptError
-from fedprompt.prompts.config import PromptConfig
 from fedprompt.prompts.forms import form_maker
 from fedprompt.prompts.host import Material
 from fedprompt.prompts.starts import depth_of, drawn_visuals, text_start
 from fedprompt.prompts.words import Layout
+from fedprompt.settings.prompt import PromptConfig
 
 
 def material(

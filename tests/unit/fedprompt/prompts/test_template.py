@@ -9,8 +9,8 @@ from fedprompt.errors import PromptError
 from fedprompt.prompt_state import PromptState
 from fedprompt.prompts.artefacts import from_artefact, to_artefact
 from fedprompt.prompts.build import build_prompt
-from fedprompt.prompts.config import PromptConfig
 from fedprompt.prompts.template import ENSEMBLE_TEMPLATES, Template
+from fedprompt.settings.prompt import PromptConfig
 from tests.conftest import CLASSES
 
 

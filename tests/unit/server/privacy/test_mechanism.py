@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 
 from fedprompt.errors import ConfigError, PrivacyError
+from fedprompt.settings.privacy import PrivacyConfig
 from server.privacy import ledger
-from server.privacy.config import PrivacyConfig
 from server.privacy.mechanism import Mechanism
 from tests.sites import config
 

@@ -5,9 +5,9 @@ import torch
 from fedprompt.backbone.class_encoder import Speedups
 from fedprompt.backbone.clip import FrozenClip
 from fedprompt.prompts.build import build_prompt
-from fedprompt.prompts.config import PromptConfig
 from fedprompt.prompts.objectives.prograd import aligned
 from fedprompt.prompts.prompted import PromptedClip
+from fedprompt.settings.prompt import PromptConfig
 from tests.unit.fedprompt.prompts.hosts import LABELS, NAMES, TEMPLATE, encoded, moved
 from tests.unit.fedprompt.prompts.objectives.plain import (
     check,

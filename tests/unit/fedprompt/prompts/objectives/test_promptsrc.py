@@ -3,8 +3,8 @@ import torch
 from torch.nn import functional as F
 
 from fedprompt.backbone.clip import FrozenClip
-from fedprompt.prompts.config import PromptConfig
 from fedprompt.prompts.objectives.promptsrc import TEMPLATES
+from fedprompt.settings.prompt import PromptConfig
 from tests.unit.fedprompt.prompts.hosts import LABELS, NAMES, encoded, make, moved
 from tests.unit.fedprompt.prompts.objectives.plain import (
     check,

@@ -4,10 +4,10 @@ from typing import Literal
 
 from pydantic import Field, field_validator
 
-from fedprompt.config import Place, Section
 from fedprompt.data.decode import MAX_PIXELS, MAX_WHITE, PILLOW_MAX_PIXELS
 from fedprompt.data.halves import Half
 from fedprompt.data.partition import NAMES as PARTITIONERS
+from fedprompt.settings.section import Place, Section
 
 
 class DataConfig(Section):

@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from fedprompt.config import Place, Section
+from fedprompt.settings.section import Place, Section
 
 
 class BackboneConfig(Section):

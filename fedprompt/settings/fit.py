@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from fedprompt.config import Section
+from fedprompt.settings.section import Section
 
 
 class FitConfig(Section):

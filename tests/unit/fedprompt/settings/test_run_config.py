@@ -1,17 +1,16 @@
-import importlib
 import tomllib
 from pathlib import Path
 
 import pytest
 
-from client.config import FitConfig
 from client.deployment.config import NodeConfig
-from fedprompt.config import SECTIONS, Section, check, defaults, load, section
 from fedprompt.errors import ConfigError
-from fedprompt.prompts.config import PromptConfig
+from fedprompt.settings.fit import FitConfig
+from fedprompt.settings.prompt import PromptConfig
+from fedprompt.settings.run_config import SECTIONS, check, defaults, load, section
 from server.deployment.config import DeploymentConfig
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[4]
 
 
 def write(folder: Path, text: str) -> Path:
@@ -113,19 +112,12 @@ def test_check_validates_every_section() -> None:
             check({f"{name}.zzz": 1})
 
 
-def owner(reference: str) -> type[Section]:
-    module, _, name = reference.partition(":")
-    found: type[Section] = getattr(importlib.import_module(module), name)
-    return found
-
-
 TEXTS = {  # settings of free text that are never a path; one that may be is of type `Place`
     "backbone.device", "backbone.preprocess", "data.image_column", "data.label_column",
     "data.partitioner", "data.template", "prompt.domain", "prompt.domains", "prompt.init",
     "server.trackers", "deployment.address", "deployment.host", "node.name", "node.server",
 }  # fmt: skip
-MODELS = {name: owner(reference) for name, reference in SECTIONS.items()}
-MODELS |= {"deployment": DeploymentConfig, "node": NodeConfig}
+MODELS = {**SECTIONS, "deployment": DeploymentConfig, "node": NodeConfig}
 FREE = {
     f"{name}.{key}": field
     for name, model in MODELS.items()

@@ -4,9 +4,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field
 
-from fedprompt.config import Place, Section
 from fedprompt.data.classes import one_form
 from fedprompt.errors import ConfigError
+from fedprompt.settings.section import Place, Section
 
 
 class PromptConfig(Section):

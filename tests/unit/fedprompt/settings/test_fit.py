@@ -1,8 +1,8 @@
 import pytest
 
-from client.config import FitConfig
-from fedprompt.config import section
 from fedprompt.errors import ConfigError
+from fedprompt.settings.fit import FitConfig
+from fedprompt.settings.run_config import section
 
 
 def test_defaults_are_valid_and_frozen() -> None:

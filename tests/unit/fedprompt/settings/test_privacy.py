@@ -1,8 +1,8 @@
 import pytest
 
-from fedprompt.config import section
 from fedprompt.errors import ConfigError
-from server.privacy.config import PrivacyConfig
+from fedprompt.settings.privacy import PrivacyConfig
+from fedprompt.settings.run_config import section
 
 
 def test_privacy_is_off_by_default():

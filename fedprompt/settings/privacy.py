@@ -4,7 +4,7 @@ from typing import Self
 
 from pydantic import Field, model_validator
 
-from fedprompt.config import Section
+from fedprompt.settings.section import Section
 
 _LEAST_NOISE = 0.1  # one release costs epsilon 92 at delta 1e-5; less noise protects nobody
 

@@ -5,42 +5,33 @@ overrides one key. Each owner validates its own section and refuses keys it does
 """
 
 import difflib
-import importlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 
 from fedprompt import toml
 from fedprompt.errors import ConfigError
-from fedprompt.home import at_home
+from fedprompt.settings.backbone import BackboneConfig
+from fedprompt.settings.data import DataConfig
+from fedprompt.settings.fit import FitConfig
+from fedprompt.settings.privacy import PrivacyConfig
+from fedprompt.settings.prompt import PromptConfig
+from fedprompt.settings.section import Flat, Scalar, Section
+from fedprompt.settings.server import ServerConfig
 
-Scalar = str | int | float | bool
-Flat = dict[str, Scalar]
 MAX_BYTES = 1 << 20  # of a file of settings; all of them take a few thousand
 _BITS = 64  # of a whole number in TOML and in Flower's messages
 
-# section -> its owner's model; strings, because the library imports no application
-SECTIONS = {
-    "backbone": "fedprompt.backbone.config:BackboneConfig",
-    "data": "fedprompt.data.config:DataConfig",
-    "prompt": "fedprompt.prompts.config:PromptConfig",
-    "fit": "client.config:FitConfig",
-    "server": "server.config:ServerConfig",
-    "privacy": "server.privacy.config:PrivacyConfig",
+SECTIONS: dict[str, type[Section]] = {
+    "backbone": BackboneConfig,
+    "data": DataConfig,
+    "prompt": PromptConfig,
+    "fit": FitConfig,
+    "server": ServerConfig,
+    "privacy": PrivacyConfig,
 }
-
-
-# the type of every setting that is, or may be, a path: a shell expands no ~ behind --set key=
-Place = Annotated[str, AfterValidator(at_home)]
-
-
-class Section(BaseModel):
-    """Hold one owner's settings: flat scalars, frozen, unknown keys refused."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
 
 AnySection = TypeVar("AnySection", bound=Section)
 
@@ -95,18 +86,15 @@ def check(flat: Mapping[str, Scalar]) -> None:
             raise ConfigError(
                 f"{key} is a number of {value.bit_length()} bits; at most {_BITS} travel to a site"
             )
-    for name, reference in SECTIONS.items():
-        module, _, attribute = reference.partition(":")
-        section(flat, name, getattr(importlib.import_module(module), attribute))
+    for name, model in SECTIONS.items():
+        section(flat, name, model)
 
 
 def defaults() -> Flat:
     """Return every key of every section with its default value."""
     flat: Flat = {}
-    for name, reference in SECTIONS.items():
-        module, _, attribute = reference.partition(":")
-        model = getattr(importlib.import_module(module), attribute)()
-        flat |= {f"{name}.{key}": value for key, value in model.model_dump().items()}
+    for name, model in SECTIONS.items():
+        flat |= {f"{name}.{key}": value for key, value in model().model_dump().items()}
     return flat
 
 

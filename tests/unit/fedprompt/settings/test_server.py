@@ -4,9 +4,9 @@ import math
 
 import pytest
 
-from fedprompt.config import section
 from fedprompt.errors import ConfigError
-from server.config import ServerConfig
+from fedprompt.settings.run_config import section
+from fedprompt.settings.server import ServerConfig
 
 
 def test_everything_has_a_default():

@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from fedprompt.config import Place, Section
+from fedprompt.settings.section import Place, Section
 
 
 class ServerConfig(Section):

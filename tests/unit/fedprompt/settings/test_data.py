@@ -1,9 +1,9 @@
 import pytest
 from pydantic import ValidationError
 
-from fedprompt.config import section
-from fedprompt.data.config import DataConfig
 from fedprompt.errors import ConfigError
+from fedprompt.settings.data import DataConfig
+from fedprompt.settings.run_config import section
 
 
 def test_defaults_are_the_demo() -> None:
