@@ -2,10 +2,12 @@
 
 Every method is tuned at each rate of a small grid at a seed of its own, in the setting of a part of
 docs/results.md; the rate with the best accuracy on the images that the sites hold out is taken. A
-method that is tuned badly says nothing about the method.
+method that does best at the lowest or highest rate gets the next one beyond it as well, until its
+best rate has a worse one on either side. A method that is tuned badly says nothing about the
+method.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from benchmarks.results_parts import (
@@ -14,9 +16,13 @@ from benchmarks.results_parts import (
     FASHION,
     RATES,
     TEN_ROUNDS,
+    TOKENS,
+    VISUAL_RATES,
     Cases,
+    Rates,
     domain_cases,
-    every_method,
+    text_methods,
+    visual_methods,
 )
 from client.protocols.base_to_new import BASE
 from client.protocols.protocol import Found, Protocol, Trial
@@ -26,27 +32,31 @@ from fedprompt.prompts.build import UNTRAINED
 from fedprompt.settings.section import Flat
 
 SEED = 9  # of no other part
+STEP = 4  # from one rate to the next
 GRID = (0.005, 0.02, 0.08)
+LOWEST, HIGHEST = GRID[0] / STEP**3, GRID[-1] * STEP**3  # tried for any method
 _FEW: Flat = {"data.test_limit": 50}  # the test images are loaded, not looked at
 _SEPARATOR = " at "
 
 
 @dataclass(frozen=True)
 class Choice:
-    """Hold the setting in which rates are chosen, and of which cases."""
+    """Hold the setting in which rates are chosen, and of which methods."""
 
     given: Flat
     methods: Cases
-    grid: Sequence[float] = GRID
 
     def cases(self) -> Cases:
-        """Return each method at each rate."""
-        return {
-            f"{name}{_SEPARATOR}{rate:g}": own | {"fit.learning_rate": rate}
-            for name, own in self.methods.items()
-            if name not in UNTRAINED
-            for rate in self.grid
-        }
+        """Return each method at each rate of the grid."""
+        trained = [name for name in self.methods if name not in UNTRAINED]
+        return dict(self._case(name, rate) for name in trained for rate in GRID)
+
+    def beyond(self, results: Sequence[Result]) -> Cases:
+        """Return each method whose best rate is the lowest or highest tried at the next one."""
+        return dict(self._case(name, rate) for name, rate in _beyond(results))
+
+    def _case(self, name: str, rate: float) -> tuple[str, Flat]:
+        return f"{name}{_SEPARATOR}{rate:g}", self.methods[name] | {"fit.learning_rate": rate}
 
 
 def run(trial: Trial) -> Found:
@@ -60,18 +70,42 @@ PROTOCOL = Protocol(run=run, headline="accuracy")
 
 def choices() -> dict[str, Choice]:
     """Return the choices by the names under which parts ask for them."""
+    base = FASHION | TEN_ROUNDS | BASE | _FEW
     return {
-        RATES: Choice(FASHION | TEN_ROUNDS | BASE | _FEW, every_method({})),
-        EMOJI_RATES: Choice(EMOJI | _FEW, domain_cases({}), (0.001, *GRID)),
+        RATES: Choice(base, text_methods({})),
+        VISUAL_RATES: Choice(base | TOKENS, visual_methods({})),
+        EMOJI_RATES: Choice(EMOJI | _FEW, domain_cases({})),
     }
 
 
 def chosen(results: Sequence[Result]) -> dict[str, float]:
     """Return the best rate of each method; of equal ones the smallest."""
-    best: dict[str, tuple[float, float]] = {}
+    return {
+        name: min(scores, key=lambda rate: (-scores[rate], rate))
+        for name, scores in _by_method(results).items()
+    }
+
+
+def at_the_edge(rates: Rates) -> list[str]:
+    """Return the methods whose rate is the lowest or highest that is tried for any."""
+    return [name for name, rate in rates.items() if not LOWEST < rate < HIGHEST]
+
+
+def _beyond(results: Sequence[Result]) -> Iterator[tuple[str, float]]:
+    best = chosen(results)
+    for name, scores in _by_method(results).items():
+        lowest, highest = min(scores), max(scores)
+        if best[name] == lowest > LOWEST:
+            yield name, lowest / STEP
+        if best[name] == highest < HIGHEST:
+            yield name, highest * STEP
+
+
+def _by_method(results: Sequence[Result]) -> dict[str, dict[float, float]]:
+    """Return each method's accuracy by rate."""
+    found: dict[str, dict[float, float]] = {}
     for result in results:
         name = result.case.rpartition(_SEPARATOR)[0]
-        accuracy, rate = result.metrics["accuracy"] or 0.0, float(result.own["fit.learning_rate"])
-        if name not in best or (accuracy, -rate) > (best[name][0], -best[name][1]):
-            best[name] = (accuracy, rate)
-    return {name: rate for name, (_, rate) in best.items()}
+        rate, accuracy = float(result.own["fit.learning_rate"]), result.metrics["accuracy"]
+        found.setdefault(name, {})[rate] = accuracy or 0.0
+    return found

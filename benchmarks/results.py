@@ -68,9 +68,25 @@ def chosen_parts(only: str, natural: Flat | None) -> list[Part]:
 
 
 def rates_series(name: str, more: Flat, output: Path) -> Series:
-    """Return one choice of learning rates."""
+    """Return one choice of learning rates, wider where what is kept asks for it."""
     choice = rating.choices()[name]
-    return series(name, rating.PROTOCOL, choice.cases(), choice.given | more, output)
+    cases: Cases = {}
+    wider = choice.cases()
+    while not wider.keys() <= cases.keys():
+        cases |= wider
+        found = series(name, rating.PROTOCOL, cases, choice.given | more, output)
+        wider = choice.beyond(found.kept())
+    return found
+
+
+def choose_rates(name: str, more: Flat, output: Path, workers: int) -> list[FedpromptError]:
+    """Try rates until no method's best one is at an edge; return what ended trials that failed."""
+    failed: list[FedpromptError] = []
+    one = rates_series(name, more, output)
+    while not failed and len(one.kept()) < len(one.cases):
+        failed = one.failures(partial(tell, name), workers)
+        one = rates_series(name, more, output)
+    return failed
 
 
 def part_series(part: Part, rates: Rates, more: Flat, output: Path) -> Series:
@@ -82,7 +98,7 @@ def measure(chosen: Sequence[Part], more: Flat, output: Path, workers: int) -> l
     """Choose learning rates and run the parts; return what ended the trials that failed."""
     failed: list[FedpromptError] = []
     for name in dict.fromkeys(part.rates for part in chosen):
-        failed += rates_series(name, more, output).failures(partial(tell, name), workers)
+        failed += choose_rates(name, more, output, workers)
     for part in chosen:
         one = part_series(part, kept_rates(part.rates, more, output), more, output)
         failed += one.failures(partial(tell, part.name), workers)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from benchmarks.merging import PROTOCOL as MERGING
 from client.protocols import PROTOCOLS
 from client.protocols.protocol import Protocol
-from fedprompt.prompts.build import METHODS, UNTRAINED
+from fedprompt.prompts.build import METHODS, UNTRAINED, ZERO_SHOT
 from fedprompt.settings.section import Flat, Scalar
 
 Cases = dict[str, Flat]
@@ -14,11 +14,13 @@ Rates = Mapping[str, float]  # learning rate by case
 
 SEEDS = (0, 1, 2)
 FACTORED = ("vpt", "ivlp", "maple", "mudpt")  # also shown in the low-rank form
-NEEDS_DOMAINS = ("adapt",)
+VISUAL = (*FACTORED, "sdpt", "promptsrc", "spt")  # need an image tower with tokens
+ELSEWHERE = ("adapt", "advpt")  # for sites of one domain each; for attacked images
 # what a method needs beyond its name, on any images
 OWN: dict[str, Flat] = {"spt": {"prompt.start_noise": 0.1}}
 
 FASHION: Flat = {
+    "backbone.name": "embedded-cnn",
     "data.source": "fashion-mnist",
     "data.partitioner": "dirichlet",
     "data.alpha": 0.3,
@@ -33,25 +35,23 @@ TEN_ROUNDS: Flat = {
     "fit.epochs": 1,
     "fit.batch": 8,  # sites have some dozens of images
 }
+TOKENS: Flat = {"backbone.name": "embedded"}  # the embedded ViT
 EMOJI: Flat = {
+    **TOKENS,
     "data.source": "emoji",
     "data.partitioner": "domain",
     "data.clients": 4,
     "data.limit": 800,
     **TEN_ROUNDS,
 }
-RATES, EMOJI_RATES = "rates", "emoji-rates"
-SITES, ALPHAS = (2, 10, 30, 100), (0.1, 1.0, 10.0)
+RATES, VISUAL_RATES, EMOJI_RATES = "rates", "visual-rates", "emoji-rates"
+SITES, ALPHAS = (10, 100), (0.1, 10.0)
 DIP_AND_COOP = (("dip", "coop", "harmonic_mean"), ("dip", "coop", "new_acc"))
 AGAINST_DIP = tuple(
     (other, "dip", "harmonic_mean")
-    for other in (
-        "dip-fixed", "rank 2", "rank 4", "random start", "dropout 0", "dropout 0.3",
-        "density weight 0.1", "density weight 1",
-    )
-)  # fmt: skip
+    for other in ("dip-fixed", "rank 2", "rank 4", "random start", "density weight 1")
+)
 ADAPT_BY_CLASSES = "adapt, cross-entropy"
-LONG_COOP = "coop, 32 random tokens"
 RULES = ("fresh-basis", "product", "factors", "shared-basis")
 
 
@@ -97,16 +97,16 @@ def case(rates: Rates, method: str, **own: Scalar) -> Flat:
     return made | {key.replace("__", "."): value for key, value in own.items()}
 
 
-def own_forms(rates: Rates) -> Cases:
-    """Return each method in its own form."""
-    names = [*UNTRAINED, *(name for name in METHODS if name not in NEEDS_DOMAINS)]
+def text_methods(rates: Rates) -> Cases:
+    """Return each method that leaves the image tower alone."""
+    trained = [name for name in METHODS if name not in (*VISUAL, *ELSEWHERE)]
+    return {name: case(rates, name) for name in (*UNTRAINED, *trained)}
+
+
+def visual_methods(rates: Rates) -> Cases:
+    """Return each method that prompts the image tower, in both forms, and three that do not."""
+    names = (ZERO_SHOT, "dip", "coop", *VISUAL, *(f"{name}:lowrank" for name in FACTORED))
     return {name: case(rates, name) for name in names}
-
-
-def every_method(rates: Rates) -> Cases:
-    """Return each method in its own form, and the large ones in the low-rank form too."""
-    factored = [f"{name}:lowrank" for name in FACTORED]
-    return own_forms(rates) | {name: case(rates, name) for name in factored}
 
 
 def ablation(rates: Rates) -> Cases:
@@ -118,12 +118,7 @@ def ablation(rates: Rates) -> Cases:
         "rank 2": case(rates, "dip", prompt__rank=2),
         "rank 4": case(rates, "dip", prompt__rank=4),
         "random start": case(rates, "dip", **random),
-        "dropout 0": case(rates, "dip", prompt__dropout=0.0),
-        "dropout 0.3": case(rates, "dip", prompt__dropout=0.3),
-        "density weight 0.1": case(rates, "dip", prompt__density_weight=0.1),
         "density weight 1": case(rates, "dip", prompt__density_weight=1.0),
-        "tail weight 1": case(rates, "dip", prompt__tail_weight=1.0),
-        "rank 4, density weight 1": case(rates, "dip", prompt__rank=4, prompt__density_weight=1.0),
         "coop": case(rates, "coop"),
         "coop, random start": case(rates, "coop", **random),
     }
@@ -150,20 +145,9 @@ def merging_case(rule: str, sites: int, alpha: float) -> str:
     return f"{rule}, {sites} sites, alpha {alpha:g}"
 
 
-def adversarial_cases(rates: Rates) -> Cases:
-    """Return AdvPT, and CoOp at its usual length and at AdvPT's."""
-    return {
-        "template": case(rates, "template"),
-        "coop": case(rates, "coop"),
-        LONG_COOP: case(rates, "coop", prompt__init="random", prompt__tokens=32),
-        "advpt": case(rates, "advpt"),
-        "advpt:lowrank": case(rates, "advpt") | {"prompt.form": "lowrank"},
-    }
-
-
 def domain_cases(rates: Rates) -> Cases:
     """Return what is tuned over sites of one domain each."""
-    names = ("template", "coop", "dip", "vpt", "ivlp", *NEEDS_DOMAINS)
+    names = (ZERO_SHOT, "coop", "dip", "adapt")
     made = {name: case(rates, name) for name in names}
     own: Flat = {"prompt.method": "adapt", "prompt.objective": "cross-entropy"}
     if ADAPT_BY_CLASSES in rates:
@@ -173,7 +157,7 @@ def domain_cases(rates: Rates) -> Cases:
 
 def personal_cases(rates: Rates) -> Cases:
     """Return whose prompt it is, for coop and dip."""
-    made: Cases = {"template": case(rates, "template")}
+    made: Cases = {ZERO_SHOT: case(rates, ZERO_SHOT)}
     for name in ("coop", "dip"):
         for whose in ("global", "local", "both"):
             made[f"{name}, {whose}"] = case(rates, name, prompt__personal=whose)
@@ -184,13 +168,13 @@ def parts(natural: Flat | None) -> list[Part]:
     """Return all parts; ``natural`` names the unseen classes' images, if they are there."""
     found = [_fashion(), _fashion_ablation()]
     if natural is not None:
-        found += [_natural(natural), _natural_ablation(natural)]
-    return [*found, _merging(), _adversarial(), _emoji(), _personal()]
+        found.append(_natural(natural))
+    return [*found, _visual(), _emoji(), _merging(), _personal()]
 
 
 def _fashion() -> Part:
     return Part(
-        title="Fashion-MNIST: every method, base to new",
+        title="Fashion-MNIST: text prompts and heads, base to new",
         about=(
             "Base: the first five classes, new: the last five. Ten sites, Dirichlet(0.3), 300 "
             "training images of the base classes in all, a fifth of them held out by the sites "
@@ -199,7 +183,7 @@ def _fashion() -> Part:
         name="fashion",
         protocol=PROTOCOLS["federated-base-to-new"],
         given=FASHION | TEN_ROUNDS,
-        cases=every_method,
+        cases=text_methods,
         compare=DIP_AND_COOP,
     )
 
@@ -219,7 +203,7 @@ def _fashion_ablation() -> Part:
 
 def _natural(given: Flat) -> Part:
     return Part(
-        title="Fifty unseen natural classes: every method, base to new",
+        title="Fifty unseen natural classes: text prompts and heads, base to new",
         about=(
             "The 50 classes of Tiny-ImageNet that the embedded backbone never saw; base: the first "
             "25. Ten sites with base classes of their own, 16 shots, a fifth of them held out, 10 "
@@ -227,22 +211,9 @@ def _natural(given: Flat) -> Part:
         ),
         name="natural",
         protocol=PROTOCOLS["federated-base-to-new"],
-        given={**given, **TEN_ROUNDS},
-        cases=own_forms,
+        given=given | TEN_ROUNDS | {"backbone.name": FASHION["backbone.name"]},
+        cases=text_methods,
         compare=DIP_AND_COOP,
-    )
-
-
-def _natural_ablation(given: Flat) -> Part:
-    return replace(
-        _natural(given),
-        title="Fifty unseen natural classes: what dip is made of",
-        about="As above; one thing changed at a time, at dip's learning rate; dip-fixed and coop "
-        "at their own.",
-        name="natural-ablation",
-        cases=ablation,
-        column="case",
-        compare=AGAINST_DIP,
     )
 
 
@@ -264,23 +235,17 @@ def _merging() -> Part:
     )
 
 
-def _adversarial() -> Part:
-    return Part(
-        title="Attacked images",
-        about=(
-            "Fashion-MNIST, tuned centrally on 16 shots of ten classes, 30 epochs; PGD-40 within "
-            "16/255 on 80 test images. `adversarial_acc`: the attack does not know the prompt; "
-            "`adaptive_acc`: it does."
-        ),
-        name="adversarial",
-        protocol=PROTOCOLS["adversarial"],
-        given={"data.source": "fashion-mnist", "data.test_limit": 80, "fit.epochs": 30},
-        cases=adversarial_cases,
-        compare=tuple(
-            ("advpt", other, metric)
-            for metric in ("adversarial_acc", "adaptive_acc")
-            for other in ("coop", LONG_COOP)
-        ),
+def _visual() -> Part:
+    return replace(
+        _fashion(),
+        title="Fashion-MNIST: prompts of the image tower, base to new",
+        about="As the first part, on the backbone `embedded`, whose image tower takes tokens, with "
+        "rates chosen on it.",
+        name="visual",
+        given=FASHION | TEN_ROUNDS | TOKENS,
+        cases=visual_methods,
+        rates=VISUAL_RATES,
+        compare=tuple((name, "coop", "harmonic_mean") for name in ("dip", "vpt")),
     )
 
 
@@ -288,9 +253,9 @@ def _emoji() -> Part:
     return Part(
         title="Four hands: sites of one domain each",
         about=(
-            "Emoji of 37 kinds by four vendors, a site for each, 800 training images in all, "
-            "10 rounds of one epoch in batches of 8, rates chosen on emoji; all test images of "
-            "each vendor under the merged prompt."
+            "Emoji of 37 kinds by four vendors on the backbone `embedded`, a site for each vendor, "
+            "800 training images in all, 10 rounds of one epoch in batches of 8, rates chosen on "
+            "emoji; all test images of each vendor under the merged prompt."
         ),
         name="emoji",
         protocol=PROTOCOLS["multi-domain"],
