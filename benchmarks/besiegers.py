@@ -18,7 +18,7 @@ from flwr.supercore.inflatable.inflatable_utils import push_objects
 
 from benchmarks.fleet import Node, RunSettings, live
 from client.deployment.site_folder import SiteFolder
-from fedprompt import leash, logs
+from fedprompt.processes import logs, parent_watchdog
 from fedprompt.wire import ARRAYS, IDENTITY, METRICS
 
 Send = Callable[[Message, ObjectTree, float], tuple[set[str], str]]
@@ -131,7 +131,7 @@ def _with_metrics(reply: Message, **changed: float) -> Message:
 
 def main(poll: float, attackers: list[str]) -> None:
     """Attack until this process is ended."""
-    leash.hold()
+    parent_watchdog.hold()
     logs.configure(None)
     runs, turn = RunSettings(), threading.Lock()
     pairs = [text.partition("=")[::2] for text in attackers]

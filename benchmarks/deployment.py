@@ -10,7 +10,7 @@ import numpy as np
 from client.deployment import site_files
 from client.deployment.site_folder import SiteFolder
 from client.site import Site, deployed
-from fedprompt import bundle as bundles
+from fedprompt.protocol import invitation as bundles
 from fedprompt.settings.section import Flat
 from server.deployment import enrolment, setup
 from server.deployment.folder import DeploymentFolder

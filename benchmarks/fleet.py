@@ -35,7 +35,7 @@ from flwr.supernode.fleet_http_connection import http_request_response
 
 from client import app as client_app
 from client.deployment.site_folder import SiteFolder
-from fedprompt import leash, logs
+from fedprompt.processes import logs, parent_watchdog
 
 _PULL = 60.0  # seconds a message's arrays may take
 _PAUSE = 5.0  # seconds before a lost connection is made anew
@@ -176,7 +176,7 @@ def live(nodes: Sequence[Node]) -> None:
 
 def main(poll: float, folders: list[str]) -> None:
     """Be the sites of some folders until this process is ended."""
-    leash.hold()
+    parent_watchdog.hold()
     logs.configure(None)
     runs, turn = RunSettings(), threading.Lock()
     live([Node(SiteFolder(Path(folder)), runs, turn, poll) for folder in folders])

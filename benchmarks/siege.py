@@ -32,11 +32,11 @@ from client.deployment import site_files
 from client.deployment.site_folder import SiteFolder
 from client.evaluate import predict
 from client.workbench import Workbench, open_workbench
-from fedprompt import bundle as bundles
-from fedprompt import logs
 from fedprompt.artefact import Artefact
 from fedprompt.data.image_set import ImageSet
+from fedprompt.processes import logs
 from fedprompt.prompts.artefacts import from_artefact
+from fedprompt.protocol import invitation as bundles
 from fedprompt.round_record import RoundRecord
 from fedprompt.run_folder import RunFolder
 from fedprompt.settings.run_config import defaults

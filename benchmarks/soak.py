@@ -34,7 +34,7 @@ from benchmarks.deployment import Deployment, make
 from benchmarks.growth import Growth, growth
 from benchmarks.kills import Kill
 from benchmarks.theatre import Theatre
-from fedprompt import logs
+from fedprompt.processes import logs
 from fedprompt.round_record import RoundRecord
 from fedprompt.settings.section import Flat
 

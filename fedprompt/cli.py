@@ -21,10 +21,10 @@ import typer
 from typer.core import TyperArgument
 from typer.models import ArgumentInfo
 
-from fedprompt import logs
 from fedprompt.errors import FedpromptError, StorageError
 from fedprompt.home import at_home
 from fedprompt.options import shown
+from fedprompt.processes import logs
 from fedprompt.text import one_line
 
 # verb -> (where it lives, what it does); strings, because the library imports no application

@@ -12,8 +12,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from fedprompt.address import is_ip
 from fedprompt.errors import ConfigError
+from fedprompt.protocol.address import is_ip
 
 Key = ec.EllipticCurvePrivateKey
 WARN = timedelta(days=30)  # ahead of a certificate's end

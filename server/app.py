@@ -7,8 +7,8 @@ from pathlib import Path
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
-from fedprompt import leash, logs
 from fedprompt.errors import PrivacyError, StorageError
+from fedprompt.processes import logs, parent_watchdog
 from fedprompt.run_folder import RunFolder
 from fedprompt.settings.run_config import section
 from fedprompt.settings.section import Flat
@@ -28,7 +28,7 @@ app = ServerApp()
 def main(grid: Grid, context: Context) -> None:
     """Tune a prompt over the sites of a grid and leave everything in ``server.output``."""
     logs.tell_parent()
-    leash.follow_parent()
+    parent_watchdog.follow_parent()
     settings: Flat = dict(context.run_config)
     folder = Path(str(settings.get("server.output", ServerConfig().output)))
     earlier = outcome.read(folder)  # of a run that must not be touched, if this one may not begin

@@ -14,8 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fedprompt import flower_environment, toml
+from fedprompt import toml
 from fedprompt.errors import FedpromptError
+from fedprompt.processes import flower_environment
 
 _CONNECTION = "fedprompt"  # name of the SuperLink in Flower's own configuration
 _PATIENCE = 120.0  # seconds one command may take

@@ -7,7 +7,7 @@ from typing import Protocol
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from fedprompt import logs
+from fedprompt.processes import logs
 from fedprompt.round_record import RoundRecord
 
 

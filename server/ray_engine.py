@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from fedprompt import leash
 from fedprompt.errors import FedpromptError
+from fedprompt.processes import parent_watchdog
 from fedprompt.round_record import RoundRecord
 from fedprompt.run_folder import RunFolder
 from fedprompt.settings.data import DataConfig
@@ -75,11 +75,11 @@ def _superlink(home: Path) -> Iterator[FlowerCli]:
 def leashed(command: list[str], home: Path) -> "Iterator[subprocess.Popen[bytes]]":
     """Run one of Flower's processes, and end it with all that it started."""
     with (home / f"{command[0]}.log").open("wb") as log:
-        process = leash.start(command, environment(home), log)
+        process = parent_watchdog.start(command, environment(home), log)
     try:
         yield process
     finally:
-        leash.end(process)
+        parent_watchdog.end(process)
 
 
 def _resources(sites: int, server: ServerConfig) -> str:

@@ -15,8 +15,8 @@ from pathlib import Path
 from flwr.serverapp import Grid
 
 import fedprompt
-from fedprompt import logs
 from fedprompt.errors import ConfigError, QuorumError
+from fedprompt.processes import logs
 from fedprompt.round_record import RoundRecord
 from fedprompt.run_folder import RunFolder
 from fedprompt.settings.server import ServerConfig

@@ -23,8 +23,8 @@ from PIL import Image
 from client.deployment import site_files
 from client.deployment.join import encode
 from client.deployment.site_folder import SiteFolder
-from fedprompt import address
-from fedprompt import bundle as bundles
+from fedprompt.protocol import address
+from fedprompt.protocol import invitation as bundles
 from server.deployment import enrolment, setup
 from server.deployment.folder import DeploymentFolder
 from tests import round_lines

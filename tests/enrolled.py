@@ -11,7 +11,7 @@ from client.app import app
 from client.deployment import site_files
 from client.deployment.site_folder import SiteFolder
 from fedprompt.backbone.clip import FrozenClip
-from fedprompt.bundle import Bundle, SharedBackbone
+from fedprompt.protocol.invitation import Bundle, SharedBackbone
 from server.deployment import certificates
 
 SERVER = "127.0.0.1:9092"

@@ -16,7 +16,7 @@ from client.app import app
 from client.deployment import surroundings
 from client.deployment.site_folder import SiteFolder
 from client.deployment.worker import work
-from fedprompt import logs
+from fedprompt.processes import logs
 from fedprompt.prompt_state import PromptState
 from tests.sites import repack
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from cryptography import x509
 
-from fedprompt.bundle import Bundle, SharedBackbone
+from fedprompt.protocol.invitation import Bundle, SharedBackbone
 from fedprompt.trust import Key
 from server.deployment import certificates, setup
 from server.deployment.folder import DeploymentFolder

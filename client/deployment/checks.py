@@ -10,9 +10,9 @@ from typing import Literal
 from client.deployment import egress, link, proxy, tls
 from client.deployment.policy import Policy
 from client.deployment.site_folder import SiteFolder
-from fedprompt import address
 from fedprompt.data.classes import in_ascii, listed, one_form
 from fedprompt.errors import BackboneError, ConfigError, FedpromptError, LinkError, PolicyError
+from fedprompt.protocol import address
 from fedprompt.settings.data import DataConfig
 from fedprompt.settings.run_config import section
 from fedprompt.settings.section import Flat

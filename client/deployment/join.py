@@ -13,13 +13,13 @@ from client.deployment.start import take_part
 from client.deployment.surroundings import PRIVATE
 from client.feature_store import FeatureStore
 from client.features import image_features, store_key
-from fedprompt import bundle as bundles
 from fedprompt import toml
 from fedprompt.backbone.load import shared_backbone
-from fedprompt.bundle import Bundle
 from fedprompt.data.load import own
 from fedprompt.errors import ConfigError
 from fedprompt.home import at_home
+from fedprompt.protocol import invitation as bundles
+from fedprompt.protocol.invitation import Bundle
 from fedprompt.settings.backbone import BackboneConfig
 from fedprompt.settings.data import DataConfig
 from fedprompt.settings.fit import FitConfig

@@ -9,8 +9,8 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
 from client.deployment.proxy import Proxy, proxy_of
-from fedprompt import address
 from fedprompt.errors import LinkError
+from fedprompt.protocol import address
 
 PATIENCE = 10.0  # seconds for each step of the handshake
 _PATH = "/v1/fleet/"  # the only door that a server has for sites; nothing lies right behind it

@@ -11,8 +11,9 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from fedprompt import address, toml
+from fedprompt import toml
 from fedprompt.errors import ConfigError, PolicyError
+from fedprompt.protocol import address
 from fedprompt.settings.run_config import shown
 from fedprompt.settings.section import Scalar
 from fedprompt.wire import CENTRES

@@ -5,9 +5,9 @@ from dataclasses import dataclass, field
 from urllib.parse import unquote, urlsplit
 from urllib.request import getproxies
 
-from fedprompt import address
 from fedprompt.errors import LinkError
-from fedprompt.flower_environment import HERE
+from fedprompt.processes.flower_environment import HERE
+from fedprompt.protocol import address
 
 
 @dataclass(frozen=True)

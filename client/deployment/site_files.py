@@ -6,9 +6,9 @@ from pathlib import Path
 from client.deployment.site_folder import SiteFolder
 from client.deployment.surroundings import PRIVATE
 from fedprompt import toml
-from fedprompt.bundle import Bundle
 from fedprompt.errors import ConfigError, StorageError
 from fedprompt.identity import canonical_json
+from fedprompt.protocol.invitation import Bundle
 from fedprompt.storage import write_atomic
 
 

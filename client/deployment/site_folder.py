@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from client.deployment.config import NodeConfig
-from fedprompt.bundle import Bundle
 from fedprompt.errors import ConfigError
+from fedprompt.protocol.invitation import Bundle
 from fedprompt.settings import run_config as settings
 from fedprompt.settings.run_config import section
 from fedprompt.settings.section import Flat, Scalar

@@ -15,7 +15,7 @@ import typer
 from client.deployment import surroundings
 from client.deployment.site_folder import SiteFolder
 from client.deployment.supervisor import Supervisor
-from fedprompt import logs
+from fedprompt.processes import logs
 
 FolderArgument = Annotated[Path, typer.Argument(help="The site's folder, as `join` made it.")]
 _log = logging.getLogger("client.deployment")

@@ -29,7 +29,7 @@ from client.deployment.border import Border
 from client.deployment.config import NodeConfig
 from client.deployment.contact import REFUSED, Diary
 from client.deployment.site_folder import SiteFolder
-from fedprompt import leash, logs
+from fedprompt.processes import logs, parent_watchdog
 
 _AT_THE_DOOR = {httpx.codes.UNAUTHORIZED, httpx.codes.PRECONDITION_FAILED}
 
@@ -102,7 +102,7 @@ def options(folder: SiteFolder, node: NodeConfig, port: int) -> list[str]:
 def main() -> None:
     """Serve until told to stop; exit 77 if the server refused this site's key."""
     folder, port = SiteFolder(Path(sys.argv[1])), int(sys.argv[2])
-    leash.hold()
+    parent_watchdog.hold()
     logs.configure(None)
     uvicorn.config.LOGGING_CONFIG["loggers"] = {}  # else it speaks past the log
     node, watch = folder.node(), Watch(Diary(folder.contact))

@@ -9,8 +9,9 @@ import filelock
 
 from client.deployment.config import NodeConfig
 from client.deployment.site_folder import SiteFolder
-from fedprompt import flower_environment, toml
+from fedprompt import toml
 from fedprompt.errors import ConfigError, StorageError
+from fedprompt.processes import flower_environment
 from fedprompt.storage import write_atomic
 
 PRIVATE = 0o600

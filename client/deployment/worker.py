@@ -32,7 +32,7 @@ from flwr.supernode.runtime import run_clientapp
 from flwr.supernode.runtime.run_clientapp import pull_task_input, push_message, push_task_output
 
 from client.deployment.border import Border, folder_of
-from fedprompt import leash, logs
+from fedprompt.processes import logs, parent_watchdog
 
 log = logging.getLogger("fedprompt.worker")
 
@@ -204,7 +204,7 @@ def work(address: str, secret: bytes, app: Callable[[], ClientApp], deadline: fl
 def main() -> None:
     """Run ``python -m client.deployment.worker ADDRESS SECRET-FILE DEADLINE``."""
     address, secret, deadline = sys.argv[1:]
-    leash.hold()
+    parent_watchdog.hold()
     logs.configure(None)
     logging.getLogger("httpx").setLevel(logging.WARNING)
     try:

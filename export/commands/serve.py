@@ -31,9 +31,9 @@ def serve(
     from export.serving.limits import Limits
     from export.serving.run import run
     from export.serving.service import Service
-    from fedprompt import logs
-    from fedprompt.address import split
     from fedprompt.errors import ConfigError
+    from fedprompt.processes import logs
+    from fedprompt.protocol.address import split
 
     host, port = split(address)
     if not math.isfinite(megabytes):

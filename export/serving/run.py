@@ -14,8 +14,8 @@ import uvicorn
 from export.serving.app import make_app
 from export.serving.connections import timed
 from export.serving.service import Service
-from fedprompt import address
 from fedprompt.errors import FedpromptError
+from fedprompt.protocol import address
 
 _log = logging.getLogger("export.serving")
 

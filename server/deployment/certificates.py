@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from fedprompt.address import is_ip
+from fedprompt.protocol.address import is_ip
 
 Key = ec.EllipticCurvePrivateKey
 

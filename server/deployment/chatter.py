@@ -90,7 +90,7 @@ def _log_all(pipe: IO[str]) -> None:
 
 
 def record(text: str) -> logging.LogRecord | None:
-    """Return the log record that a line of `fedprompt.logs` tells; None for any other line."""
+    """Return the log record that a line of `JsonFormatter` tells; None for any other."""
     if not text.startswith("{"):
         return None
     try:

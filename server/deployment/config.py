@@ -2,8 +2,8 @@
 
 from pydantic import Field, field_validator, model_validator
 
-from fedprompt import address as addresses
 from fedprompt.errors import ConfigError
+from fedprompt.protocol import address as addresses
 from fedprompt.settings.section import Section
 
 

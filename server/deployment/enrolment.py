@@ -4,12 +4,12 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
-from fedprompt import bundle as bundles
 from fedprompt.backbone.load import shared_backbone
 from fedprompt.backbone.tags import agreed_preprocessing
-from fedprompt.bundle import Bundle, SharedBackbone
 from fedprompt.data.classes import configured_names
 from fedprompt.errors import ConfigError
+from fedprompt.protocol import invitation as bundles
+from fedprompt.protocol.invitation import Bundle, SharedBackbone
 from fedprompt.settings.backbone import BackboneConfig
 from fedprompt.settings.run_config import section
 from fedprompt.storage import write_atomic

@@ -7,8 +7,8 @@ import time
 from contextlib import suppress
 from typing import IO
 
-from fedprompt import leash, logs
 from fedprompt.errors import FedpromptError
+from fedprompt.processes import logs, parent_watchdog
 from server.deployment.chatter import Chatter
 from server.deployment.config import DeploymentConfig
 from server.deployment.folder import DeploymentFolder
@@ -42,7 +42,10 @@ class Link:
     def __init__(self, folder: DeploymentFolder, config: DeploymentConfig, lock: IO[str]) -> None:
         self._log, self._lock = folder.logs / FLOWER_LOG, folder.lock
         command = [sys.executable, "-m", "server.deployment.superlink"]
-        told = {logs.PIPE: str(folder.pipe.resolve()), leash.PARENT: "1"}  # read by the ServerApp
+        told = {
+            logs.PIPE: str(folder.pipe.resolve()),
+            parent_watchdog.PARENT: "1",
+        }  # read by the ServerApp
         self.process = subprocess.Popen(
             [*command, str(folder.path.resolve()), str(os.getpid())],
             env=environment(folder.flower) | told,

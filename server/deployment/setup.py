@@ -4,10 +4,10 @@ import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from fedprompt import address as addresses
 from fedprompt.data.classes import configured_names
 from fedprompt.errors import ConfigError, StorageError
 from fedprompt.identity import canonical_json
+from fedprompt.protocol import address as addresses
 from fedprompt.settings import run_config as settings
 from fedprompt.settings.section import Flat, Scalar
 from fedprompt.storage import write_atomic

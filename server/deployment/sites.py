@@ -10,9 +10,9 @@ from pathlib import Path
 
 from pydantic import TypeAdapter
 
-from fedprompt.bundle import SITE_NAME
 from fedprompt.errors import ConfigError
 from fedprompt.identity import canonical_json
+from fedprompt.protocol.invitation import SITE_NAME
 from fedprompt.storage import write_atomic
 
 NAME = "sites.json"

@@ -24,8 +24,9 @@ from flwr.superlink.cli.flower_superlink import (
 )
 from flwr.superlink.main import create_app
 
-from fedprompt import address, logs
 from fedprompt.errors import FedpromptError
+from fedprompt.processes import logs
+from fedprompt.protocol import address
 from server.deployment import database, nodes, sender
 from server.deployment.config import DeploymentConfig
 from server.deployment.folder import DeploymentFolder

@@ -2,8 +2,8 @@
 
 from collections.abc import Mapping
 
-from fedprompt import address as addresses
 from fedprompt import toml
+from fedprompt.protocol import address as addresses
 from fedprompt.settings.section import Scalar
 from server.deployment.config import DeploymentConfig
 

@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from fedprompt import logs
 from fedprompt.errors import ConfigError
+from fedprompt.processes import logs
 from fedprompt.round_record import RoundRecord
 from fedprompt.settings.section import Flat
 from server.rounds import log as rounds_log

@@ -11,7 +11,7 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, Re
 from prometheus_client import CollectorRegistry, generate_latest
 
 from fedprompt.errors import QuorumError
-from fedprompt.logs import CommandFormatter, JsonFormatter, PlainFormatter
+from fedprompt.processes.logs import CommandFormatter, JsonFormatter, PlainFormatter
 from server import outcome
 from server.admission import read_card
 from server.deployment.commands.status import lines as status_lines

@@ -14,7 +14,7 @@ import pytest
 from client.deployment import contact, tls
 from client.deployment.site_folder import SiteFolder
 from client.deployment.surroundings import environment
-from fedprompt import bundle as bundles
+from fedprompt.protocol import invitation as bundles
 from server import outcome
 from server.deployment import certificates, credentials, sites
 from tests.deployment import SCRIPTS, deployment, log_lines, pictures, wait

@@ -22,7 +22,7 @@ from client.deployment.command import group as flower_client
 from client.deployment.contact import Diary
 from client.deployment.site_folder import SiteFolder
 from client.deployment.supernode import Watch, guarded_client
-from fedprompt import bundle as bundles
+from fedprompt.protocol import invitation as bundles
 from server import outcome
 from server.deployment import certificates, credentials, enrolment, setup
 from server.deployment.command import group as flower_server

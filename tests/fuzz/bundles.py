@@ -9,9 +9,9 @@ import json
 from typing import Any
 
 from client.deployment.policy import Policy
-from fedprompt.bundle import pack, read, seal
 from fedprompt.errors import PolicyError
 from fedprompt.identity import canonical_json
+from fedprompt.protocol.invitation import pack, read, seal
 from tests.fuzz.scratch import folder
 from tests.paperwork import authority, bundle
 

@@ -7,10 +7,10 @@ from typing import Annotated
 
 import typer
 
-from fedprompt import logs
-from fedprompt.address import join
 from fedprompt.errors import ConfigError
 from fedprompt.options import JsonOption, show
+from fedprompt.processes import logs
+from fedprompt.protocol.address import join
 from fedprompt.run_folder import RunFolder
 from fedprompt.settings.run_config import section
 from fedprompt.settings.server import ServerConfig

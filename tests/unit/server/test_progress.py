@@ -6,7 +6,7 @@ import logging
 import pytest
 from rich.console import Console
 
-from fedprompt import logs
+from fedprompt.processes import logs
 from fedprompt.round_record import RoundRecord
 from server.progress import LineDisplay, LiveDisplay, LogFeed, display
 

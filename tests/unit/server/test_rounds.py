@@ -5,7 +5,7 @@ import logging
 import numpy as np
 import pytest
 
-from fedprompt import logs
+from fedprompt.processes import logs
 from fedprompt.run_folder import RunFolder
 from server.local_grid import LocalGrid
 from server.rounds import Rounds

@@ -113,7 +113,7 @@ def test_what_a_child_says_is_logged(
 
 LEASHED = """
 import sys, time
-from fedprompt import leash
+from fedprompt.processes import parent_watchdog as leash
 leash.hold(grace=5.0)
 print("held", flush=True)
 time.sleep(600)

@@ -16,12 +16,12 @@ from client.deployment.link import Greeting
 from client.deployment.site_folder import SiteFolder
 from client.feature_store import FeatureStore
 from client.features import store_key
-from fedprompt import bundle as bundles
 from fedprompt.backbone import load as backbones
 from fedprompt.backbone.clip import FrozenClip
-from fedprompt.bundle import Bundle
 from fedprompt.cli import resolve
 from fedprompt.data import load
+from fedprompt.protocol import invitation as bundles
+from fedprompt.protocol.invitation import Bundle
 from fedprompt.storage import write_atomic
 from server.deployment import certificates
 from tests.enrolled import bundle, rule, site

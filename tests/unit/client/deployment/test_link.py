@@ -18,9 +18,9 @@ import trustme
 from client.deployment import tls
 from client.deployment.link import Greeting, greet
 from client.deployment.proxy import described, proxy_of
-from fedprompt.address import join
 from fedprompt.errors import ConfigError, LinkError
-from fedprompt.flower_environment import variables
+from fedprompt.processes.flower_environment import variables
+from fedprompt.protocol.address import join
 from server.deployment import certificates
 
 NOW = dt.datetime.now(dt.UTC)

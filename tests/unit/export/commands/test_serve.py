@@ -8,10 +8,10 @@ import export.serving.run
 from export.commands.serve import serve as serve_command
 from export.runtime import Classifier, OpenClassifier
 from export.serving.service import Service
-from fedprompt import logs
 from fedprompt.backbone.clip import FrozenClip
 from fedprompt.cli import command
 from fedprompt.errors import ConfigError, FedpromptError, GraphError
+from fedprompt.processes import logs
 from tests.prompts import CLASSES, tuned
 
 

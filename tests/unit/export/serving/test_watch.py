@@ -4,7 +4,7 @@ import logging
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from fedprompt.logs import JsonFormatter
+from fedprompt.processes.logs import JsonFormatter
 
 from .conftest import Door
 

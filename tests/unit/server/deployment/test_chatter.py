@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedprompt import logs
+from fedprompt.processes import logs
 from server.deployment.chatter import Chatter, listening, record
 
 LINE = {"time": "2026", "level": "warning", "logger": "fedprompt.audit", "message": "refused"}
@@ -101,7 +101,7 @@ def test_lines_come_through_a_pipe_and_a_killed_writer_does_no_harm(tmp_path, ca
 def test_another_process_finds_the_pipe_by_its_environment(tmp_path, caplog):
     pipe = tmp_path / "log.pipe"
     code = (
-        "import logging; from fedprompt import logs; logs.tell_parent(); "
+        "import logging; from fedprompt.processes import logs; logs.tell_parent(); "
         "logging.getLogger('fedprompt.rounds').info('round 1', extra={'site': 2})"
     )
     with listening(pipe):

@@ -3,9 +3,9 @@ import stat
 import pytest
 from cryptography.hazmat.primitives import serialization
 
-from fedprompt import bundle as bundles
 from fedprompt import trust
 from fedprompt.errors import BackboneError, ConfigError, StorageError
+from fedprompt.protocol import invitation as bundles
 from server.deployment import enrolment, sites
 from server.deployment.folder import DeploymentFolder
 from tests.paperwork import CLASSES, deployment

@@ -124,7 +124,7 @@ def test_what_flower_grants_is_not(caplog):
 def test_a_path_cannot_forge_or_flood_the_audit(caplog):
     ask(Toy(), "/x\n2026 refused 192.0.2.1" + "y" * 10**5)
     assert len(caplog.records[0].path) == 200
-    from fedprompt.logs import JsonFormatter, PlainFormatter
+    from fedprompt.processes.logs import JsonFormatter, PlainFormatter
 
     for formatter in (JsonFormatter(), PlainFormatter()):
         assert len(formatter.format(caplog.records[0]).splitlines()) == 1

@@ -3,7 +3,7 @@
 from mlflow import MlflowClient
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from fedprompt import logs
+from fedprompt.processes import logs
 from fedprompt.round_record import RoundRecord, SiteScore
 from server.rounds import log
 

@@ -16,10 +16,11 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
-from fedprompt import address, trust
+from fedprompt import trust
 from fedprompt.data.classes import check_names
 from fedprompt.errors import ConfigError, FedpromptError
 from fedprompt.identity import canonical_json
+from fedprompt.protocol import address
 
 FORMAT: Final = 1
 MAX_BYTES = 1 << 20  # of the whole file

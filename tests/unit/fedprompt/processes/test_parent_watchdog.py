@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from fedprompt import leash
+from fedprompt.processes import parent_watchdog
 
 ROOT = Path(__file__).parents[3]
 SLEEP = [sys.executable, "-c", "import time; print('up', flush=True); time.sleep(600)"]
@@ -17,7 +17,7 @@ SLEEP = [sys.executable, "-c", "import time; print('up', flush=True); time.sleep
 
 def started(command, path):
     with path.open("wb") as log:
-        process = leash.start(command, os.environ | {"PYTHONPATH": str(ROOT)}, log)
+        process = parent_watchdog.start(command, os.environ | {"PYTHONPATH": str(ROOT)}, log)
     _wait(lambda: path.read_bytes().startswith(b"up"))
     return process
 
@@ -31,7 +31,7 @@ def _wait(happened):
 
 def test_letting_go_ends_the_command(tmp_path):
     process = started(SLEEP, tmp_path / "log")
-    leash.end(process)
+    parent_watchdog.end(process)
     assert process.returncode == 128 + signal.SIGTERM
 
 
@@ -39,7 +39,7 @@ def test_the_commands_own_end_is_told(tmp_path):
     code = "print('up', flush=True); raise SystemExit(7)"
     process = started([sys.executable, "-c", code], tmp_path / "log")
     assert process.wait(60) == 7
-    leash.end(process)
+    parent_watchdog.end(process)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -47,7 +47,7 @@ def test_a_signal_ends_the_command(tmp_path, number):
     process = started(SLEEP, tmp_path / "log")
     process.send_signal(number)
     assert process.wait(60) == 128 + signal.SIGTERM
-    leash.end(process)
+    parent_watchdog.end(process)
 
 
 def test_a_stubborn_command_is_killed(tmp_path, monkeypatch):
@@ -56,7 +56,8 @@ def test_a_stubborn_command_is_killed(tmp_path, monkeypatch):
         "print('up', flush=True); time.sleep(600)"
     )
     wrapper = (
-        "import sys; from fedprompt import leash; sys.exit(leash.run(sys.argv[1:], grace=0.2))"
+        "import sys; from fedprompt.processes.parent_watchdog import run; "
+        "sys.exit(run(sys.argv[1:], grace=0.2))"
     )
     with (tmp_path / "log").open("wb") as log:
         process = subprocess.Popen(
@@ -64,7 +65,7 @@ def test_a_stubborn_command_is_killed(tmp_path, monkeypatch):
             cwd=ROOT, stdin=subprocess.PIPE, stdout=log,
         )  # fmt: skip
     _wait(lambda: (tmp_path / "log").read_bytes().startswith(b"up"))
-    leash.end(process)
+    parent_watchdog.end(process)
     assert process.returncode == 128 + signal.SIGKILL
 
 
@@ -79,11 +80,11 @@ def test_what_the_command_started_ends_with_it(tmp_path):
     _wait(lambda: (tmp_path / "log").read_text().endswith("\n"))
     grandchild = Path("/proc", (tmp_path / "log").read_text().split()[1], "stat")
     assert not grandchild.exists() or grandchild.read_text().split()[2] == "Z"
-    leash.end(process)
+    parent_watchdog.end(process)
 
 
 WAITS = (  # as a ServerApp that sends: the main thread waits for a lock, another one for ever
-    "import threading; from fedprompt import leash;"
+    "import threading; from fedprompt.processes import parent_watchdog as leash;"
     "leash.follow_parent(grace=0.5);"
     "threading.Thread(target=threading.Event().wait).start();"
     "print(__import__('os').getpid(), flush=True); threading.Event().wait()"
@@ -100,7 +101,7 @@ def family(**environment):
 
 
 def test_a_child_ends_with_its_parent_whatever_its_threads_wait_for():
-    parent, child = family(**{leash.PARENT: "1"})
+    parent, child = family(**{parent_watchdog.PARENT: "1"})
     with parent:
         parent.kill()
     _wait(lambda: not _line(child))

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedprompt import address
 from fedprompt.errors import ConfigError
+from fedprompt.protocol import address
 from tests.ipv6 import has_ipv6
 
 

@@ -3,9 +3,9 @@
 Standard input is the leash: a pipe whose other end the parent holds. The system closes it when the
 parent lets go or is gone, whatever becomes of process ids, on every system. A process of ours holds
 its own leash (`hold`), or, where Flower starts it and owns its input, watches its parent
-(`follow_parent`). For any other command ``python -m fedprompt.leash COMMAND`` holds it: the
-command gets a process group of its own, and all of the group is ended, for Flower's processes leave
-theirs behind otherwise.
+(`follow_parent`). For any other command
+``python -m fedprompt.processes.parent_watchdog COMMAND`` holds it: the command gets a process group
+of its own, and all of the group is ended, for Flower's processes leave theirs behind otherwise.
 """
 
 import os
@@ -50,7 +50,7 @@ def start(
     command: Sequence[str], env: Mapping[str, str], log: IO[bytes]
 ) -> "subprocess.Popen[bytes]":
     """Start a command on a leash; its output goes to a log."""
-    leash = [sys.executable, "-m", "fedprompt.leash", *command]
+    leash = [sys.executable, "-m", "fedprompt.processes.parent_watchdog", *command]
     return subprocess.Popen(
         leash, env=env, stdin=subprocess.PIPE, stdout=log, stderr=subprocess.STDOUT
     )

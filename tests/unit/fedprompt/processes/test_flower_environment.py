@@ -5,7 +5,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from fedprompt.flower_environment import variables
+from fedprompt.processes.flower_environment import variables
 
 PROXIES = {f"{kind}_proxy": "http://127.0.0.1:9" for kind in ("http", "https", "all")}
 

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from fedprompt import logs
 from fedprompt.errors import StorageError
+from fedprompt.processes import logs
 
 log = logging.getLogger("fedprompt.test")
 
@@ -115,7 +115,7 @@ def told_levels():
 def test_flowers_own_console_falls_silent():
     """In a process of its own: Flower sets its logger up at import."""
     code = (
-        "import logging, flwr.app; from fedprompt import logs; logs.configure(None);"
+        "import logging, flwr.app; from fedprompt.processes import logs; logs.configure(None);"
         "logging.getLogger('flwr').info('from flower')"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -152,7 +152,7 @@ def test_a_file_that_cannot_be_opened_is_one_clear_error(tmp_path):
 
 def test_warnings_of_python_are_logged(tmp_path):
     code = (
-        "import sys, warnings; from pathlib import Path; from fedprompt import logs;"
+        "import sys, warnings; from pathlib import Path; from fedprompt.processes import logs;"
         "logs.configure(Path(sys.argv[1])); warnings.warn('old file')"
     )
     path = tmp_path / "site.log"

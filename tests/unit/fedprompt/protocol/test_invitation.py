@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fedprompt import bundle as bundles
-from fedprompt.bundle import MAX_BYTES, pack, read, read_file, seal
 from fedprompt.errors import ConfigError
 from fedprompt.identity import canonical_json
+from fedprompt.protocol import invitation as bundles
+from fedprompt.protocol.invitation import MAX_BYTES, pack, read, read_file, seal
 from server.deployment import certificates
 from tests.paperwork import authority, bundle, crl
 

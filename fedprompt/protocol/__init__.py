@@ -1,0 +1,1 @@
+"""What a server and its sites agree on: addresses, certificates, invitations."""
