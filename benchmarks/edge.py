@@ -18,7 +18,7 @@ import numpy as np
 from PIL import Image
 
 from benchmarks.console import run, show
-from export.constants import Constants
+from export.fold.constants import Constants
 from export.write import write_classifier
 from fedprompt.backbone.load import load_backbone
 from fedprompt.data.fashion_mnist import CLASSES

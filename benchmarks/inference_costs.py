@@ -11,7 +11,7 @@ from benchmarks.inference_speed import Figures, figures, graph_runs, open_sessio
 from benchmarks.local_step import names
 from benchmarks.pairs import Run, Times, in_turn, milliseconds, ratio
 from benchmarks.subject import Subject, random_clip
-from export.constants import Constants
+from export.fold.constants import Constants
 
 PRECISIONS = ("fp32", "int8")
 KINDS = ("eager", *PRECISIONS)

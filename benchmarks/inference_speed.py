@@ -10,11 +10,11 @@ from benchmarks import peers
 from benchmarks.pairs import Ratio, Run, in_turn, milliseconds, ratios
 from benchmarks.peers import Peer
 from benchmarks.subject import Subject, open_session
-from export.constants import Constants, VisualPrompts
+from export.fold.constants import Constants, VisualPrompts
+from export.fold.types import Pictures
 from export.reference import reference_logits
 from export.runtime.session import Session
 from export.targets import Recipe, recipe_of
-from export.types import Pictures
 from fedprompt.data.fashion_mnist import CLASSES
 from fedprompt.settings.data import DataConfig
 

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from benchmarks.subject import open_session
-from export.constants import Constants
+from export.fold.constants import Constants
 from fedprompt.backbone.clip import FrozenClip
 from fedprompt.backbone.image_tower import encode_images
 

@@ -6,16 +6,16 @@ import torch
 from torch import Tensor
 
 from export.answers import answers
-from export.constants import Constants
+from export.fold.constants import Constants
+from export.fold.load import RealImages, real_images
+from export.fold.types import Answers, Pictures
 from export.fuse import fuse
-from export.load import RealImages, real_images
 from export.parity import Parity, compare
 from export.precision.chain import rewrite_to
 from export.reference import reference_logits
 from export.runtime.providers import CPU
 from export.runtime.session import Session, start
 from export.targets import Recipe
-from export.types import Answers, Pictures
 from fedprompt.backbone.clip import FrozenClip
 from fedprompt.backbone.load import load_backbone
 from fedprompt.data.fashion_mnist import CLASSES

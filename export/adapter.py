@@ -3,7 +3,7 @@
 z' = (a * z) / |a * z|,    a = softmax(G tanh(H z + h) + g)
 """
 
-from export.constants import Adapter
+from export.fold.constants import Adapter
 from export.graph import BATCH, Graph
 from export.unit import write_unit
 

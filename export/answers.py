@@ -5,9 +5,9 @@ from collections.abc import Iterator
 import numpy as np
 import onnx
 
+from export.fold.types import Answers, Pictures
 from export.runtime.providers import CPU, CUDA, onnx_runtime
 from export.runtime.session import Session, start
-from export.types import Answers, Pictures
 from fedprompt.errors import GraphError, ProviderError
 
 _BATCHES = (1, 2, 5)  # an exporter that froze the batch fails at one of them

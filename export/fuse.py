@@ -2,10 +2,10 @@
 
 import onnx
 
-from export.constants import Constants
+from export.fold.constants import Constants
+from export.fold.validate_constants import require_sound
 from export.graph import BATCH, Graph
 from export.head import Features, write_head
-from export.soundness import require_sound
 from export.targets import Flavour
 from export.traced import FEATURES, trace_tower
 from export.vit.blocks import write_blocks

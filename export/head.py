@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from export.adapter import write_adapter
-from export.constants import Constants
+from export.fold.constants import Constants
 from export.graph import BATCH, Graph
 from export.mixture import write_mixture
 from export.unit import write_unit

@@ -7,8 +7,8 @@ With an image's feature z of length one and its weights w of the domains (`expor
 
 import numpy as np
 
+from export.fold.types import DomainVectors
 from export.graph import BATCH, Graph
-from export.types import DomainVectors
 from export.unit import write_unit
 
 

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from export.constants import Constants
-from export.types import Answers, Pictures
+from export.fold.constants import Constants
+from export.fold.types import Answers, Pictures
 from fedprompt.backbone.clip import FrozenClip
 from fedprompt.backbone.prompts import ImagePrompts
 from fedprompt.types import Images

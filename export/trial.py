@@ -9,7 +9,8 @@ import onnx
 import torch
 
 from export.answers import answers, open_graph
-from export.constants import Constants
+from export.fold.constants import Constants
+from export.fold.types import Answers, Pictures
 from export.ladder import Rung, speed
 from export.parity import Labels, Parity, compare, compare_probes
 from export.probes import COUNT, extreme_images, probe_images
@@ -17,7 +18,6 @@ from export.reference import reference_logits
 from export.runtime.providers import CPU
 from export.runtime.session import start
 from export.targets import Recipe
-from export.types import Answers, Pictures
 from export.verify import require_finite
 from fedprompt.backbone.clip import FrozenClip
 

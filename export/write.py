@@ -7,7 +7,8 @@ from typing import Any
 
 import onnx
 
-from export.constants import Constants
+from export.fold.constants import Constants
+from export.fold.types import Pictures
 from export.fuse import flavour_of, fuse
 from export.graph import OPSET
 from export.ladder import Rung
@@ -18,7 +19,6 @@ from export.probes import Probes
 from export.structure import check_model
 from export.targets import FP32, Flavour, Recipe
 from export.trial import SEED, Trial
-from export.types import Pictures
 from fedprompt.backbone.clip import FrozenClip
 from fedprompt.errors import GraphError
 from fedprompt.storage import write_atomic

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from export.constants import Constants
+from export.fold.constants import Constants
 from export.runtime.session import open_classifier
 from export.safety import read_model
 from export.targets import Recipe

@@ -15,7 +15,7 @@ from fedprompt.options import ConfigOption, JsonOption, SetOption, show
 from fedprompt.storage import check_writable
 
 if TYPE_CHECKING:
-    from export.load import RealImages
+    from export.fold.load import RealImages
     from fedprompt.artefact import Artefact
     from fedprompt.backbone.clip import FrozenClip
     from fedprompt.settings.section import Scalar
@@ -76,7 +76,7 @@ def export(
     """
     from export.card.run_record import RunRecord
     from export.card.write import card_of, write_card
-    from export.load import load_clip
+    from export.fold.load import load_clip
     from fedprompt.artefact import load_artefact
     from fedprompt.run_folder import RunFolder
     from fedprompt.settings.run_config import load
@@ -132,7 +132,7 @@ class _Ordered:
 
 def _classifier(path: Path, ordered: _Ordered) -> Told:
     """Write one ONNX file."""
-    from export.load import fold
+    from export.fold.load import fold
     from export.write import write_classifier
 
     written = write_classifier(
@@ -209,7 +209,7 @@ def _real_images(
     required: bool,
 ) -> "RealImages":
     """Return the images of the settings, or none where a run's own are not here."""
-    from export.load import no_images, real_images
+    from export.fold.load import no_images, real_images
 
     if "data.source" not in flat:
         return no_images(clip.preprocessing)

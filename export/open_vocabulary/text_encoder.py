@@ -15,9 +15,9 @@ import numpy as np
 import onnx
 from onnx import TensorProto
 
+from export.fold.types import TextTokens
 from export.graph import Graph, Shape
 from export.open_vocabulary.text_tower import Text
-from export.types import TextTokens
 from export.unit import write_unit
 from export.vit.operators import write_norm
 from export.vit.portable import Portable

@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
-from export.constants import Constants
-from export.types import TextTokens
+from export.fold.constants import Constants
+from export.fold.types import TextTokens
 from export.vit.tower import as_array
 from fedprompt.errors import GraphError
 from fedprompt.prompts.build import Prompt

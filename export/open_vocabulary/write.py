@@ -6,7 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from export.constants import Constants
+from export.fold.constants import Constants
+from export.fold.types import Pictures
 from export.metadata import without_path
 from export.open_vocabulary.open_classes import open_classes
 from export.open_vocabulary.text_encoder import text_encoder
@@ -27,7 +28,6 @@ from export.runtime.manifest import Manifest, Version
 from export.runtime.text_encoder import TextEncoder
 from export.structure import check_model, parse_model
 from export.targets import FP32, Recipe
-from export.types import Pictures
 from export.verify import verify
 from export.verify_bundle import VECTOR_BOUND
 from export.write import Written, write_classifier

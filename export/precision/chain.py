@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 import onnx
 
+from export.fold.types import Pictures
 from export.precision.half import KINDS, to_half
 from export.precision.int8_dynamic import quantise_dynamically
 from export.precision.int8_static import quantise_statically
@@ -18,7 +19,6 @@ from export.precision.products import separate_products
 from export.precision.ranges import overflowing
 from export.precision.rewriting import head_of
 from export.targets import Rewrite
-from export.types import Pictures
 from export.vit.patches import EMBEDDED
 from fedprompt.errors import GraphError
 

@@ -19,8 +19,8 @@ from onnxruntime.quantization import (
     quantize_static,
 )
 
+from export.fold.types import Pictures
 from export.precision.quantiser import quantised
-from export.types import Pictures
 
 _BATCH = 8
 _OPTIONS = {

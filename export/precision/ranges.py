@@ -4,10 +4,10 @@ import numpy as np
 import onnx
 from onnx import TensorProto, numpy_helper
 
+from export.fold.types import Pictures
 from export.precision.rewriting import types_of
 from export.runtime.providers import CPU
 from export.runtime.session import start_trusted
-from export.types import Pictures
 
 LARGEST = float(np.finfo(np.float16).max)
 _MARGIN = 4  # images not seen may give larger numbers

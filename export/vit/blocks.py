@@ -5,7 +5,7 @@ everything behind that attention has one row. Rows of visual prompts stand behin
 and are left out of any pooling.
 """
 
-from export.constants import VisualPrompts
+from export.fold.constants import VisualPrompts
 from export.graph import BATCH, Graph
 from export.vit.guests import Guests
 from export.vit.operators import Operators, write_first_row, write_norm

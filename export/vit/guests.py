@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from export.constants import VisualPrompts
+from export.fold.constants import VisualPrompts
 from export.graph import BATCH, Graph
 from export.vit.tower import Array, Block, Tower
 from fedprompt.errors import GraphError

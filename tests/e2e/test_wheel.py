@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from benchmarks.edge import first_prediction, sizes
-from export.constants import Constants
+from export.fold.constants import Constants
 from export.runtime import Classifier
 from export.write import write_classifier
 from fedprompt.backbone.load import load_backbone

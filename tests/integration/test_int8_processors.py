@@ -71,7 +71,7 @@ print(found)
 
 @pytest.mark.slow
 def test_an_int8_file_is_verified_on_a_processor_with_avx2_alone(tmp_path: Path) -> None:
-    from export.constants import Constants
+    from export.fold.constants import Constants
     from export.probes import probe_images
     from export.targets import Recipe
     from export.write import write_classifier

@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from export.load import fold
+from export.fold.load import fold
 from export.runtime import Classifier
 from export.targets import Flavour, Recipe
 from export.verify import verify

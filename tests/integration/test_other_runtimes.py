@@ -10,9 +10,9 @@ import openvino
 import pytest
 from onnx.reference import ReferenceEvaluator
 
-from export.constants import Constants
+from export.fold.constants import Constants
+from export.fold.load import RealImages, fold, real_images
 from export.fuse import fuse
-from export.load import RealImages, fold, real_images
 from export.parity import compare
 from export.precision.chain import rewrite_to
 from export.reference import reference_logits

@@ -9,8 +9,8 @@ from torch.nn import functional as F
 
 from client.evaluate import predict
 from client.workbench import Workbench
-from export.constants import Constants
-from export.load import fold
+from export.fold.constants import Constants
+from export.fold.load import fold
 from export.runtime import Classifier
 from export.targets import Flavour, Recipe
 from export.write import write_classifier

@@ -10,7 +10,7 @@ import pytest
 import torch
 from open_clip.model import CLIP, CLIPTextCfg, CLIPVisionCfg
 
-from export.constants import Constants
+from export.fold.constants import Constants
 from export.open_vocabulary.write import write_bundle
 from export.write import Written, write_classifier
 from fedprompt.backbone.clip import FrozenClip

@@ -1,6 +1,6 @@
 import numpy as np
 
-from export.constants import Adapter, Constants
+from export.fold.constants import Adapter, Constants
 from tests.unit.export.test_head import SCALE, Vectors, answer, normal, softmax, unit
 
 

@@ -4,7 +4,7 @@ import pytest
 
 import export.answers
 from export.answers import answers, open_graph
-from export.constants import Constants
+from export.fold.constants import Constants
 from export.fuse import fuse
 from export.precision.chain import rewrite_to
 from export.reference import reference_logits

@@ -6,7 +6,7 @@ import onnx
 import onnxruntime
 import pytest
 
-from export.constants import Constants
+from export.fold.constants import Constants
 from export.fuse import flavour_of, fuse
 from export.graph import CONTRIB
 from export.reference import reference_logits

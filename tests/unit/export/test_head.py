@@ -6,7 +6,7 @@ import onnx
 import onnxruntime
 import pytest
 
-from export.constants import Constants
+from export.fold.constants import Constants
 from export.graph import BATCH, Graph
 from export.head import Features, write_head
 

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from export.constants import Constants
+from export.fold.constants import Constants
 from tests.unit.export.test_head import SCALE, Vectors, answer, normal, softmax, unit
 
 

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
 from export import operators
-from export.constants import Adapter, Constants, VisualPrompts
+from export.fold.constants import Adapter, Constants, VisualPrompts
+from export.fold.load import fold
 from export.fuse import fuse
-from export.load import fold
 from export.open_vocabulary.open_classes import open_classes
 from export.open_vocabulary.text_encoder import text_encoder
 from export.open_vocabulary.text_tower import read_text

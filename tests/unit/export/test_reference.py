@@ -4,7 +4,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from export.constants import Constants
+from export.fold.constants import Constants
 from export.reference import reference_logits
 
 

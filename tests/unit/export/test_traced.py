@@ -9,7 +9,7 @@ import torch
 from open_clip.transformer import VisionTransformer
 from torch import Tensor, nn
 
-from export.constants import Constants, VisualPrompts
+from export.fold.constants import Constants, VisualPrompts
 from export.fuse import flavour_of, fuse
 from export.reference import reference_logits
 from export.traced import FEATURES, trace_tower

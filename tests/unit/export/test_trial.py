@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from export.constants import Constants
+from export.fold.constants import Constants
 from export.fuse import fuse
 from export.probes import COUNT
 from export.targets import FP32

@@ -7,7 +7,7 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from export.constants import Constants
+from export.fold.constants import Constants
 from export.runtime import Classifier
 from export.targets import Recipe, Rewrite
 from export.verify import require_finite, verify

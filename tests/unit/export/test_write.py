@@ -9,7 +9,7 @@ import pytest
 from onnx import numpy_helper
 
 import export.write
-from export.constants import Constants
+from export.fold.constants import Constants
 from export.fuse import fuse
 from export.metadata import GraphMetadata
 from export.probes import probe_images

@@ -8,7 +8,7 @@ import yaml
 from markdown_it import MarkdownIt
 
 from export.card.write import card_of, write_card
-from export.constants import Constants
+from export.fold.constants import Constants
 from export.runtime import Classifier
 from export.runtime.bundle import Bundle
 from export.write import Written, write_classifier

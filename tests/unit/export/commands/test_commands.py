@@ -8,7 +8,7 @@ import pytest
 from click.testing import CliRunner
 from PIL import Image
 
-import export.load
+import export.fold.load
 from export.commands.bench import bench as bench_command
 from export.commands.export import export as export_command
 from export.commands.predict import predict as predict_command
@@ -65,7 +65,7 @@ def artefact(clip: FrozenClip, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     prompt = build_prompt(config, clip, CLASSES, TEMPLATE)
     stir(prompt, spread=1.0)
     to_artefact(clip, prompt, CLASSES, TEMPLATE, round=1, seed=0).save(tmp_path / "artefact")
-    monkeypatch.setattr(export.load, "load_backbone", lambda config: clip)
+    monkeypatch.setattr(export.fold.load, "load_backbone", lambda config: clip)
     return tmp_path / "artefact"
 
 
@@ -205,7 +205,7 @@ def test_a_readme_of_somebody_else_stops_the_export(artefact: Path, tmp_path: Pa
 def test_another_clip_is_refused(artefact: Path, tiny_clip: Any, tmp_path: Path) -> None:
     other = tiny_clip(quick_gelu=True)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(export.load, "load_backbone", lambda config: other)
+        patch.setattr(export.fold.load, "load_backbone", lambda config: other)
         with pytest.raises(ArtefactError, match="tuned for backbone tiny"):
             call("export", export_command, artefact, "-o", tmp_path / "c.onnx")
     assert not (tmp_path / "c.onnx").exists()

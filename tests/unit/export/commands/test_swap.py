@@ -7,7 +7,7 @@ import pytest
 from click.testing import CliRunner
 from PIL import Image
 
-import export.load
+import export.fold.load
 from export.commands.export import export as export_command
 from export.commands.predict import predict
 from export.commands.rollback import rollback
@@ -38,7 +38,7 @@ def photo(tmp_path: Path) -> Path:
 def test_export_verify_predict_swap_roll_back(
     clip: FrozenClip, photo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(export.load, "load_backbone", lambda config: clip)
+    monkeypatch.setattr(export.fold.load, "load_backbone", lambda config: clip)
     for seed in (0, 1):
         tuned(clip, seed=seed).save(tmp_path / f"run-{seed}" / "artefact")
     bundle, runs = tmp_path / "bundle", [tmp_path / "run-0", tmp_path / "run-1"]

@@ -2,7 +2,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from export.constants import Constants
+from export.fold.constants import Constants
 from export.fuse import fuse
 from export.open_vocabulary.open_classes import open_classes
 from export.reference import reference_logits

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from export.constants import Adapter, Constants, VisualPrompts
+from export.fold.constants import Adapter, Constants, VisualPrompts
 from export.open_vocabulary.words import Words, fixed_by, require_open, words_of
 from fedprompt.backbone.clip import FrozenClip
 from fedprompt.errors import GraphError

@@ -8,7 +8,7 @@ import onnxruntime
 import pytest
 from onnx import helper, numpy_helper
 
-from export.constants import Constants
+from export.fold.constants import Constants
 from export.fuse import fuse
 from fedprompt.backbone.clip import FrozenClip
 

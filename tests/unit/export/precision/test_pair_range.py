@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from onnx import TensorProto, numpy_helper
 
-from export.constants import Constants
+from export.fold.constants import Constants
 from export.fuse import fuse
 from export.precision.chain import rewrite_to
 from export.precision.pair_range import quantise_columns

@@ -8,7 +8,7 @@ import numpy.typing as npt
 import pytest
 from PIL import Image
 
-from export.constants import Constants
+from export.fold.constants import Constants
 from export.reference import reference_logits
 from export.runtime import Classifier
 from export.write import Written, write_classifier

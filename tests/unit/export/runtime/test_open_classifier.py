@@ -4,7 +4,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from export.load import fold
+from export.fold.load import fold
 from export.reference import reference_logits
 from export.runtime import Classifier, OpenClassifier
 from export.runtime.bundle import Bundle

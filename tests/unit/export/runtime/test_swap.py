@@ -8,7 +8,7 @@ import numpy.typing as npt
 import pytest
 
 import export.runtime.bundle
-from export.load import fold
+from export.fold.load import fold
 from export.open_vocabulary.write import write_bundle
 from export.reference import reference_logits
 from export.runtime import OpenClassifier

@@ -7,7 +7,7 @@ import onnxruntime
 import pytest
 import torch
 
-from export.constants import Constants, VisualPrompts
+from export.fold.constants import Constants, VisualPrompts
 from export.fuse import fuse
 from export.reference import reference_logits
 from export.targets import Flavour

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import export.web.folder
-from export.constants import Constants
+from export.fold.constants import Constants
 from export.metadata import GraphMetadata
 from export.probes import probe_images
 from export.runtime.session import open_classifier

@@ -8,7 +8,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from export.types import Bias, ClassVectors, DomainVectors, Joint, Square, VisualTokens
+from export.fold.types import Bias, ClassVectors, DomainVectors, Joint, Square, VisualTokens
 from fedprompt.backbone.prompts import ImagePrompts
 from fedprompt.errors import GraphError
 from fedprompt.prompts.attention import FeatureAttention

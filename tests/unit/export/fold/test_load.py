@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import export.load
-from export.load import fold, load_clip, no_images, real_images
+import export.fold.load
+from export.fold.load import fold, load_clip, no_images, real_images
 from fedprompt.artefact import load_artefact
 from fedprompt.backbone.class_encoder import PLAIN
 from fedprompt.backbone.clip import FrozenClip
@@ -34,7 +34,7 @@ def test_the_artefact_s_clip_is_asked_for_and_settings_win(
 ) -> None:
     asked: list[Any] = []
     monkeypatch.setattr(
-        export.load, "load_backbone", lambda config: (asked.append(config), clip)[1]
+        export.fold.load, "load_backbone", lambda config: (asked.append(config), clip)[1]
     )
     artefact = load_artefact(saved)
     assert load_clip(artefact, {}) is clip
@@ -52,10 +52,10 @@ def test_another_clip_or_preprocessing_is_refused(
     clip: FrozenClip, tiny_clip: Any, saved: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     artefact = load_artefact(saved / "artefact")
-    monkeypatch.setattr(export.load, "load_backbone", lambda config: tiny_clip(no_ln_pre=True))
+    monkeypatch.setattr(export.fold.load, "load_backbone", lambda config: tiny_clip(no_ln_pre=True))
     with pytest.raises(ArtefactError, match=r"backbone\.pretrained"):
         load_clip(artefact, {})
-    monkeypatch.setattr(export.load, "load_backbone", lambda config: clip)
+    monkeypatch.setattr(export.fold.load, "load_backbone", lambda config: clip)
     artefact.metadata["preprocessing"]["interpolation"] = "bilinear"
     with pytest.raises(ArtefactError, match="bilinear"):
         load_clip(artefact, {})

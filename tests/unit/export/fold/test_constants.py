@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from export.constants import Constants
+from export.fold.constants import Constants
 from fedprompt.backbone.prompts import ImagePrompts
 from fedprompt.errors import GraphError
 from fedprompt.prompts.attention import FeatureAttention

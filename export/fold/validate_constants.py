@@ -5,7 +5,7 @@ from dataclasses import fields
 import numpy as np
 import numpy.typing as npt
 
-from export.constants import Constants
+from export.fold.constants import Constants
 from fedprompt.errors import GraphError
 
 _OFF = 1e-3  # how far a unit vector's length may be from one

@@ -4,8 +4,8 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from export.constants import Adapter, Constants, VisualPrompts
-from export.soundness import require_sound
+from export.fold.constants import Adapter, Constants, VisualPrompts
+from export.fold.validate_constants import require_sound
 from fedprompt.errors import GraphError
 
 UNIT = np.eye(3, 4, dtype=np.float32)

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from export.constants import Constants
+from export.fold.constants import Constants
+from export.fold.types import Pictures
 from export.parity import Labels
-from export.types import Pictures
 from fedprompt.artefact import Artefact
 from fedprompt.backbone.clip import FrozenClip
 from fedprompt.backbone.fingerprint import superseded

@@ -1,0 +1,1 @@
+"""From a prompt artefact to the constants that a graph is made of."""
