@@ -20,16 +20,16 @@ from benchmarks import peers
 from benchmarks.console import machine, markdown
 from benchmarks.pairs import Ratio, Run, in_turn, ratios
 from benchmarks.subject import Subject, embedded_clip, open_session, random_clip
-from export.fuse import fuse
-from export.graph import BATCH, Graph
-from export.head import Features, write_head
+from export.graph.builder import BATCH, Graph
+from export.graph.fuse import fuse
+from export.graph.head import Features, write_head
+from export.graph.traced_tower import FEATURES, trace_tower
 from export.parity import Parity
 from export.precision.int8_dynamic import quantise_dynamically
 from export.precision.products import separate_products
 from export.precision.rewriting import head_of
 from export.runtime.session import Session
 from export.targets import Recipe
-from export.traced import FEATURES, trace_tower
 from fedprompt.storage import write_atomic
 
 TRACED, PIXELS_TOO = "torch.onnx.export", "portable, int8-dynamic, pixels too"

@@ -9,7 +9,7 @@ from export.answers import answers
 from export.fold.constants import Constants
 from export.fold.load import RealImages, real_images
 from export.fold.types import Answers, Pictures
-from export.fuse import fuse
+from export.graph.fuse import fuse
 from export.parity import Parity, compare
 from export.precision.chain import rewrite_to
 from export.reference import reference_logits

@@ -9,14 +9,14 @@ import onnx
 
 from export.fold.constants import Constants
 from export.fold.types import Pictures
-from export.fuse import flavour_of, fuse
-from export.graph import OPSET
+from export.graph.builder import OPSET
+from export.graph.fuse import flavour_of, fuse
+from export.graph.validate_graph import check_model
 from export.ladder import Rung
 from export.metadata import GraphMetadata, without_path
 from export.parity import Labels, Parity
 from export.precision.chain import rewrite_to
 from export.probes import Probes
-from export.structure import check_model
 from export.targets import FP32, Flavour, Recipe
 from export.trial import SEED, Trial
 from fedprompt.backbone.clip import FrozenClip
@@ -92,7 +92,7 @@ def write_classifier(
     path
         Of the file; replaced whole or not at all.
     clip, constants
-        What is folded: see `export.fuse.fuse`.
+        What is folded: see `export.graph.fuse.fuse`.
     classes
         Names, in the order of the logits.
     images

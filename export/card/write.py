@@ -6,9 +6,9 @@ from export.card import sections
 from export.card.run_record import RunRecord
 from export.card.sections import Exported
 from export.exported import classifier_of, is_bundle
+from export.graph.validate_graph import parse_model
 from export.metadata import GraphMetadata
 from export.safety import read_model
-from export.structure import parse_model
 from fedprompt.artefact import Artefact
 from fedprompt.errors import StorageError
 from fedprompt.identity import sha256_bytes

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from export.fold.constants import Constants
 from export.fold.types import TextTokens
-from export.vit.tower import as_array
+from export.graph.read_tower import as_array
 from fedprompt.errors import GraphError
 from fedprompt.prompts.build import Prompt
 from fedprompt.prompts.prompted import PromptedClip

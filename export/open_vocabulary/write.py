@@ -8,10 +8,11 @@ import numpy as np
 
 from export.fold.constants import Constants
 from export.fold.types import Pictures
+from export.graph.class_vector_input import open_classes
+from export.graph.read_text_tower import read_text
+from export.graph.text_encoder import text_encoder
+from export.graph.validate_graph import check_model, parse_model
 from export.metadata import without_path
-from export.open_vocabulary.open_classes import open_classes
-from export.open_vocabulary.text_encoder import text_encoder
-from export.open_vocabulary.text_tower import read_text
 from export.open_vocabulary.tokenizer import tokenizer_file
 from export.open_vocabulary.words import Words, fixed_by, require_open, words_of
 from export.runtime.bundle import (
@@ -26,7 +27,6 @@ from export.runtime.bundle import (
 from export.runtime.classifier import Classifier
 from export.runtime.manifest import Manifest, Version
 from export.runtime.text_encoder import TextEncoder
-from export.structure import check_model, parse_model
 from export.targets import FP32, Recipe
 from export.verify import verify
 from export.verify_bundle import VECTOR_BOUND

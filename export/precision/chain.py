@@ -11,6 +11,7 @@ from collections.abc import Callable
 import onnx
 
 from export.fold.types import Pictures
+from export.graph.patch_embedding import EMBEDDED
 from export.precision.half import KINDS, to_half
 from export.precision.int8_dynamic import quantise_dynamically
 from export.precision.int8_static import quantise_statically
@@ -19,7 +20,6 @@ from export.precision.products import separate_products
 from export.precision.ranges import overflowing
 from export.precision.rewriting import head_of
 from export.targets import Rewrite
-from export.vit.patches import EMBEDDED
 from fedprompt.errors import GraphError
 
 # Constant and ConstantOfShape hold numbers that no cast is written for, Resize reads scales in fp32

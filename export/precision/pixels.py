@@ -10,9 +10,9 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
-from export.graph import Graph
+from export.graph.builder import Graph
+from export.graph.patch_embedding import ADDED, PIXELS, WEIGHT
 from export.precision.rewriting import rewrite
-from export.vit.patches import ADDED, PIXELS, WEIGHT
 
 _CENTRE = 128.0
 

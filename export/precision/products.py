@@ -8,7 +8,7 @@ numbers differ between CPU and CUDA.
 
 import onnx
 
-from export.graph import CONTRIB, Graph
+from export.graph.builder import CONTRIB, Graph
 from export.precision.rewriting import rewrite
 
 

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 
 import onnx
 
-from export.graph import Graph, Shape
+from export.graph.builder import Graph, Shape
 
 HEAD = ("head/", "image_embeds")  # what the head's first tensor may be called
 Change = Callable[[Graph, onnx.NodeProto], bool]

@@ -12,7 +12,7 @@ from onnx.reference import ReferenceEvaluator
 
 from export.fold.constants import Constants
 from export.fold.load import RealImages, fold, real_images
-from export.fuse import fuse
+from export.graph.fuse import fuse
 from export.parity import compare
 from export.precision.chain import rewrite_to
 from export.reference import reference_logits

@@ -5,7 +5,7 @@ import pytest
 import export.answers
 from export.answers import answers, open_graph
 from export.fold.constants import Constants
-from export.fuse import fuse
+from export.graph.fuse import fuse
 from export.precision.chain import rewrite_to
 from export.reference import reference_logits
 from fedprompt.backbone.clip import FrozenClip

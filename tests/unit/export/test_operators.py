@@ -16,15 +16,15 @@ from onnx import TensorProto, helper, numpy_helper
 from export import operators
 from export.fold.constants import Adapter, Constants, VisualPrompts
 from export.fold.load import fold
-from export.fuse import fuse
-from export.open_vocabulary.open_classes import open_classes
-from export.open_vocabulary.text_encoder import text_encoder
-from export.open_vocabulary.text_tower import read_text
+from export.graph.class_vector_input import open_classes
+from export.graph.fuse import fuse
+from export.graph.read_text_tower import read_text
+from export.graph.text_encoder import text_encoder
+from export.graph.traced_tower import trace_tower
+from export.graph.validate_graph import check_model
 from export.precision.chain import rewrite_to
 from export.safe_graph import SafeGraph
-from export.structure import check_model
 from export.targets import TARGETS, Recipe
-from export.traced import trace_tower
 from fedprompt.backbone.clip import FrozenClip
 from fedprompt.data.preprocess import Preprocessing
 from fedprompt.errors import GraphError, PromptError

@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
 import export.safety
+from export.graph.validate_graph import parse_model
 from export.runtime import Classifier
 from export.runtime.providers import CPU
 from export.runtime.session import start, start_trusted
 from export.safety import read_model
-from export.structure import parse_model
 from export.write import Written
 from fedprompt.errors import GraphError
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from export.fold.constants import Constants
-from export.fuse import fuse
+from export.graph.fuse import fuse
 from export.probes import COUNT
 from export.targets import FP32
 from export.trial import Trial

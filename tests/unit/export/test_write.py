@@ -10,7 +10,7 @@ from onnx import numpy_helper
 
 import export.write
 from export.fold.constants import Constants
-from export.fuse import fuse
+from export.graph.fuse import fuse
 from export.metadata import GraphMetadata
 from export.probes import probe_images
 from export.reference import reference_logits

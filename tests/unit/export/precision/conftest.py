@@ -9,7 +9,7 @@ import pytest
 from onnx import helper, numpy_helper
 
 from export.fold.constants import Constants
-from export.fuse import fuse
+from export.graph.fuse import fuse
 from fedprompt.backbone.clip import FrozenClip
 
 Images = npt.NDArray[np.uint8]

@@ -10,7 +10,7 @@ from hypothesis.extra import numpy as arrays
 from onnx import TensorProto, numpy_helper
 
 from export.fold.constants import Constants
-from export.fuse import fuse
+from export.graph.fuse import fuse
 from export.precision.chain import rewrite_to
 from export.precision.pair_range import quantise_columns
 

@@ -1,0 +1,90 @@
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnxruntime
+import pytest
+import torch
+
+from export.fold.constants import Constants, VisualPrompts
+from export.graph.fuse import fuse
+from export.reference import reference_logits
+from export.targets import Flavour
+from fedprompt.backbone.clip import FrozenClip
+from fedprompt.errors import GraphError
+
+Images = npt.NDArray[np.uint8]
+Exact = npt.NDArray[np.float64]
+DOMAINS, WIDTH, HEADS = 3, 48, 3
+
+
+@pytest.fixture(scope="module")
+def mixed() -> Constants:
+    rng = np.random.default_rng(0)
+    mixture = rng.standard_normal((DOMAINS, 5, 24))
+    mixture /= np.linalg.norm(mixture, axis=-1, keepdims=True)
+    tokens = 3 * rng.standard_normal((1, DOMAINS, WIDTH))  # long: domains that differ
+    return Constants(
+        class_vectors=mixture[0].astype(np.float32),
+        mixture=mixture.astype(np.float32),
+        visual=VisualPrompts(tokens=tokens.astype(np.float32)),
+    )
+
+
+def weights(clip: FrozenClip, constants: Constants, images: Images) -> Exact:
+    """Return ADAPT's weights in numpy, head by head, from the rows that enter the last block."""
+    rows: list[torch.Tensor] = []
+    last = clip.model.visual.transformer.resblocks[-1]
+    hook = last.ln_1.register_forward_hook(lambda *a: rows.append(a[2]))
+    with torch.no_grad():
+        prompts = constants.prompts(clip.device)
+        clip.encode_image(clip.normalise(torch.from_numpy(images)), prompts)
+    hook.remove()
+    packed = [
+        p.detach().double().numpy() for p in (last.attn.in_proj_weight, last.attn.in_proj_bias)
+    ]
+    found, each = np.zeros((len(images), DOMAINS)), WIDTH // HEADS
+    for image, normed in enumerate(rows[0].double().numpy()):
+        for head in range(HEADS):
+            part = slice(head * each, (head + 1) * each)
+            query, keys = (packed[0][p : p + WIDTH][part] for p in (0, WIDTH))
+            bias, keys_bias = (packed[1][p : p + WIDTH][part] for p in (0, WIDTH))
+            asked = query @ normed[0] + bias
+            scores = [asked @ (keys @ n + keys_bias) for n in normed[-DOMAINS:]]
+            powers = np.exp(np.array(scores) / np.sqrt(each))
+            found[image] += powers / powers.sum() / HEADS
+    return found
+
+
+@pytest.mark.parametrize("flavour", ["ort", "portable"])
+@pytest.mark.parametrize("tower", [{}, {"pool_type": "avg"}, {"layers": 3}], ids=str)
+def test_domains_are_mixed_as_the_equation_says(
+    tiny_clip: Any, mixed: Constants, images: Images, tower: dict[str, Any], flavour: Flavour
+) -> None:
+    clip = tiny_clip(**tower)
+    assert mixed.mixture is not None
+    shares = weights(clip, mixed, images)
+    assert np.ptp(shares) > 0.1
+    with torch.no_grad():
+        pixels = clip.normalise(torch.from_numpy(images))
+        z = clip.encode_image(pixels, mixed.prompts(clip.device)).double().numpy()
+    vectors = np.einsum("bd,dcj->bcj", shares, mixed.mixture)
+    cosines = np.einsum("bj,bcj->bc", z, vectors) / np.linalg.norm(vectors, axis=-1)
+    expected = clip.logit_scale * cosines / np.linalg.norm(z, axis=-1, keepdims=True)
+    np.testing.assert_allclose(reference_logits(clip, mixed, images), expected, atol=3e-5)
+    session = onnxruntime.InferenceSession(fuse(clip, mixed, flavour).SerializeToString())
+    for batch in (1, 2, 5):
+        (logits,) = session.run(["logits"], {"images": images[:batch]})
+        np.testing.assert_allclose(logits, expected[:batch], atol=3e-5)
+
+
+def test_a_tower_of_one_block_cannot_mix(tiny_clip: Any, mixed: Constants) -> None:
+    with pytest.raises(GraphError, match="one block only"):
+        fuse(tiny_clip(layers=1), mixed)
+
+
+def test_a_traced_tower_cannot_mix(tiny_clip: Any, mixed: Constants) -> None:
+    clip = tiny_clip()
+    clip.model.visual.transformer.resblocks[1].mlp.gelu = torch.nn.ReLU()
+    with pytest.raises(GraphError, match="plain VisionTransformers only"):
+        fuse(clip, mixed)
