@@ -3,8 +3,8 @@
     logits = s * a(z / |z|) C' + b  =  a(z / |z|) (s C)' + b
 
 The length |z| is needed, so the projection before it stays. a is a feature adapter, or nothing
-(`export.graph.adapter`). Where each image mixes the class vectors of several domains, C is made for each
-image (`export.graph.mixture`).
+(`export.graph.adapter`). Where each image mixes the class vectors of several domains, C is made for
+each image (`export.graph.mixture`).
 """
 
 from dataclasses import dataclass

@@ -1,6 +1,7 @@
 """Class vectors of several domains, mixed for each image (ADAPT, arXiv 2310.03103).
 
-With an image's feature z of length one and its weights w of the domains (`export.graph.domain_weights`),
+With an image's feature z of length one and its weights w of the domains
+(`export.graph.domain_weights`),
 
     c_k = sum_i w_i M_ik,    logit_k = s z . c_k / |c_k|
 """
