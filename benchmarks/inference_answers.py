@@ -2,11 +2,11 @@
 
 from benchmarks.inference_speed import RECIPES, Figures
 from benchmarks.subject import Subject, open_session
-from export.answers import answers
-from export.parity import compare_probes
-from export.probes import COUNT, probe_images
-from export.reference import reference_logits
-from export.trial import SEED
+from export.parity.check import SEED
+from export.parity.compare import compare_probes
+from export.parity.probes import COUNT, probe_images
+from export.parity.reference import reference_logits
+from export.parity.run_graph import answers
 
 IMAGES = 5_000
 

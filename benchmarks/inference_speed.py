@@ -12,7 +12,7 @@ from benchmarks.peers import Peer
 from benchmarks.subject import Subject, open_session
 from export.fold.constants import Constants, VisualPrompts
 from export.fold.types import Pictures
-from export.reference import reference_logits
+from export.parity.reference import reference_logits
 from export.runtime.session import Session
 from export.targets import Recipe, recipe_of
 from fedprompt.data.fashion_mnist import CLASSES

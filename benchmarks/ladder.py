@@ -24,7 +24,7 @@ from export.graph.builder import BATCH, Graph
 from export.graph.fuse import fuse
 from export.graph.head import Features, write_head
 from export.graph.traced_tower import FEATURES, trace_tower
-from export.parity import Parity
+from export.parity.compare import Parity
 from export.precision.int8_dynamic import quantise_dynamically
 from export.precision.products import separate_products
 from export.precision.rewriting import head_of

@@ -5,14 +5,14 @@ import open_clip
 import torch
 from torch import Tensor
 
-from export.answers import answers
 from export.fold.constants import Constants
 from export.fold.load import RealImages, real_images
 from export.fold.types import Answers, Pictures
 from export.graph.fuse import fuse
-from export.parity import Parity, compare
+from export.parity.compare import Parity, compare
+from export.parity.reference import reference_logits
+from export.parity.run_graph import answers
 from export.precision.chain import rewrite_to
-from export.reference import reference_logits
 from export.runtime.providers import CPU
 from export.runtime.session import Session, start
 from export.targets import Recipe

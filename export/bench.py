@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from export.probes import probe_images
+from export.parity.probes import probe_images
 from export.runtime.providers import onnx_runtime
 from fedprompt.errors import ConfigError
 

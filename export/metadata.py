@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Any
 
-from export.probes import Probes
+from export.parity.probes import Probes
 from fedprompt.data.decode import MAX_WHITE
 from fedprompt.data.preprocess import Preprocessing
 from fedprompt.errors import DataError, GraphError
@@ -48,7 +48,7 @@ class GraphMetadata:
     probes
         Seeded images' answers, for `fedprompt verify`.
     ladder
-        What each step from torch to this file cost and gained: `export.ladder.Rung` as JSON; empty
+        What each step from torch to this file cost and gained: `export.parity.conversion_report.Rung` as JSON; empty
         in files of older releases.
     """
 

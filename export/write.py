@@ -12,13 +12,13 @@ from export.fold.types import Pictures
 from export.graph.builder import OPSET
 from export.graph.fuse import flavour_of, fuse
 from export.graph.validate_graph import check_model
-from export.ladder import Rung
 from export.metadata import GraphMetadata, without_path
-from export.parity import Labels, Parity
+from export.parity.check import SEED, Trial
+from export.parity.compare import Labels, Parity
+from export.parity.conversion_report import Rung
+from export.parity.probes import Probes
 from export.precision.chain import rewrite_to
-from export.probes import Probes
 from export.targets import FP32, Flavour, Recipe
-from export.trial import SEED, Trial
 from fedprompt.backbone.clip import FrozenClip
 from fedprompt.errors import GraphError
 from fedprompt.storage import write_atomic

@@ -9,7 +9,7 @@ from fedprompt.errors import GraphError, ParityError
 from fedprompt.options import JsonOption, show
 
 if TYPE_CHECKING:
-    from export.parity import Parity
+    from export.parity.compare import Parity
     from export.runtime import Classifier
 
 
@@ -69,7 +69,7 @@ def _check_signature(model: Path, public_key: Path | None) -> str:
 
 def _require(vectors: float) -> None:
     """Refuse class vectors that differ from torch's by too much."""
-    from export.verify_bundle import VECTOR_BOUND
+    from export.parity.verify_bundle import VECTOR_BOUND
 
     if not vectors <= VECTOR_BOUND:
         raise ParityError(
@@ -80,12 +80,12 @@ def _require(vectors: float) -> None:
 def _measure(model: Path, provider: str | None) -> "tuple[str, Classifier, Parity, float | None]":
     """Return what is said of the graphs, the classifier, and how far it and its vectors lie off."""
     from export.exported import classifier_of, is_bundle
+    from export.parity.verify import verify as repeat
     from export.runtime import Classifier
-    from export.verify import verify as repeat
 
     graph = classifier_of(model)
     if is_bundle(model):
-        from export.verify_bundle import verify_bundle
+        from export.parity.verify_bundle import verify_bundle
 
         names = ("classifier.onnx", "text_encoder.onnx")
         structure = "; ".join(_check_structure(model / name) for name in names)

@@ -7,7 +7,7 @@ import numpy as np
 
 from export.fold.constants import Constants
 from export.fold.types import Pictures
-from export.parity import Labels
+from export.parity.compare import Labels
 from fedprompt.artefact import Artefact
 from fedprompt.backbone.clip import FrozenClip
 from fedprompt.backbone.fingerprint import superseded

@@ -15,6 +15,8 @@ from export.graph.validate_graph import check_model, parse_model
 from export.metadata import without_path
 from export.open_vocabulary.tokenizer import tokenizer_file
 from export.open_vocabulary.words import Words, fixed_by, require_open, words_of
+from export.parity.verify import verify
+from export.parity.verify_bundle import VECTOR_BOUND
 from export.runtime.bundle import (
     CLASSIFIER,
     MANIFEST,
@@ -28,8 +30,6 @@ from export.runtime.classifier import Classifier
 from export.runtime.manifest import Manifest, Version
 from export.runtime.text_encoder import TextEncoder
 from export.targets import FP32, Recipe
-from export.verify import verify
-from export.verify_bundle import VECTOR_BOUND
 from export.write import Written, write_classifier
 from fedprompt.artefact import Artefact
 from fedprompt.backbone.clip import FrozenClip

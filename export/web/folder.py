@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from export.metadata import GraphMetadata
-from export.probes import Probes, probe_images
+from export.parity.probes import Probes, probe_images
 from export.web.runtime import runtime_files
 from fedprompt.data.decode import MAX_PIXELS
 from fedprompt.errors import GraphError, StorageError

@@ -19,7 +19,7 @@ import pytest
 import torch
 from onnx import TensorProto, helper
 
-import export.trial
+import export.parity.check
 from export.metadata import GraphMetadata
 from export.runtime import Classifier
 from fedprompt.artefact import CONFIG, WEIGHTS, Artefact
@@ -504,12 +504,12 @@ def test_F26_the_file_itself_passes(saved, tmp_path):
 
 def _off_by(monkeypatch, difference):
     """Make the graph's answers differ from torch's, as a broken operator would."""
-    original = export.trial.answers
+    original = export.parity.check.answers
 
     def wrong(session, images):
         return original(session, images) + np.float32(difference)
 
-    monkeypatch.setattr(export.trial, "answers", wrong)
+    monkeypatch.setattr(export.parity.check, "answers", wrong)
 
 
 def test_F32_a_breach_of_parity_writes_nothing(saved, tmp_path, monkeypatch):

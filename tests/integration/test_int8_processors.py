@@ -62,7 +62,7 @@ def test_products_are_right_on_a_processor_with_avx2_alone(tmp_path: Path, kept:
 VERIFY = """
 import sys
 from export.runtime import Classifier
-from export.verify import verify
+from export.parity.verify import verify
 found = verify(Classifier(sys.argv[1], threads=1))
 found.require()
 print(found)
@@ -72,7 +72,7 @@ print(found)
 @pytest.mark.slow
 def test_an_int8_file_is_verified_on_a_processor_with_avx2_alone(tmp_path: Path) -> None:
     from export.fold.constants import Constants
-    from export.probes import probe_images
+    from export.parity.probes import probe_images
     from export.targets import Recipe
     from export.write import write_classifier
     from fedprompt.backbone.load import load_backbone

@@ -14,9 +14,9 @@ import torch
 from torch.nn import functional as F
 
 from export.fold.load import fold
+from export.parity.verify import verify
 from export.runtime import Classifier
 from export.targets import Flavour, Recipe
-from export.verify import verify
 from export.write import write_classifier
 from fedprompt.artefact import Artefact
 from fedprompt.backbone.clip import FrozenClip

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from export.metadata import PREFIX, GraphMetadata
-from export.probes import Probes
+from export.parity.probes import Probes
 from fedprompt.data.preprocess import Preprocessing
 from fedprompt.errors import GraphError
 

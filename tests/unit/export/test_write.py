@@ -12,8 +12,8 @@ import export.write
 from export.fold.constants import Constants
 from export.graph.fuse import fuse
 from export.metadata import GraphMetadata
-from export.probes import probe_images
-from export.reference import reference_logits
+from export.parity.probes import probe_images
+from export.parity.reference import reference_logits
 from export.runtime import Classifier
 from export.write import Written, write_classifier
 from fedprompt.backbone.clip import FrozenClip

@@ -181,10 +181,10 @@ def test_a_page_for_browsers(
 def test_f32_a_breach_ends_the_command_and_force_is_recorded(
     artefact: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import export.trial
+    import export.parity.check
 
-    original = export.trial.reference_logits
-    monkeypatch.setattr(export.trial, "reference_logits", lambda *a: original(*a) + 1)
+    original = export.parity.check.reference_logits
+    monkeypatch.setattr(export.parity.check, "reference_logits", lambda *a: original(*a) + 1)
     model = tmp_path / "c.onnx"
     with pytest.raises(ParityError):
         call("export", export_command, artefact, "-o", model)

@@ -82,9 +82,9 @@ def test_what_is_wrong_is_said(bundle: Path, clip: FrozenClip, tmp_path: Path, p
 def test_class_vectors_that_drift_fail_verification(
     bundle: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import export.verify_bundle
+    import export.parity.verify_bundle
 
-    monkeypatch.setattr(export.verify_bundle, "VECTOR_BOUND", -1.0)
+    monkeypatch.setattr(export.parity.verify_bundle, "VECTOR_BOUND", -1.0)
     with pytest.raises(ParityError, match="class vectors differ"):
         call(verify, bundle)
     assert Bundle(bundle).manifest.current == 1

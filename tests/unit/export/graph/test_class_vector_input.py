@@ -5,7 +5,7 @@ import pytest
 from export.fold.constants import Constants
 from export.graph.class_vector_input import open_classes
 from export.graph.fuse import fuse
-from export.reference import reference_logits
+from export.parity.reference import reference_logits
 from export.runtime.providers import CPU
 from export.runtime.session import start
 from fedprompt.backbone.clip import FrozenClip

@@ -8,7 +8,7 @@ import torch
 
 from export.fold.constants import Constants, VisualPrompts
 from export.graph.fuse import fuse
-from export.reference import reference_logits
+from export.parity.reference import reference_logits
 from export.targets import Flavour
 from fedprompt.backbone.clip import FrozenClip
 from fedprompt.errors import GraphError

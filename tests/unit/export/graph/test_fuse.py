@@ -9,7 +9,7 @@ import pytest
 from export.fold.constants import Constants
 from export.graph.builder import CONTRIB
 from export.graph.fuse import flavour_of, fuse
-from export.reference import reference_logits
+from export.parity.reference import reference_logits
 from export.targets import Flavour
 from fedprompt.backbone.clip import FrozenClip
 from fedprompt.errors import GraphError

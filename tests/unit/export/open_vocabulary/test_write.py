@@ -8,7 +8,7 @@ import pytest
 import export.open_vocabulary.write
 from export.fold.load import fold
 from export.open_vocabulary.write import write_bundle
-from export.reference import reference_logits
+from export.parity.reference import reference_logits
 from export.runtime import OpenClassifier
 from export.runtime.bundle import Bundle
 from fedprompt.backbone.clip import FrozenClip

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from export.fold.constants import Constants
-from export.reference import reference_logits
+from export.parity.reference import reference_logits
 from export.runtime import Classifier
 from export.write import Written, write_classifier
 from fedprompt.backbone.clip import FrozenClip
@@ -138,7 +138,7 @@ def test_the_runtime_loads_nothing_heavy(classifier_file: Path, tmp_path: Path) 
     script = f"""
 import sys
 from export.runtime import Classifier
-from export.verify import verify
+from export.parity.verify import verify
 classifier = Classifier({str(classifier_file)!r}, threads=1)
 classifier.predict([{str(tmp_path / "photo.png")!r}])
 assert verify(classifier).holds

@@ -10,7 +10,7 @@ import pytest
 import export.runtime.bundle
 from export.fold.load import fold
 from export.open_vocabulary.write import write_bundle
-from export.reference import reference_logits
+from export.parity.reference import reference_logits
 from export.runtime import OpenClassifier
 from export.runtime.bundle import Bundle
 from export.runtime.swap import swap

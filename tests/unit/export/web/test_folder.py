@@ -9,7 +9,7 @@ import pytest
 import export.web.folder
 from export.fold.constants import Constants
 from export.metadata import GraphMetadata
-from export.probes import probe_images
+from export.parity.probes import probe_images
 from export.runtime.session import open_classifier
 from export.safety import read_model
 from export.targets import Recipe

@@ -2,12 +2,12 @@ import numpy as np
 import onnx
 import pytest
 
-import export.answers
-from export.answers import answers, open_graph
+import export.parity.run_graph
 from export.fold.constants import Constants
 from export.graph.fuse import fuse
+from export.parity.reference import reference_logits
+from export.parity.run_graph import answers, open_graph
 from export.precision.chain import rewrite_to
-from export.reference import reference_logits
 from fedprompt.backbone.clip import FrozenClip
 from fedprompt.errors import ProviderError
 
@@ -47,7 +47,7 @@ def test_a_cuda_that_does_not_start_is_no_cuda(
         def get_providers(self) -> list[str]:
             return ["CPUExecutionProvider"]
 
-    monkeypatch.setattr(export.answers, "onnx_runtime", Listed)
-    monkeypatch.setattr(export.answers, "start", lambda data, chosen: Fallen())
+    monkeypatch.setattr(export.parity.run_graph, "onnx_runtime", Listed)
+    monkeypatch.setattr(export.parity.run_graph, "start", lambda data, chosen: Fallen())
     with pytest.raises(ProviderError, match="bf16"):
         open_graph(model, "bf16")

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from export.parity import Parity
+from export.parity.compare import Parity
 
 _REPEATS = 9
 
@@ -24,7 +24,7 @@ class Rung:
     nodes
         Operators.
     agreement, largest, loss
-        Against torch: see `export.parity.Parity`.
+        Against torch: see `export.parity.compare.Parity`.
     speed
         CPU time of open_clip over the graph's, one image at a time in one thread each; None where
         torch or the graph ran elsewhere.

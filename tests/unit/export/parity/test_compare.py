@@ -3,7 +3,7 @@ import json
 import numpy as np
 import pytest
 
-from export.parity import compare, compare_probes
+from export.parity.compare import compare, compare_probes
 from fedprompt.errors import GraphError, ParityError
 
 EXPECTED = np.array([[1.0, 2.0], [3.0, 0.0]], np.float32)

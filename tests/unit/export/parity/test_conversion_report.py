@@ -3,8 +3,8 @@ import json
 
 import numpy as np
 
-from export.ladder import Rung, speed
-from export.parity import compare
+from export.parity.compare import compare
+from export.parity.conversion_report import Rung, speed
 
 
 def test_speed_is_the_ratio_of_medians_taken_in_turn() -> None:

@@ -6,9 +6,9 @@ import torch
 
 from export.fold.constants import Constants
 from export.graph.fuse import fuse
-from export.probes import COUNT
+from export.parity.check import Trial
+from export.parity.probes import COUNT
 from export.targets import FP32
-from export.trial import Trial
 from fedprompt.backbone.clip import FrozenClip
 
 
@@ -52,7 +52,7 @@ def test_threads_of_torch_are_as_before(
         seen.append(torch.get_num_threads())
         raise RuntimeError("stop")
 
-    monkeypatch.setattr("export.trial.speed", timed)
+    monkeypatch.setattr("export.parity.check.speed", timed)
     before = torch.get_num_threads()
     torch.set_num_threads(2)
     try:

@@ -5,7 +5,7 @@ import numpy.typing as npt
 import torch
 
 from export.fold.constants import Constants
-from export.reference import reference_logits
+from export.parity.reference import reference_logits
 
 
 def test_the_reference_is_open_clip_s_own_forward(

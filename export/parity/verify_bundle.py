@@ -4,11 +4,11 @@ from pathlib import Path
 
 import numpy as np
 
-from export.parity import Parity
+from export.parity.compare import Parity
+from export.parity.verify import verify
 from export.runtime.bundle import CLASSIFIER, Bundle
 from export.runtime.classifier import Classifier
 from export.runtime.text_encoder import TextEncoder
-from export.verify import verify
 
 VECTOR_BOUND = 1e-5  # largest difference of a class vector's number from torch's
 

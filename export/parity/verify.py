@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from export.parity import Logits, Parity, compare_probes
-from export.probes import extreme_images, probe_images
+from export.parity.compare import Logits, Parity, compare_probes
+from export.parity.probes import extreme_images, probe_images
 from export.runtime.classifier import Classifier
 from fedprompt.errors import GraphError, ParityError
 

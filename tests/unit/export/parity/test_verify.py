@@ -8,9 +8,9 @@ import pytest
 from onnx import numpy_helper
 
 from export.fold.constants import Constants
+from export.parity.verify import require_finite, verify
 from export.runtime import Classifier
 from export.targets import Recipe, Rewrite
-from export.verify import require_finite, verify
 from export.write import write_classifier
 from fedprompt.backbone.clip import FrozenClip
 from fedprompt.errors import GraphError, ParityError

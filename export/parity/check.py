@@ -8,17 +8,17 @@ import numpy as np
 import onnx
 import torch
 
-from export.answers import answers, open_graph
 from export.fold.constants import Constants
 from export.fold.types import Answers, Pictures
-from export.ladder import Rung, speed
-from export.parity import Labels, Parity, compare, compare_probes
-from export.probes import COUNT, extreme_images, probe_images
-from export.reference import reference_logits
+from export.parity.compare import Labels, Parity, compare, compare_probes
+from export.parity.conversion_report import Rung, speed
+from export.parity.probes import COUNT, extreme_images, probe_images
+from export.parity.reference import reference_logits
+from export.parity.run_graph import answers, open_graph
+from export.parity.verify import require_finite
 from export.runtime.providers import CPU
 from export.runtime.session import start
 from export.targets import Recipe
-from export.verify import require_finite
 from fedprompt.backbone.clip import FrozenClip
 
 SEED = 0  # of the probes

@@ -4,7 +4,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from export.probes import Probes, probe_images
+from export.parity.probes import Probes, probe_images
 from fedprompt.errors import GraphError
 
 

@@ -3,8 +3,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from export.parity.verify_bundle import VECTOR_BOUND, verify_bundle
 from export.runtime.swap import swap
-from export.verify_bundle import VECTOR_BOUND, verify_bundle
 from fedprompt.backbone.clip import FrozenClip
 from fedprompt.errors import GraphError
 from tests.prompts import tuned
