@@ -19,7 +19,7 @@ from PIL import Image
 
 from benchmarks.console import run, show
 from export.fold.constants import Constants
-from export.write import write_classifier
+from export.targets.classifier import write_classifier
 from fedprompt.backbone.load import load_backbone
 from fedprompt.data.fashion_mnist import CLASSES
 from fedprompt.prompts.template import zero_shot_vectors

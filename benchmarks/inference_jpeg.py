@@ -20,7 +20,7 @@ from benchmarks.subject import Subject
 from export.bench import JPEG_SIDE
 from export.runtime.classifier import Classifier
 from export.targets import Precision, recipe_of
-from export.write import write_classifier
+from export.targets.classifier import write_classifier
 from fedprompt.data.fashion_mnist import CLASSES
 from fedprompt.data.preprocess import Preprocessing
 

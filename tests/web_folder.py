@@ -1,4 +1,4 @@
-"""A page that `export.web` wrote, and a static web server as a visitor meets it."""
+"""A page that `export.targets.web` wrote, and a static web server as a visitor meets it."""
 
 import threading
 from collections.abc import Iterator
@@ -14,8 +14,8 @@ from export.fold.constants import Constants
 from export.runtime.session import open_classifier
 from export.safety import read_model
 from export.targets import Recipe
-from export.web import write_web
-from export.write import write_classifier
+from export.targets.classifier import write_classifier
+from export.targets.web import write_web
 from fedprompt.backbone.clip import FrozenClip
 from fedprompt.prompts.template import Template
 

@@ -61,7 +61,7 @@ def _check_signature(model: Path, public_key: Path | None) -> str:
     if public_key is None:
         there = signature_of(model).exists()
         return "not checked: give --public-key" if there else "there is none"
-    from export.signing import check
+    from export.targets.signing import check
 
     signature = check(model, public_key)
     return f"holds (files: {len(signature.files)}, key {signature.key[:16]}…)"

@@ -1,4 +1,4 @@
-"""From an artefact folder to what `export.write` folds: CLIP, constants, real images."""
+"""From an artefact folder to what `export.targets.classifier` folds: CLIP, constants, real images."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

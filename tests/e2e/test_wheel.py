@@ -14,7 +14,7 @@ from PIL import Image
 from benchmarks.edge import first_prediction, sizes
 from export.fold.constants import Constants
 from export.runtime import Classifier
-from export.write import write_classifier
+from export.targets.classifier import write_classifier
 from fedprompt.backbone.load import load_backbone
 from fedprompt.prompts.template import Template
 from fedprompt.settings.backbone import BackboneConfig
@@ -76,7 +76,7 @@ def test_the_wheel_brings_every_file_it_needs(wheel: Path) -> None:
     assets = {f"fedprompt/assets/{path.name}" for path in ROOT.glob("fedprompt/assets/*.*")}
     assert {"fedprompt/assets/embedded.safetensors", *assets} <= names
     assert {"server/report/page.html", "server/report/page.css"} <= names
-    assert "export/web/page/index.html" in names
+    assert "export/targets/web/page/index.html" in names
     tops = {name.partition("/")[0] for name in names if ".dist-info" not in name}
     assert tops == {"fedprompt", "server", "client", "export"}
 

@@ -74,7 +74,7 @@ def test_an_int8_file_is_verified_on_a_processor_with_avx2_alone(tmp_path: Path)
     from export.fold.constants import Constants
     from export.parity.probes import probe_images
     from export.targets import Recipe
-    from export.write import write_classifier
+    from export.targets.classifier import write_classifier
     from fedprompt.backbone.load import load_backbone
     from fedprompt.prompts.zero_shot import zero_shot_vectors
     from fedprompt.settings.backbone import BackboneConfig

@@ -17,7 +17,7 @@ from export.fold.load import fold
 from export.parity.verify import verify
 from export.runtime import Classifier
 from export.targets import Flavour, Recipe
-from export.write import write_classifier
+from export.targets.classifier import write_classifier
 from fedprompt.artefact import Artefact
 from fedprompt.backbone.clip import FrozenClip
 from fedprompt.backbone.encoded import EncodedImages

@@ -13,7 +13,7 @@ from export.fold.constants import Constants
 from export.fold.load import fold
 from export.runtime import Classifier
 from export.targets import Flavour, Recipe
-from export.write import write_classifier
+from export.targets.classifier import write_classifier
 from fedprompt.artefact import Artefact
 from fedprompt.backbone.encoded import EncodedImages
 from fedprompt.backbone.load import load_backbone

@@ -11,8 +11,8 @@ import torch
 from open_clip.model import CLIP, CLIPTextCfg, CLIPVisionCfg
 
 from export.fold.constants import Constants
-from export.open_vocabulary.write import write_bundle
-from export.write import Written, write_classifier
+from export.targets.bundle import write_bundle
+from export.targets.classifier import Written, write_classifier
 from fedprompt.backbone.clip import FrozenClip
 from fedprompt.data.preprocess import Preprocessing
 from tests.prompts import tuned

@@ -4,9 +4,9 @@ import pytest
 
 from export.exported import BUNDLE, classifier_of, is_bundle
 from export.runtime.bundle import CLASSIFIER, MANIFEST
-from export.triton import write_repository
-from export.web.folder import FACTS
-from export.write import Written
+from export.targets.classifier import Written
+from export.targets.triton import write_repository
+from export.targets.web.folder import FACTS
 from fedprompt.errors import GraphError
 
 

@@ -10,7 +10,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 import export.onnx_file
 from export.onnx_file import read_onnx
-from export.write import Written
+from export.targets.classifier import Written
 from fedprompt.errors import GraphError
 
 BIG = 2**63 - 1

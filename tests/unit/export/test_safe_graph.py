@@ -10,7 +10,7 @@ from export.runtime.open_classifier import OpenClassifier
 from export.runtime.providers import CPU
 from export.runtime.session import start
 from export.safe_graph import SafeGraph
-from export.write import Written
+from export.targets.classifier import Written
 from fedprompt.errors import GraphError
 from tests.hostile_graphs import BOMBS, LATER, hostile_graph
 

@@ -17,7 +17,7 @@ from export.runtime import Classifier
 from export.runtime.providers import CPU
 from export.runtime.session import start, start_trusted
 from export.safety import read_model
-from export.write import Written
+from export.targets.classifier import Written
 from fedprompt.errors import GraphError
 
 OPSETS = [helper.make_opsetid("", 20)]

@@ -10,11 +10,11 @@ from PIL import Image
 
 import export.fold.load
 from export.commands.bench import bench as bench_command
-from export.commands.export import export as export_command
 from export.commands.predict import predict as predict_command
 from export.commands.verify import verify as verify_command
 from export.runtime import Classifier
-from export.write import Written, write_classifier
+from export.targets.classifier import Written, write_classifier
+from export.targets.commands import export as export_command
 from fedprompt.artefact import Artefact
 from fedprompt.backbone.clip import FrozenClip
 from fedprompt.cli import command
@@ -161,9 +161,9 @@ def test_a_repository_for_triton(artefact: Path, tmp_path: Path) -> None:
 def test_a_page_for_browsers(
     artefact: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import export.web.folder
+    import export.targets.web.folder
 
-    monkeypatch.setattr(export.web.folder, "runtime_files", lambda: {"wasm.js": b"module"})
+    monkeypatch.setattr(export.targets.web.folder, "runtime_files", lambda: {"wasm.js": b"module"})
     page = tmp_path / "page"
     arguments = (artefact, "--target", "web", "-o", page, "--json")
     report = json.loads(call("export", export_command, *arguments))

@@ -8,12 +8,12 @@ from click.testing import CliRunner
 from PIL import Image
 
 import export.fold.load
-from export.commands.export import export as export_command
 from export.commands.predict import predict
 from export.commands.rollback import rollback
 from export.commands.swap import swap
 from export.commands.verify import verify
 from export.runtime.bundle import Bundle
+from export.targets.commands import export as export_command
 from fedprompt.backbone.clip import FrozenClip
 from fedprompt.cli import command
 from fedprompt.errors import ArtefactError, DataError, GraphError, ParityError

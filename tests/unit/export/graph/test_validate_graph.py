@@ -2,7 +2,7 @@ import onnx
 import pytest
 
 from export.graph.validate_graph import parse_model
-from export.write import Written
+from export.targets.classifier import Written
 from fedprompt.errors import GraphError
 
 

@@ -11,7 +11,7 @@ from export.fold.constants import Constants
 from export.parity.verify import require_finite, verify
 from export.runtime import Classifier
 from export.targets import Recipe, Rewrite
-from export.write import write_classifier
+from export.targets.classifier import write_classifier
 from fedprompt.backbone.clip import FrozenClip
 from fedprompt.errors import GraphError, ParityError
 from fedprompt.identity import sha256_bytes

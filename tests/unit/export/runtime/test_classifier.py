@@ -11,7 +11,7 @@ from PIL import Image
 from export.fold.constants import Constants
 from export.parity.reference import reference_logits
 from export.runtime import Classifier
-from export.write import Written, write_classifier
+from export.targets.classifier import Written, write_classifier
 from fedprompt.backbone.clip import FrozenClip
 from fedprompt.data.decode import decode
 from fedprompt.data.preprocess import fit_to_input

@@ -7,8 +7,8 @@ import pytest
 from export.runtime import Classifier, OpenClassifier
 from export.runtime.opened import open_exported
 from export.runtime.swap import swap
-from export.triton import write_repository
-from export.write import Written
+from export.targets.classifier import Written
+from export.targets.triton import write_repository
 from fedprompt.backbone.clip import FrozenClip
 from fedprompt.errors import GraphError
 from tests.prompts import tuned

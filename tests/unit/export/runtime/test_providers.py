@@ -22,7 +22,7 @@ from export.runtime.providers import (
     options_of,
 )
 from export.targets import Recipe
-from export.write import write_classifier
+from export.targets.classifier import write_classifier
 from fedprompt.backbone.clip import FrozenClip
 from fedprompt.errors import ProviderError
 

@@ -9,11 +9,11 @@ import pytest
 
 import export.runtime.bundle
 from export.fold.load import fold
-from export.open_vocabulary.write import write_bundle
 from export.parity.reference import reference_logits
 from export.runtime import OpenClassifier
 from export.runtime.bundle import Bundle
 from export.runtime.swap import swap
+from export.targets.bundle import write_bundle
 from fedprompt.artefact import Artefact
 from fedprompt.backbone.clip import FrozenClip
 from fedprompt.errors import ArtefactError, StorageError

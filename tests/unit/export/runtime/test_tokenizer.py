@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from export.open_vocabulary.tokenizer import tokenizer_file
 from export.runtime.tokenizer import Tokenizer
+from export.targets.tokenizer_file import tokenizer_file
 from fedprompt.backbone.clip import FrozenClip
 from fedprompt.errors import FedpromptError, GraphError
 from tools.tokenizer_strings import strings

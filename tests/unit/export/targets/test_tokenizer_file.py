@@ -3,8 +3,8 @@ from typing import Any
 import open_clip
 import pytest
 
-from export.open_vocabulary.tokenizer import tokenizer_file
 from export.runtime.tokenizer import Tokenizer
+from export.targets.tokenizer_file import tokenizer_file
 from fedprompt.backbone.clip import FrozenClip
 from fedprompt.data.preprocess import Preprocessing
 from fedprompt.errors import GraphError

@@ -8,8 +8,8 @@ from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2 as schema  # Triton's own
 
 from export.runtime import Classifier
-from export.triton import TritonSettings, config_pbtxt, write_repository
-from export.write import Written, write_classifier
+from export.targets.classifier import Written, write_classifier
+from export.targets.triton import TritonSettings, config_pbtxt, write_repository
 from fedprompt.backbone.clip import FrozenClip
 from fedprompt.errors import ConfigError, GraphError
 

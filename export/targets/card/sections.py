@@ -4,9 +4,9 @@ import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from export.card.markdown import NOT_RECORDED, number, table, text
-from export.card.run_record import RunRecord
 from export.metadata import GraphMetadata, without_path
+from export.targets.card.markdown import NOT_RECORDED, number, table, text
+from export.targets.card.run_record import RunRecord
 
 _MOST_CLASSES = 1000
 _HUB = re.compile(r"hf-hub:([\w-][\w.-]*/[\w-][\w.-]*)", re.ASCII)

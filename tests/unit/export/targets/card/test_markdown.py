@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
-from export.card.markdown import NOT_RECORDED, number, table, text
+from export.targets.card.markdown import NOT_RECORDED, number, table, text
 
 HOSTILE = [
     "<script>alert(1)</script>",

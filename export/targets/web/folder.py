@@ -7,7 +7,7 @@ from typing import Any
 
 from export.metadata import GraphMetadata
 from export.parity.probes import Probes, probe_images
-from export.web.runtime import runtime_files
+from export.targets.web.runtime import runtime_files
 from fedprompt.data.decode import MAX_PIXELS
 from fedprompt.errors import GraphError, StorageError
 from fedprompt.identity import sha256_bytes

@@ -8,14 +8,14 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-import export.write
+import export.targets.classifier
 from export.fold.constants import Constants
 from export.graph.fuse import fuse
 from export.metadata import GraphMetadata
 from export.parity.probes import probe_images
 from export.parity.reference import reference_logits
 from export.runtime import Classifier
-from export.write import Written, write_classifier
+from export.targets.classifier import Written, write_classifier
 from fedprompt.backbone.clip import FrozenClip
 from fedprompt.errors import GraphError, ParityError
 
@@ -68,7 +68,7 @@ def wrong_graph(monkeypatch: pytest.MonkeyPatch) -> None:
                 tensor.CopyFrom(numpy_helper.from_array(values.copy(), tensor.name))
         return model
 
-    monkeypatch.setattr(export.write, "fuse", shifted)
+    monkeypatch.setattr(export.targets.classifier, "fuse", shifted)
 
 
 @pytest.mark.usefixtures("wrong_graph")
@@ -109,7 +109,7 @@ def test_a_frozen_batch_is_noticed(
                 tensor.CopyFrom(numpy_helper.from_array(np.array([1, 48]), tensor.name))
         return model
 
-    monkeypatch.setattr(export.write, "fuse", frozen)
+    monkeypatch.setattr(export.targets.classifier, "fuse", frozen)
     with pytest.raises(GraphError, match="batch"):
         write_classifier(tmp_path / "c.onnx", clip, constants, CLASSES, images, artefact_sha256="")
 

@@ -2,13 +2,13 @@
 
 from pathlib import Path
 
-from export.card import sections
-from export.card.run_record import RunRecord
-from export.card.sections import Exported
 from export.exported import classifier_of, is_bundle
 from export.graph.validate_graph import parse_model
 from export.metadata import GraphMetadata
 from export.safety import read_model
+from export.targets.card import sections
+from export.targets.card.run_record import RunRecord
+from export.targets.card.sections import Exported
 from fedprompt.artefact import Artefact
 from fedprompt.errors import StorageError
 from fedprompt.identity import sha256_bytes

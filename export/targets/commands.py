@@ -74,9 +74,9 @@ def export(
 
     A model card is written beside it: FILE.md, or README.md in a folder.
     """
-    from export.card.run_record import RunRecord
-    from export.card.write import card_of, write_card
     from export.fold.load import load_clip
+    from export.targets.card.run_record import RunRecord
+    from export.targets.card.write import card_of, write_card
     from fedprompt.artefact import load_artefact
     from fedprompt.run_folder import RunFolder
     from fedprompt.settings.run_config import load
@@ -133,7 +133,7 @@ class _Ordered:
 def _classifier(path: Path, ordered: _Ordered) -> Told:
     """Write one ONNX file."""
     from export.fold.load import fold
-    from export.write import write_classifier
+    from export.targets.classifier import write_classifier
 
     written = write_classifier(
         path,
@@ -153,7 +153,7 @@ def _classifier(path: Path, ordered: _Ordered) -> Told:
 
 def _bundle(folder: Path, ordered: _Ordered) -> Told:
     """Write a bundle."""
-    from export.open_vocabulary.write import write_bundle
+    from export.targets.bundle import write_bundle
 
     bundle = write_bundle(
         folder,
@@ -173,7 +173,7 @@ def _bundle(folder: Path, ordered: _Ordered) -> Told:
 
 def _repository(folder: Path, ordered: _Ordered, *, tensorrt: bool) -> Told:
     """Write a model of a Triton repository; its folder is not touched before all is checked."""
-    from export.triton import TritonSettings, write_repository
+    from export.targets.triton import TritonSettings, write_repository
 
     with tempfile.TemporaryDirectory() as scratch:
         graph = Path(scratch) / "model.onnx"
@@ -188,7 +188,7 @@ def _page(folder: Path, ordered: _Ordered) -> Told:
     """Write a page for browsers; its folder is not touched before the graph is measured."""
     from export.runtime.session import open_classifier
     from export.safety import read_model
-    from export.web import write_web
+    from export.targets.web import write_web
 
     with tempfile.TemporaryDirectory() as scratch:
         graph = Path(scratch) / "classifier.onnx"

@@ -2,8 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from export.web import runtime
-from export.web.runtime import runtime_files
+from export.targets.web import runtime
+from export.targets.web.runtime import runtime_files
 from fedprompt import npm
 from fedprompt.errors import DataError
 from fedprompt.identity import sha256_bytes

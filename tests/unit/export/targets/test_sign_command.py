@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 import export.safety
-from export.triton import write_repository
-from export.write import Written
+from export.targets.classifier import Written
+from export.targets.triton import write_repository
 from fedprompt.backbone.clip import FrozenClip
 from fedprompt.identity import sha256_bytes, sha256_file
 from tests.doors import passed, refused

@@ -5,12 +5,12 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-import export.open_vocabulary.write
+import export.targets.bundle
 from export.fold.load import fold
-from export.open_vocabulary.write import write_bundle
 from export.parity.reference import reference_logits
 from export.runtime import OpenClassifier
 from export.runtime.bundle import Bundle
+from export.targets.bundle import write_bundle
 from fedprompt.backbone.clip import FrozenClip
 from fedprompt.errors import GraphError, ParityError, PromptError, StorageError
 from fedprompt.identity import sha256_file
@@ -113,7 +113,7 @@ def test_a_method_without_an_open_vocabulary_is_refused(
 def test_a_text_tower_that_differs_is_refused(
     clip: FrozenClip, images: Images, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(export.open_vocabulary.write, "VECTOR_BOUND", -1.0)
+    monkeypatch.setattr(export.targets.bundle, "VECTOR_BOUND", -1.0)
     with pytest.raises(ParityError, match="class vectors of the text encoder"):
         write_bundle(tmp_path / "b", clip, tuned(clip), images)
     assert not (tmp_path / "b").exists()

@@ -6,12 +6,12 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from export.card import sections
-from export.card.run_record import RunRecord
-from export.card.sections import Exported
 from export.metadata import GraphMetadata
 from export.runtime import Classifier
-from export.write import Written
+from export.targets.card import sections
+from export.targets.card.run_record import RunRecord
+from export.targets.card.sections import Exported
+from export.targets.classifier import Written
 from fedprompt.round_record import RoundRecord, SiteScore
 
 FILE = Exported("classifier.onnx", 1234567, "f" * 64, open_vocabulary=False)

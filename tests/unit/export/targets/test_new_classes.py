@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from export.fold.constants import Adapter, Constants, VisualPrompts
-from export.open_vocabulary.words import Words, fixed_by, require_open, words_of
+from export.targets.new_classes import Words, fixed_by, require_open, words_of
 from fedprompt.backbone.clip import FrozenClip
 from fedprompt.errors import GraphError
 from fedprompt.prompts.artefacts import from_artefact

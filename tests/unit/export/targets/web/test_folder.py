@@ -6,15 +6,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import export.web.folder
+import export.targets.web.folder
 from export.fold.constants import Constants
 from export.metadata import GraphMetadata
 from export.parity.probes import probe_images
 from export.runtime.session import open_classifier
 from export.safety import read_model
 from export.targets import Recipe
-from export.web import write_web
-from export.write import Written, write_classifier
+from export.targets.classifier import Written, write_classifier
+from export.targets.web import write_web
 from fedprompt.backbone.clip import FrozenClip
 from fedprompt.data.decode import MAX_PIXELS
 from fedprompt.errors import GraphError, StorageError
@@ -46,7 +46,7 @@ def model(
 
 @pytest.fixture(autouse=True)
 def runtime(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(export.web.folder, "runtime_files", lambda: dict(RUNTIME))
+    monkeypatch.setattr(export.targets.web.folder, "runtime_files", lambda: dict(RUNTIME))
 
 
 def contents(folder: Path) -> dict[str, bytes]:

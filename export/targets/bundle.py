@@ -13,8 +13,6 @@ from export.graph.read_text_tower import read_text
 from export.graph.text_encoder import text_encoder
 from export.graph.validate_graph import check_model, parse_model
 from export.metadata import without_path
-from export.open_vocabulary.tokenizer import tokenizer_file
-from export.open_vocabulary.words import Words, fixed_by, require_open, words_of
 from export.parity.verify import verify
 from export.parity.verify_bundle import VECTOR_BOUND
 from export.runtime.bundle import (
@@ -30,7 +28,9 @@ from export.runtime.classifier import Classifier
 from export.runtime.manifest import Manifest, Version
 from export.runtime.text_encoder import TextEncoder
 from export.targets import FP32, Recipe
-from export.write import Written, write_classifier
+from export.targets.classifier import Written, write_classifier
+from export.targets.new_classes import Words, fixed_by, require_open, words_of
+from export.targets.tokenizer_file import tokenizer_file
 from fedprompt.artefact import Artefact
 from fedprompt.backbone.clip import FrozenClip
 from fedprompt.errors import ParityError, StorageError

@@ -7,11 +7,11 @@ import pytest
 import yaml
 from markdown_it import MarkdownIt
 
-from export.card.write import card_of, write_card
 from export.fold.constants import Constants
 from export.runtime import Classifier
 from export.runtime.bundle import Bundle
-from export.write import Written, write_classifier
+from export.targets.card.write import card_of, write_card
+from export.targets.classifier import Written, write_classifier
 from fedprompt.artefact import Artefact
 from fedprompt.backbone.clip import FrozenClip
 from fedprompt.errors import GraphError, StorageError

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from export.card.run_record import RunRecord
+from export.targets.card.run_record import RunRecord
 from fedprompt.artefact import Artefact
 from fedprompt.backbone.clip import FrozenClip
 from fedprompt.identity import sha256_arrays

@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from export.runtime.bundle import Bundle
-from export.signing import check, sign
+from export.targets.signing import check, sign
 from fedprompt.errors import ConfigError, FedpromptError, GraphError, StorageError
 from fedprompt.identity import sha256_bytes, sha256_file
 from tests.signing_keys import CURVES, write_keys
@@ -275,7 +275,7 @@ def test_a_disk_that_refuses_is_told_and_the_old_signature_stays(
     def full(path: Path, data: bytes) -> None:
         raise StorageError(f"{path} could not be written")
 
-    monkeypatch.setattr("export.signing.write_atomic", full)
+    monkeypatch.setattr("export.targets.signing.write_atomic", full)
     with pytest.raises(StorageError):
         sign(folder, keys[0])
     assert (folder / "model.sig").read_bytes() == before
@@ -310,7 +310,9 @@ def test_without_the_extra_its_name_is_said(
 
 
 def test_nothing_is_loaded_before_it_is_needed() -> None:
-    code = "import sys, export.signing, export.commands.verify, export.commands.sign; "
+    code = (
+        "import sys, export.targets.signing, export.commands.verify, export.targets.sign_command; "
+    )
     code += "print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert not {"model_signing", "sigstore", "cryptography", "onnxruntime"} & {*done.stdout.split()}

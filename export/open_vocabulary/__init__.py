@@ -1,1 +1,0 @@
-"""Write a bundle that takes new class names where it is deployed."""
