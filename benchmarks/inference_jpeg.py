@@ -17,7 +17,7 @@ from benchmarks import peers
 from benchmarks.inference_speed import Figures, figures
 from benchmarks.pairs import Run, in_turn, milliseconds, ratio, ratios
 from benchmarks.subject import Subject
-from export.bench import JPEG_SIDE
+from export.runtime.bench import JPEG_SIDE
 from export.runtime.classifier import Classifier
 from export.targets import Precision, recipe_of
 from export.targets.classifier import write_classifier

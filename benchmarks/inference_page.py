@@ -19,7 +19,7 @@ from benchmarks.inference_tables import (
     random_table,
     speed_table,
 )
-from export.bench import JPEG_SIDE
+from export.runtime.bench import JPEG_SIDE
 
 
 def page(found: Figures) -> str:

@@ -11,8 +11,8 @@ import numpy as np
 import torch
 
 from export.fold.constants import Constants
+from export.runtime.safety.read_model import read_model
 from export.runtime.session import open_classifier
-from export.safety import read_model
 from export.targets import Recipe
 from export.targets.classifier import write_classifier
 from export.targets.web import write_web

@@ -8,7 +8,7 @@ import typer
 from fedprompt.options import JsonOption, show
 
 if TYPE_CHECKING:
-    from export.bench import Measured
+    from export.runtime.bench import Measured
 
 
 def bench(
@@ -38,9 +38,9 @@ def bench(
 
     One caller, one call after the other, on a machine that had better do nothing else.
     """
-    from export.bench import machine, measure
-    from export.exported import classifier_of
-    from export.runtime.opened import open_exported
+    from export.runtime.artifact_kind import classifier_of
+    from export.runtime.bench import machine, measure
+    from export.runtime.open import open_exported
 
     found: list[Measured] = []
     for count in threads or [0]:

@@ -55,7 +55,7 @@ def _opened(
 ) -> "Classifier | OpenClassifier":
     """Return what serves a file or a bundle, with more classes."""
     from export.runtime import Classifier
-    from export.runtime.opened import open_exported
+    from export.runtime.open import open_exported
 
     classifier = open_exported(model, provider=provider, max_pixels=max_pixels)
     for name in added:

@@ -13,7 +13,7 @@ def rollback(
     json: JsonOption = False,
 ) -> None:
     """Serve the version before the current one: its prompt and its classes."""
-    from export.runtime.bundle import Bundle
+    from export.runtime.open_vocabulary.bundle import Bundle
 
     changed = Bundle(bundle)
     number = changed.roll_back()

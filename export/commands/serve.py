@@ -27,7 +27,7 @@ def serve(
     seconds: Annotated[float, typer.Option(help="Longest time of a request.")] = 30.0,
 ) -> None:
     """Answer POST /predict, GET /health and GET /metrics until SIGTERM; JSON lines are its log."""
-    from export.runtime.opened import open_exported
+    from export.runtime.open import open_exported
     from export.serving.limits import Limits
     from export.serving.run import run
     from export.serving.service import Service

@@ -17,7 +17,7 @@ def swap(
 
     The classes stay those of the bundle. Needs neither torch nor onnx.
     """
-    from export.runtime.swap import swap as put_in
+    from export.runtime.open_vocabulary.swap import swap as put_in
     from fedprompt.artefact import load_artefact
 
     loaded = load_artefact(artefact)

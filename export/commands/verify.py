@@ -56,7 +56,7 @@ def verify(
 
 def _check_signature(model: Path, public_key: Path | None) -> str:
     """Check the signature by a key, or say that nobody did."""
-    from export.signature import signature_of
+    from export.runtime.signature import signature_of
 
     if public_key is None:
         there = signature_of(model).exists()
@@ -79,9 +79,9 @@ def _require(vectors: float) -> None:
 
 def _measure(model: Path, provider: str | None) -> "tuple[str, Classifier, Parity, float | None]":
     """Return what is said of the graphs, the classifier, and how far it and its vectors lie off."""
-    from export.exported import classifier_of, is_bundle
     from export.parity.verify import verify as repeat
     from export.runtime import Classifier
+    from export.runtime.artifact_kind import classifier_of, is_bundle
 
     graph = classifier_of(model)
     if is_bundle(model):
@@ -97,8 +97,8 @@ def _measure(model: Path, provider: str | None) -> "tuple[str, Classifier, Parit
 
 def _check_structure(model: Path) -> str:
     """Check every operator and tensor."""
-    from export.safe_graph import SafeGraph
-    from export.safety import read_model
+    from export.runtime.safety.read_model import read_model
+    from export.runtime.safety.safe_graph import SafeGraph
 
     try:
         return f"{SafeGraph(read_model(model)).nodes} operators, all allowed"

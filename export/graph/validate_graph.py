@@ -2,7 +2,7 @@
 
 import onnx
 
-from export.safe_graph import SafeGraph
+from export.runtime.safety.safe_graph import SafeGraph
 from fedprompt.errors import GraphError
 
 

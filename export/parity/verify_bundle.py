@@ -6,9 +6,9 @@ import numpy as np
 
 from export.parity.compare import Parity
 from export.parity.verify import verify
-from export.runtime.bundle import CLASSIFIER, Bundle
 from export.runtime.classifier import Classifier
-from export.runtime.text_encoder import TextEncoder
+from export.runtime.open_vocabulary.bundle import CLASSIFIER, Bundle
+from export.runtime.open_vocabulary.text_encoder import TextEncoder
 
 VECTOR_BOUND = 1e-5  # largest difference of a class vector's number from torch's
 

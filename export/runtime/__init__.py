@@ -6,7 +6,7 @@ from export.runtime.classifier import Classifier
 from export.runtime.prediction import Prediction
 
 if TYPE_CHECKING:
-    from export.runtime.open_classifier import OpenClassifier
+    from export.runtime.open_vocabulary.classifier import OpenClassifier
 
 __all__ = ["Classifier", "OpenClassifier", "Prediction"]
 
@@ -15,6 +15,6 @@ def __getattr__(name: str) -> Any:
     """Import `OpenClassifier` when it is asked for: it reads safetensors, the others need not."""
     if name != "OpenClassifier":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from export.runtime.open_classifier import OpenClassifier
+    from export.runtime.open_vocabulary.classifier import OpenClassifier
 
     return OpenClassifier

@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from export.runtime.bound import SIZES, runner
 from export.runtime.inputs import Source, name_of, pixels_of
+from export.runtime.io_binding import SIZES, runner
 from export.runtime.prediction import Prediction, rank
+from export.runtime.safety.read_model import read_model
 from export.runtime.session import open_classifier
-from export.safety import read_model
 from fedprompt.data.decode import MAX_PIXELS, checked_pixels
 from fedprompt.data.preprocess import fit_to_input
 from fedprompt.errors import DataError, GraphError
@@ -35,7 +35,7 @@ class Classifier:
         On the CPU; 0 leaves the choice to ONNX Runtime.
     cuda_graphs
         Record CUDA's work once for each of a few batch sizes and replay it: less overhead for
-        small batches, more memory (`export.runtime.bound`).
+        small batches, more memory (`export.runtime.io_binding`).
     max_pixels
         Of one image, width times height; a larger one is refused before memory is taken for it.
 

@@ -4,10 +4,10 @@ import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from export.metadata import GraphMetadata
 from export.runtime import providers
-from export.safe_graph import SafeGraph
-from export.safety import harden
+from export.runtime.metadata import GraphMetadata
+from export.runtime.safety.read_model import harden
+from export.runtime.safety.safe_graph import SafeGraph
 from fedprompt.errors import GraphError, ProviderError
 
 log = logging.getLogger("fedprompt.session")
@@ -64,7 +64,7 @@ def read_metadata(session: Session) -> GraphMetadata:
     kind, shape = inputs.get("images", ("missing", []))
     classes: int | str = len(metadata.classes)
     if vectors := inputs.pop("class_vectors", None):
-        classes = "classes"  # any number: see `export.runtime.open_classifier`
+        classes = "classes"  # any number: see `export.runtime.open_vocabulary.classifier`
         if vectors[0] != "tensor(float)" or [type(side) for side in vectors[1]] != [str, int]:
             raise GraphError(
                 f"the graph's class_vectors are {vectors}; expected float [classes joint]: the "
@@ -97,7 +97,7 @@ def open_classifier(
     Parameters
     ----------
     data
-        Of an ONNX file, from `export.safety.read_model`.
+        Of an ONNX file, from `export.runtime.safety.read_model.read_model`.
     provider
         A key of `export.runtime.providers.NAMES`, or None for the best.
     allow_cpu
@@ -105,7 +105,7 @@ def open_classifier(
     threads
         On the CPU; 0 leaves the choice to ONNX Runtime.
     cuda_graphs
-        Record CUDA's work once for each batch size; see `export.runtime.bound`.
+        Record CUDA's work once for each batch size; see `export.runtime.io_binding`.
 
     Raises
     ------

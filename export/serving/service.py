@@ -21,7 +21,7 @@ from fedprompt.data.preprocess import fit_to_input
 from fedprompt.errors import DataError, GraphError
 
 if TYPE_CHECKING:
-    from export.runtime.open_classifier import OpenClassifier
+    from export.runtime.open_vocabulary.classifier import OpenClassifier
 
 _MOST_DECODERS = 4  # each holds the pixels of one image, up to max_pixels
 

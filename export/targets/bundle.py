@@ -12,10 +12,11 @@ from export.graph.class_vector_input import open_classes
 from export.graph.read_text_tower import read_text
 from export.graph.text_encoder import text_encoder
 from export.graph.validate_graph import check_model, parse_model
-from export.metadata import without_path
 from export.parity.verify import verify
 from export.parity.verify_bundle import VECTOR_BOUND
-from export.runtime.bundle import (
+from export.runtime.classifier import Classifier
+from export.runtime.metadata import without_path
+from export.runtime.open_vocabulary.bundle import (
     CLASSIFIER,
     MANIFEST,
     TEXT_ENCODER,
@@ -24,9 +25,8 @@ from export.runtime.bundle import (
     hashes,
     write_tensors,
 )
-from export.runtime.classifier import Classifier
-from export.runtime.manifest import Manifest, Version
-from export.runtime.text_encoder import TextEncoder
+from export.runtime.open_vocabulary.manifest import Manifest, Version
+from export.runtime.open_vocabulary.text_encoder import TextEncoder
 from export.targets import FP32, Recipe
 from export.targets.classifier import Written, write_classifier
 from export.targets.new_classes import Words, fixed_by, require_open, words_of

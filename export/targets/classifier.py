@@ -12,12 +12,12 @@ from export.fold.types import Pictures
 from export.graph.builder import OPSET
 from export.graph.fuse import flavour_of, fuse
 from export.graph.validate_graph import check_model
-from export.metadata import GraphMetadata, without_path
 from export.parity.check import SEED, Trial
 from export.parity.compare import Labels, Parity
 from export.parity.conversion_report import Rung
 from export.parity.probes import Probes
 from export.precision.chain import rewrite_to
+from export.runtime.metadata import GraphMetadata, without_path
 from export.targets import FP32, Flavour, Recipe
 from fedprompt.backbone.clip import FrozenClip
 from fedprompt.errors import GraphError

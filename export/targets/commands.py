@@ -186,8 +186,8 @@ def _repository(folder: Path, ordered: _Ordered, *, tensorrt: bool) -> Told:
 
 def _page(folder: Path, ordered: _Ordered) -> Told:
     """Write a page for browsers; its folder is not touched before the graph is measured."""
+    from export.runtime.safety.read_model import read_model
     from export.runtime.session import open_classifier
-    from export.safety import read_model
     from export.targets.web import write_web
 
     with tempfile.TemporaryDirectory() as scratch:

@@ -20,7 +20,7 @@ def sign(
 
     The signature of a folder is model.sig in it; that of FILE is FILE.sig beside it.
     """
-    from export.signature import Signature, signature_of
+    from export.runtime.signature import Signature, signature_of
     from export.targets.signing import sign as write
 
     check_writable(signature_of(model), "file")

@@ -1,7 +1,7 @@
 """Sign what was exported, and check a signature, with OpenSSF's model-signing and a local key.
 
 The one door to ``model_signing``, which is loaded here when it is needed: an extra. Its answer is
-what counts; what a signature says of itself (`export.signature`) only tells why it was refused.
+what counts; what a signature says of itself (`export.runtime.signature`) only tells why it was refused.
 """
 
 import hashlib
@@ -9,8 +9,8 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from export.exported import BUNDLE, classifier_of
-from export.signature import NAME, Signature, signature_of
+from export.runtime.artifact_kind import BUNDLE, classifier_of
+from export.runtime.signature import NAME, Signature, signature_of
 from fedprompt.errors import ConfigError, FedpromptError, GraphError
 from fedprompt.storage import write_atomic
 

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from export.runtime.tokenizer import FORMAT, Tokenizer
+from export.runtime.open_vocabulary.tokenizer import FORMAT, Tokenizer
 from fedprompt.backbone.clip import FrozenClip
 from fedprompt.backbone.fingerprint import tokenizer_fingerprint
 from fedprompt.errors import GraphError
@@ -17,7 +17,7 @@ _CLEANINGS = {
 
 
 def tokenizer_file(clip: FrozenClip) -> bytes:
-    """Return the file that `export.runtime.tokenizer.Tokenizer` reads.
+    """Return the file that `export.runtime.open_vocabulary.tokenizer.Tokenizer` reads.
 
     Raises
     ------

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from export.metadata import GraphMetadata
+from export.runtime.metadata import GraphMetadata
+from export.runtime.safety.read_model import read_model
 from export.runtime.session import Session, open_classifier
-from export.safety import read_model
 from fedprompt.errors import ConfigError, GraphError
 from fedprompt.storage import write_atomic
 

@@ -20,8 +20,8 @@ import torch
 from onnx import TensorProto, helper
 
 import export.parity.check
-from export.metadata import GraphMetadata
 from export.runtime import Classifier
+from export.runtime.metadata import GraphMetadata
 from fedprompt.artefact import CONFIG, WEIGHTS, Artefact
 from fedprompt.backbone.load import load_backbone
 from fedprompt.errors import ArtefactError, BackboneError, GraphError, StorageError

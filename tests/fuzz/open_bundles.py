@@ -2,8 +2,8 @@
 
 import json
 
-from export.runtime.manifest import Manifest
-from export.runtime.tokenizer import Tokenizer
+from export.runtime.open_vocabulary.manifest import Manifest
+from export.runtime.open_vocabulary.tokenizer import Tokenizer
 
 CAP = 1 << 16
 _NAME = "versions/0123456789abcdef.safetensors"

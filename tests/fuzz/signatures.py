@@ -4,7 +4,7 @@ import base64
 import json
 from typing import Any
 
-from export.signature import Signature
+from export.runtime.signature import Signature
 from tests.fuzz.scratch import folder
 
 CAP = 1 << 16

@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from export.metadata import GraphMetadata, without_path
+from export.runtime.metadata import GraphMetadata, without_path
 from export.targets.card.markdown import NOT_RECORDED, number, table, text
 from export.targets.card.run_record import RunRecord
 

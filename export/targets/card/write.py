@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-from export.exported import classifier_of, is_bundle
 from export.graph.validate_graph import parse_model
-from export.metadata import GraphMetadata
-from export.safety import read_model
+from export.runtime.artifact_kind import classifier_of, is_bundle
+from export.runtime.metadata import GraphMetadata
+from export.runtime.safety.read_model import read_model
 from export.targets.card import sections
 from export.targets.card.run_record import RunRecord
 from export.targets.card.sections import Exported

@@ -5,8 +5,8 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from export.metadata import GraphMetadata
 from export.parity.probes import Probes, probe_images
+from export.runtime.metadata import GraphMetadata
 from export.targets.web.runtime import runtime_files
 from fedprompt.data.decode import MAX_PIXELS
 from fedprompt.errors import GraphError, StorageError
@@ -25,7 +25,7 @@ def write_web(folder: Path, model: bytes, metadata: GraphMetadata) -> int:
     folder
         New, empty, or written by this function before.
     model
-        ONNX file of the portable flavour, from `export.safety.read_model`.
+        ONNX file of the portable flavour, from `export.runtime.safety.read_model.read_model`.
     metadata
         Its own, read by `export.runtime.session.open_classifier`.
 

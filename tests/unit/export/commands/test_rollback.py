@@ -4,7 +4,7 @@ from pathlib import Path
 from click.testing import CliRunner
 
 from export.commands.rollback import rollback
-from export.runtime.bundle import Bundle
+from export.runtime.open_vocabulary.bundle import Bundle
 from fedprompt.cli import command
 
 

@@ -12,7 +12,7 @@ from export.commands.predict import predict
 from export.commands.rollback import rollback
 from export.commands.swap import swap
 from export.commands.verify import verify
-from export.runtime.bundle import Bundle
+from export.runtime.open_vocabulary.bundle import Bundle
 from export.targets.commands import export as export_command
 from fedprompt.backbone.clip import FrozenClip
 from fedprompt.cli import command

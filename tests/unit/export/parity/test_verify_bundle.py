@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from export.parity.verify_bundle import VECTOR_BOUND, verify_bundle
-from export.runtime.swap import swap
+from export.runtime.open_vocabulary.swap import swap
 from fedprompt.backbone.clip import FrozenClip
 from fedprompt.errors import GraphError
 from tests.prompts import tuned

@@ -6,7 +6,7 @@ from onnx import TensorProto, helper
 from export.runtime.providers import CPU
 from export.runtime.session import open_classifier, start
 from fedprompt.errors import GraphError
-from tests.unit.export.test_metadata import METADATA
+from tests.unit.export.runtime.test_metadata import METADATA
 
 
 def test_a_session_and_its_metadata(classifier_file: Path) -> None:

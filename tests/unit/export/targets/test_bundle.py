@@ -9,7 +9,7 @@ import export.targets.bundle
 from export.fold.load import fold
 from export.parity.reference import reference_logits
 from export.runtime import OpenClassifier
-from export.runtime.bundle import Bundle
+from export.runtime.open_vocabulary.bundle import Bundle
 from export.targets.bundle import write_bundle
 from fedprompt.backbone.clip import FrozenClip
 from fedprompt.errors import GraphError, ParityError, PromptError, StorageError

@@ -11,10 +11,10 @@ from onnx import numpy_helper
 import export.targets.classifier
 from export.fold.constants import Constants
 from export.graph.fuse import fuse
-from export.metadata import GraphMetadata
 from export.parity.probes import probe_images
 from export.parity.reference import reference_logits
 from export.runtime import Classifier
+from export.runtime.metadata import GraphMetadata
 from export.targets.classifier import Written, write_classifier
 from fedprompt.backbone.clip import FrozenClip
 from fedprompt.errors import GraphError, ParityError

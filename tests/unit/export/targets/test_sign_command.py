@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-import export.safety
+import export.runtime.safety.read_model
 from export.targets.classifier import Written
 from export.targets.triton import write_repository
 from fedprompt.backbone.clip import FrozenClip
@@ -94,7 +94,7 @@ def test_nothing_is_opened_before_the_signature_holds(
     def opened(path: Path) -> bytes:
         raise AssertionError(f"{path} was opened")
 
-    monkeypatch.setattr(export.safety, "read_model", opened)
+    monkeypatch.setattr(export.runtime.safety.read_model, "read_model", opened)
     refused(11, "verify", model, "--public-key", keys[1], says="not what was signed")
 
 

@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.serialization import (
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from export.runtime.bundle import Bundle
+from export.runtime.open_vocabulary.bundle import Bundle
 from export.targets.signing import check, sign
 from fedprompt.errors import ConfigError, FedpromptError, GraphError, StorageError
 from fedprompt.identity import sha256_bytes, sha256_file

@@ -3,7 +3,7 @@ from typing import Any
 import open_clip
 import pytest
 
-from export.runtime.tokenizer import Tokenizer
+from export.runtime.open_vocabulary.tokenizer import Tokenizer
 from export.targets.tokenizer_file import tokenizer_file
 from fedprompt.backbone.clip import FrozenClip
 from fedprompt.data.preprocess import Preprocessing

@@ -6,8 +6,8 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from export.metadata import GraphMetadata
 from export.runtime import Classifier
+from export.runtime.metadata import GraphMetadata
 from export.targets.card import sections
 from export.targets.card.run_record import RunRecord
 from export.targets.card.sections import Exported

@@ -9,7 +9,7 @@ from markdown_it import MarkdownIt
 
 from export.fold.constants import Constants
 from export.runtime import Classifier
-from export.runtime.bundle import Bundle
+from export.runtime.open_vocabulary.bundle import Bundle
 from export.targets.card.write import card_of, write_card
 from export.targets.classifier import Written, write_classifier
 from fedprompt.artefact import Artefact

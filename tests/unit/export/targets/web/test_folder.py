@@ -8,10 +8,10 @@ import pytest
 
 import export.targets.web.folder
 from export.fold.constants import Constants
-from export.metadata import GraphMetadata
 from export.parity.probes import probe_images
+from export.runtime.metadata import GraphMetadata
+from export.runtime.safety.read_model import read_model
 from export.runtime.session import open_classifier
-from export.safety import read_model
 from export.targets import Recipe
 from export.targets.classifier import Written, write_classifier
 from export.targets.web import write_web

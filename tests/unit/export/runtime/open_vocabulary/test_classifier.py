@@ -7,7 +7,7 @@ import pytest
 from export.fold.load import fold
 from export.parity.reference import reference_logits
 from export.runtime import Classifier, OpenClassifier
-from export.runtime.bundle import Bundle
+from export.runtime.open_vocabulary.bundle import Bundle
 from fedprompt.backbone.clip import FrozenClip
 from fedprompt.errors import DataError, GraphError
 from tests.prompts import CLASSES, serving, tuned

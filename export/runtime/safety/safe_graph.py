@@ -3,16 +3,25 @@
 A file that is small and valid can ask for any amount of work: a Loop of 2^62 steps, 12 GB of zeros,
 a table of n x n made of two columns; ONNX Runtime computes what depends on constants alone already
 while it opens the graph. So the graph is walked first, with shapes instead of tensors: every
-operator is on a list (`export.operators`), every tensor has a size, and what a graph takes at once
+operator is on a list (`export.runtime.safety.operators`), every tensor has a size, and what a graph takes at once
 and in all stays below what the largest image towers take.
 """
 
 from collections.abc import Mapping
 from math import prod
 
-from export import operators
-from export.onnx_file import INT64, ITEM_BYTES, Declared, Node, OnnxFile, Shape, Tensor, read_onnx
-from export.operators import MOST_KNOWN, OPSETS, Value
+from export.runtime.safety import operators
+from export.runtime.safety.onnx_file import (
+    INT64,
+    ITEM_BYTES,
+    Declared,
+    Node,
+    OnnxFile,
+    Shape,
+    Tensor,
+    read_onnx,
+)
+from export.runtime.safety.operators import MOST_KNOWN, OPSETS, Value
 from fedprompt.errors import GraphError
 
 MOST_NODES = 1 << 14  # open_clip's longest tower has some two thousand

@@ -14,7 +14,15 @@ from dataclasses import dataclass
 from math import prod
 from typing import TypeVar
 
-from export.onnx_file import INT64, ITEM_BYTES, MOST_DIMS, MOST_SIDE, Attribute, Node, Shape
+from export.runtime.safety.onnx_file import (
+    INT64,
+    ITEM_BYTES,
+    MOST_DIMS,
+    MOST_SIDE,
+    Attribute,
+    Node,
+    Shape,
+)
 from fedprompt.errors import GraphError
 
 OPSETS: Mapping[str, int] = {"": 20, "com.microsoft": 1}

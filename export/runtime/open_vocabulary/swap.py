@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from export.runtime.bundle import Bundle, State, Vectors
-from export.runtime.text_encoder import TextEncoder
+from export.runtime.open_vocabulary.bundle import Bundle, State, Vectors
+from export.runtime.open_vocabulary.text_encoder import TextEncoder
 from fedprompt.artefact import Artefact
 from fedprompt.errors import ArtefactError
 from fedprompt.prompt_state import products

@@ -5,8 +5,8 @@ import numpy.typing as npt
 import pytest
 
 from export.runtime import Classifier, OpenClassifier
-from export.runtime.opened import open_exported
-from export.runtime.swap import swap
+from export.runtime.open import open_exported
+from export.runtime.open_vocabulary.swap import swap
 from export.targets.classifier import Written
 from export.targets.triton import write_repository
 from fedprompt.backbone.clip import FrozenClip

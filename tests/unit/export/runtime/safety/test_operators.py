@@ -13,7 +13,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
-from export import operators
 from export.fold.constants import Adapter, Constants, VisualPrompts
 from export.fold.load import fold
 from export.graph.class_vector_input import open_classes
@@ -23,7 +22,8 @@ from export.graph.text_encoder import text_encoder
 from export.graph.traced_tower import trace_tower
 from export.graph.validate_graph import check_model
 from export.precision.chain import rewrite_to
-from export.safe_graph import SafeGraph
+from export.runtime.safety import operators
+from export.runtime.safety.safe_graph import SafeGraph
 from export.targets import TARGETS, Recipe
 from fedprompt.backbone.clip import FrozenClip
 from fedprompt.data.preprocess import Preprocessing

@@ -6,10 +6,10 @@ import onnx
 import pytest
 
 from export.runtime import Classifier, providers
-from export.runtime.open_classifier import OpenClassifier
+from export.runtime.open_vocabulary.classifier import OpenClassifier
 from export.runtime.providers import CPU
+from export.runtime.safety.safe_graph import SafeGraph
 from export.runtime.session import start
-from export.safe_graph import SafeGraph
 from export.targets.classifier import Written
 from fedprompt.errors import GraphError
 from tests.hostile_graphs import BOMBS, LATER, hostile_graph
@@ -52,7 +52,7 @@ def test_f26_what_grows_with_the_batch_is_refused_at_that_batch(
 
 
 def test_buffers_that_stay_are_measured_too(model: onnx.ModelProto) -> None:
-    from export.runtime.bound import BoundRunner
+    from export.runtime.io_binding import BoundRunner
 
     session = start(hostile_graph("images_times_images", model), [CPU], threads=1)
     with pytest.raises(GraphError, match="does not run on"):
@@ -62,7 +62,7 @@ def test_buffers_that_stay_are_measured_too(model: onnx.ModelProto) -> None:
 @pytest.mark.parametrize("name", ["classifier.onnx", "text_encoder.onnx"])
 def test_both_graphs_of_a_bundle_are_measured(bundle: Path, name: str) -> None:
     """Hashes are in the bundle, so whoever sends one makes them fit."""
-    from export.runtime.bundle import MANIFEST
+    from export.runtime.open_vocabulary.bundle import MANIFEST
     from fedprompt.identity import sha256_bytes
 
     path, manifest = bundle / name, bundle / MANIFEST

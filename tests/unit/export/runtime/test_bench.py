@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from export import bench
-from export.bench import JPEG_SIDE, machine, measure
-from export.runtime import Classifier
+from export.runtime import Classifier, bench
+from export.runtime.bench import JPEG_SIDE, machine, measure
 from fedprompt.errors import ConfigError
 
 

@@ -10,7 +10,7 @@ import onnxruntime
 import pytest
 
 from export.runtime import bound, providers
-from export.runtime.bound import LARGEST, BoundRunner, runner
+from export.runtime.io_binding import LARGEST, BoundRunner, runner
 from export.runtime.providers import CPU, CUDA
 from export.runtime.session import start
 

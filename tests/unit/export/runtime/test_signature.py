@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-import export.signature
-from export.signature import Signature, signature_of
+import export.runtime.signature
+from export.runtime.signature import Signature, signature_of
 from fedprompt.errors import GraphError
 
 KEY, HASH = "a" * 64, "b" * 64
@@ -91,6 +91,6 @@ def test_a_missing_large_or_odd_file_is_refused(
     (tmp_path / "f").touch()
     with pytest.raises(GraphError, match="could not be read"):
         Signature.read(tmp_path / "f" / "x.sig")
-    monkeypatch.setattr(export.signature, "_MOST", 10)
+    monkeypatch.setattr(export.runtime.signature, "_MOST", 10)
     with pytest.raises(GraphError, match="at most 10 bytes"):
         Signature.read(write(tmp_path / "x.sig"))

@@ -3,8 +3,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from export.runtime.bundle import Bundle
-from export.runtime.text_encoder import TextEncoder
+from export.runtime.open_vocabulary.bundle import Bundle
+from export.runtime.open_vocabulary.text_encoder import TextEncoder
 from fedprompt.errors import DataError
 
 

@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import export.runtime.bundle
-from export.runtime.bundle import Bundle
+import export.runtime.open_vocabulary.bundle
+from export.runtime.open_vocabulary.bundle import Bundle
 from fedprompt.errors import GraphError, StorageError
 
 
@@ -55,7 +55,7 @@ def test_a_crash_leaves_the_old_version(
     bundle: Path, written: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before, left = (bundle / "bundle.json").read_bytes(), [written]
-    write = export.runtime.bundle.write_atomic
+    write = export.runtime.open_vocabulary.bundle.write_atomic
 
     def crashing(path: Path, data: bytes) -> None:
         if not left[0]:
@@ -63,7 +63,7 @@ def test_a_crash_leaves_the_old_version(
         left[0] -= 1
         write(path, data)
 
-    monkeypatch.setattr(export.runtime.bundle, "write_atomic", crashing)
+    monkeypatch.setattr(export.runtime.open_vocabulary.bundle, "write_atomic", crashing)
     opened = Bundle(bundle)
     with pytest.raises(StorageError):
         opened.commit(replace(opened.state(1), vectors=-opened.state(1).vectors))

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
-import export.onnx_file
-from export.onnx_file import read_onnx
+import export.runtime.safety.onnx_file
+from export.runtime.safety.onnx_file import read_onnx
 from export.targets.classifier import Written
 from fedprompt.errors import GraphError
 
@@ -152,7 +152,7 @@ def test_dimensions_that_are_none_are_refused(dims: list[bytes]) -> None:
 
 
 def test_a_file_of_countless_parts_is_refused_early(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(export.onnx_file, "MOST_FIELDS", 100)
+    monkeypatch.setattr(export.runtime.safety.onnx_file, "MOST_FIELDS", 100)
     with pytest.raises(GraphError, match="more than 100 parts"):
         read_onnx(graph_of(*[part(5, b"")] * 101))
     with pytest.raises(GraphError, match="more than 100 parts"):

@@ -5,8 +5,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from export.metadata import PREFIX, GraphMetadata
 from export.parity.probes import Probes
+from export.runtime.metadata import PREFIX, GraphMetadata
 from fedprompt.data.preprocess import Preprocessing
 from fedprompt.errors import GraphError
 

@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from export.metadata import GraphMetadata
-from export.runtime.bundle import CLASSIFIER, TEXT_ENCODER, TOKENIZER, Bundle
 from export.runtime.classifier import Classifier
 from export.runtime.inputs import Source
+from export.runtime.metadata import GraphMetadata
+from export.runtime.open_vocabulary.bundle import CLASSIFIER, TEXT_ENCODER, TOKENIZER, Bundle
+from export.runtime.open_vocabulary.text_encoder import TextEncoder
 from export.runtime.prediction import Prediction
-from export.runtime.text_encoder import TextEncoder
 from fedprompt.data.classes import check_names, check_told_apart, listed, one_form, spoken
 from fedprompt.data.decode import MAX_PIXELS
 from fedprompt.errors import DataError, GraphError

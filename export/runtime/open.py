@@ -4,12 +4,12 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from export.exported import classifier_of, is_bundle
+from export.runtime.artifact_kind import classifier_of, is_bundle
 from export.runtime.classifier import Classifier
 from fedprompt.data.decode import MAX_PIXELS
 
 if TYPE_CHECKING:
-    from export.runtime.open_classifier import OpenClassifier
+    from export.runtime.open_vocabulary.classifier import OpenClassifier
 
 
 def open_exported(
@@ -41,7 +41,7 @@ def open_exported(
             cuda_graphs=cuda_graphs,
             max_pixels=max_pixels,
         )
-    from export.runtime.open_classifier import OpenClassifier
+    from export.runtime.open_vocabulary.classifier import OpenClassifier
 
     return OpenClassifier(
         place, provider=provider, threads=threads, cuda_graphs=cuda_graphs, max_pixels=max_pixels

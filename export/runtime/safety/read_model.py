@@ -2,16 +2,16 @@
 
 What an ONNX file can do to its reader, and what stands against it:
 
-* **Endless work, or memory without bound**: `export.safe_graph` walks the graph before ONNX Runtime
+* **Endless work, or memory without bound**: `export.runtime.safety.safe_graph` walks the graph before ONNX Runtime
   sees it, and again for each new size of a batch.
 * **External data** (a tensor stored in another file, by traversal, absolute path, symlink or hard
-  link): the structure may hold none (`export.onnx_file`). The file is read once and ONNX Runtime
+  link): the structure may hold none (`export.runtime.safety.onnx_file`). The file is read once and ONNX Runtime
   gets the bytes, never a path. Bytes alone are not enough: ONNX Runtime 1.32 then looks in the
   *working directory*, and reads a plain file or a hard link there. So `harden` pins the folder for
   external data to a device, below which no file can exist.
 * **A compiled engine** (operator ``EPContext``, which TensorRT would load from a file and run), **a
   custom operator, a function, a graph inside an operator**: none is on the list of
-  `export.operators`.
+  `export.runtime.safety.operators`.
 * **A device or pipe as the file, or one too large**: refused before reading. A symlink to the model
   itself is followed: it is the caller's own path, and what is checked are the bytes that are run.
 """
@@ -28,7 +28,7 @@ _NO_FOLDER = os.devnull  # a device: no path below it can exist
 
 
 def read_model(path: Path, *, max_bytes: int = MAX_BYTES) -> bytes:
-    """Return the bytes of an ONNX file, which `export.safe_graph` checks before they are run.
+    """Return the bytes of an ONNX file, which `export.runtime.safety.safe_graph` checks before they are run.
 
     Raises
     ------

@@ -5,10 +5,10 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from export.runtime.bundle import TEXT_ENCODER, TOKENIZER, Bundle, Vectors
+from export.runtime.open_vocabulary.bundle import TEXT_ENCODER, TOKENIZER, Bundle, Vectors
+from export.runtime.open_vocabulary.tokenizer import Tokenizer
 from export.runtime.providers import CPU
 from export.runtime.session import start
-from export.runtime.tokenizer import Tokenizer
 from fedprompt.errors import DataError, GraphError
 from fedprompt.prompts.words import class_text
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from export.runtime.tokenizer import Tokenizer
+from export.runtime.open_vocabulary.tokenizer import Tokenizer
 from export.targets.tokenizer_file import tokenizer_file
 from fedprompt.backbone.clip import FrozenClip
 from fedprompt.errors import FedpromptError, GraphError

@@ -7,12 +7,12 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-import export.runtime.bundle
+import export.runtime.open_vocabulary.bundle
 from export.fold.load import fold
 from export.parity.reference import reference_logits
 from export.runtime import OpenClassifier
-from export.runtime.bundle import Bundle
-from export.runtime.swap import swap
+from export.runtime.open_vocabulary.bundle import Bundle
+from export.runtime.open_vocabulary.swap import swap
 from export.targets.bundle import write_bundle
 from fedprompt.artefact import Artefact
 from fedprompt.backbone.clip import FrozenClip
@@ -118,7 +118,7 @@ def test_a_crash_leaves_the_old_prompt(
     bundle: Path, clip: FrozenClip, images: Images, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = OpenClassifier(bundle, threads=1).logits(images)
-    write = export.runtime.bundle.write_atomic
+    write = export.runtime.open_vocabulary.bundle.write_atomic
 
     def crashing(path: Path, data: bytes) -> None:
         if path.name == "bundle.json":
@@ -126,7 +126,7 @@ def test_a_crash_leaves_the_old_prompt(
         write(path, data)
 
     with monkeypatch.context() as patch:
-        patch.setattr(export.runtime.bundle, "write_atomic", crashing)
+        patch.setattr(export.runtime.open_vocabulary.bundle, "write_atomic", crashing)
         with pytest.raises(StorageError):
             swap(bundle, tuned(clip, seed=1))
     np.testing.assert_array_equal(OpenClassifier(bundle, threads=1).logits(images), before)
@@ -141,7 +141,7 @@ for name in ("torch", "onnx", "pydantic", "open_clip", "jaxtyping"):
     sys.modules[name] = None
 from pathlib import Path
 from export.runtime import OpenClassifier
-from export.runtime.swap import swap
+from export.runtime.open_vocabulary.swap import swap
 from fedprompt.artefact import load_artefact
 swap(Path({str(bundle)!r}), load_artefact(Path({str(tmp_path / "artefact")!r})))
 opened = OpenClassifier({str(bundle)!r}, threads=1)

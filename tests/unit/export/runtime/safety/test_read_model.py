@@ -11,12 +11,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
-import export.safety
+import export.runtime.safety.read_model
 from export.graph.validate_graph import parse_model
 from export.runtime import Classifier
 from export.runtime.providers import CPU
+from export.runtime.safety.read_model import read_model
 from export.runtime.session import start, start_trusted
-from export.safety import read_model
 from export.targets.classifier import Written
 from fedprompt.errors import GraphError
 
@@ -128,7 +128,7 @@ def test_f26_onnx_runtime_finds_no_file_even_if_the_structure_were_not_read(
     model = dict(external_models("plain.bin"))[kind]
     with pytest.raises(GraphError, match="ONNX Runtime refuses"):
         start_trusted(model.SerializeToString(), [CPU])
-    monkeypatch.setattr(export.safety, "_NO_FOLDER", str(folder))
+    monkeypatch.setattr(export.runtime.safety.read_model, "_NO_FOLDER", str(folder))
     start_trusted(model.SerializeToString(), [CPU])  # without the pin it is read: the test is real
 
 

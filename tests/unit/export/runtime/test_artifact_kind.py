@@ -2,8 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from export.exported import BUNDLE, classifier_of, is_bundle
-from export.runtime.bundle import CLASSIFIER, MANIFEST
+from export.runtime.artifact_kind import BUNDLE, classifier_of, is_bundle
+from export.runtime.open_vocabulary.bundle import CLASSIFIER, MANIFEST
 from export.targets.classifier import Written
 from export.targets.triton import write_repository
 from export.targets.web.folder import FACTS

@@ -18,9 +18,9 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from export.runtime.manifest import Manifest, Version
-from export.safety import read_model
-from export.signature import signature_of
+from export.runtime.open_vocabulary.manifest import Manifest, Version
+from export.runtime.safety.read_model import read_model
+from export.runtime.signature import signature_of
 from fedprompt import tensor_file
 from fedprompt.errors import GraphError
 from fedprompt.identity import sha256_bytes

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from export.runtime.manifest import Manifest, Version
+from export.runtime.open_vocabulary.manifest import Manifest, Version
 from fedprompt.errors import GraphError
 
 NAME = "versions/0123456789abcdef.safetensors"

@@ -1,0 +1,1 @@
+"""Serve classes and prompts that can change where a bundle is deployed."""
