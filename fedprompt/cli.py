@@ -35,13 +35,16 @@ COMMANDS = {
     "train": ("client.commands.train:train", "Tune a prompt on one site's images alone."),
     "eval": ("client.commands.eval:evaluate", "Score a prompt on held-out images."),
     "export": ("export.targets.commands:export", "Fuse a prompt into one ONNX file."),
-    "verify": ("export.commands.verify:verify", "Check an ONNX file's parity without torch."),
+    "verify": (
+        "export.runtime.commands.verify:verify",
+        "Check an ONNX file's parity without torch.",
+    ),
     "sign": ("export.targets.sign_command:sign", "Sign what was exported with a local key."),
-    "predict": ("export.commands.predict:predict", "Classify images with an ONNX file."),
-    "bench": ("export.commands.bench:bench", "Time an ONNX file on this machine."),
-    "serve": ("export.commands.serve:serve", "Answer over HTTP with an ONNX file."),
-    "swap": ("export.commands.swap:swap", "Put a new prompt into a deployed bundle."),
-    "rollback": ("export.commands.rollback:rollback", "Serve a bundle's version before."),
+    "predict": ("export.runtime.commands.predict:predict", "Classify images with an ONNX file."),
+    "bench": ("export.runtime.commands.bench:bench", "Time an ONNX file on this machine."),
+    "serve": ("export.runtime.commands.serve:serve", "Answer over HTTP with an ONNX file."),
+    "swap": ("export.runtime.commands.swap:swap", "Put a new prompt into a deployed bundle."),
+    "rollback": ("export.runtime.commands.rollback:rollback", "Serve a bundle's version before."),
     "report": ("server.report.command:report", "Make one HTML page of a run."),
 }
 

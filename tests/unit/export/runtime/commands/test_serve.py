@@ -4,10 +4,11 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-import export.serving.run
-from export.commands.serve import serve as serve_command
+import export.runtime.serving.run
 from export.runtime import Classifier, OpenClassifier
-from export.serving.service import Service
+from export.runtime.commands.serve import serve as serve_command
+from export.runtime.serving.service import Service
+from fedprompt import logs
 from fedprompt.backbone.clip import FrozenClip
 from fedprompt.cli import command
 from fedprompt.errors import ConfigError, FedpromptError, GraphError
@@ -24,7 +25,7 @@ def served(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Service, str, int]]:
         found.append((service, host, port))
         service.close()
 
-    monkeypatch.setattr(export.serving.run, "run", run)
+    monkeypatch.setattr(export.runtime.serving.run, "run", run)
     monkeypatch.setattr(logs, "configure", lambda *_, **__: None)
     return found
 

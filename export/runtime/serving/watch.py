@@ -5,7 +5,7 @@ import time
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from export.serving.metrics import Metrics
+from export.runtime.serving.metrics import Metrics
 
 PREDICT = "/predict"
 _log = logging.getLogger("export.serving")

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from export.serving.batcher import Batcher
+from export.runtime.serving.batcher import Batcher
 
 
 def images(*values: int) -> Any:

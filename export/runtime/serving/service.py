@@ -11,11 +11,11 @@ import numpy.typing as npt
 
 from export.runtime.classifier import Classifier
 from export.runtime.prediction import Prediction, rank
-from export.serving.batcher import Batcher
-from export.serving.body import Arrivals, File
-from export.serving.limits import Limits
-from export.serving.metrics import Metrics
-from export.serving.problem import Problem
+from export.runtime.serving.batcher import Batcher
+from export.runtime.serving.body import Arrivals, File
+from export.runtime.serving.limits import Limits
+from export.runtime.serving.metrics import Metrics
+from export.runtime.serving.problem import Problem
 from fedprompt.data.decode import decode
 from fedprompt.data.preprocess import fit_to_input
 from fedprompt.errors import DataError, GraphError

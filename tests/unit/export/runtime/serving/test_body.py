@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from export.serving.body import Arrivals
-from export.serving.limits import Limits
+from export.runtime.serving.body import Arrivals
+from export.runtime.serving.limits import Limits
 
 from .conftest import Door, code
 

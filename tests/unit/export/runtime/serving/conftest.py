@@ -10,9 +10,9 @@ import pytest
 from PIL import Image
 
 from export.runtime import Classifier
-from export.serving.app import make_app
-from export.serving.limits import Limits
-from export.serving.service import Service
+from export.runtime.serving.app import make_app
+from export.runtime.serving.limits import Limits
+from export.runtime.serving.service import Service
 
 
 def encoded(colour: tuple[int, int, int] = (200, 10, 10), kind: str = "PNG") -> bytes:

@@ -14,7 +14,7 @@ from typing import Any
 
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from export.serving.limits import Limits
+from export.runtime.serving.limits import Limits
 
 
 def timed(limits: Limits) -> type[H11Protocol]:

@@ -11,9 +11,10 @@ from types import FrameType
 
 import uvicorn
 
-from export.serving.app import make_app
-from export.serving.connections import timed
-from export.serving.service import Service
+from export.runtime.serving.app import make_app
+from export.runtime.serving.connections import timed
+from export.runtime.serving.service import Service
+from fedprompt import address
 from fedprompt.errors import FedpromptError
 from fedprompt.protocol import address
 

@@ -13,11 +13,11 @@ from typing import Any
 import httpx
 import pytest
 
-import export.serving.run
+import export.runtime.serving.run
 from export.runtime import Classifier
-from export.serving.limits import Limits
-from export.serving.run import listening, run
-from export.serving.service import Service
+from export.runtime.serving.limits import Limits
+from export.runtime.serving.run import listening, run
+from export.runtime.serving.service import Service
 from fedprompt.errors import FedpromptError
 from tests.ipv6 import has_ipv6
 
@@ -134,7 +134,7 @@ def test_a_signal_before_the_server_listens_is_not_lost(
             signal.raise_signal(signal.SIGTERM)
         told.append(message % values)
 
-    monkeypatch.setattr(export.serving.run._log, "info", info)
+    monkeypatch.setattr(export.runtime.serving.run._log, "info", info)
     late = threading.Timer(20, signal.raise_signal, (signal.SIGINT,))  # instead of for ever
     late.start()
     before = signal.getsignal(signal.SIGTERM)

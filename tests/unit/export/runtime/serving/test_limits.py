@@ -2,7 +2,7 @@ from dataclasses import fields
 
 import pytest
 
-from export.serving.limits import Limits
+from export.runtime.serving.limits import Limits
 from fedprompt.errors import ConfigError
 
 

@@ -3,7 +3,7 @@ from pathlib import Path
 
 from click.testing import CliRunner
 
-from export.commands.rollback import rollback
+from export.runtime.commands.rollback import rollback
 from export.runtime.open_vocabulary.bundle import Bundle
 from fedprompt.cli import command
 

@@ -28,9 +28,10 @@ def serve(
 ) -> None:
     """Answer POST /predict, GET /health and GET /metrics until SIGTERM; JSON lines are its log."""
     from export.runtime.open import open_exported
-    from export.serving.limits import Limits
-    from export.serving.run import run
-    from export.serving.service import Service
+    from export.runtime.serving.limits import Limits
+    from export.runtime.serving.run import run
+    from export.runtime.serving.service import Service
+    from fedprompt import logs
     from fedprompt.errors import ConfigError
     from fedprompt.processes import logs
     from fedprompt.protocol.address import split

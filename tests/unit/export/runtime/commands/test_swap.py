@@ -8,10 +8,10 @@ from click.testing import CliRunner
 from PIL import Image
 
 import export.fold.load
-from export.commands.predict import predict
-from export.commands.rollback import rollback
-from export.commands.swap import swap
-from export.commands.verify import verify
+from export.runtime.commands.predict import predict
+from export.runtime.commands.rollback import rollback
+from export.runtime.commands.swap import swap
+from export.runtime.commands.verify import verify
 from export.runtime.open_vocabulary.bundle import Bundle
 from export.targets.commands import export as export_command
 from fedprompt.backbone.clip import FrozenClip

@@ -10,11 +10,11 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
-from export.serving import metrics
-from export.serving.body import File, read_files
-from export.serving.problem import Problem
-from export.serving.service import Answer, Service
-from export.serving.watch import PREDICT, Watch
+from export.runtime.serving import metrics
+from export.runtime.serving.body import File, read_files
+from export.runtime.serving.problem import Problem
+from export.runtime.serving.service import Answer, Service
+from export.runtime.serving.watch import PREDICT, Watch
 from fedprompt import __version__
 
 _IMAGE = {"schema": {"type": "string", "format": "binary"}}

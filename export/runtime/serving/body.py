@@ -12,8 +12,8 @@ from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect, Request
 
-from export.serving.limits import Limits
-from export.serving.problem import Problem
+from export.runtime.serving.limits import Limits
+from export.runtime.serving.problem import Problem
 
 _FORM = "multipart/form-data"
 _RAW = "application/octet-stream"

@@ -15,10 +15,10 @@ import pytest
 import uvicorn
 
 from export.runtime import Classifier
-from export.serving.connections import TimedProtocol, timed
-from export.serving.limits import Limits
-from export.serving.run import configured, listening
-from export.serving.service import Service
+from export.runtime.serving.connections import TimedProtocol, timed
+from export.runtime.serving.limits import Limits
+from export.runtime.serving.run import configured, listening
+from export.runtime.serving.service import Service
 
 from .conftest import Door
 from .test_app import Held

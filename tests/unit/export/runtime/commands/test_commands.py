@@ -9,10 +9,10 @@ from click.testing import CliRunner
 from PIL import Image
 
 import export.fold.load
-from export.commands.bench import bench as bench_command
-from export.commands.predict import predict as predict_command
-from export.commands.verify import verify as verify_command
 from export.runtime import Classifier
+from export.runtime.commands.bench import bench as bench_command
+from export.runtime.commands.predict import predict as predict_command
+from export.runtime.commands.verify import verify as verify_command
 from export.targets.classifier import Written, write_classifier
 from export.targets.commands import export as export_command
 from fedprompt.artefact import Artefact

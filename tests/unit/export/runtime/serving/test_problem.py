@@ -1,4 +1,4 @@
-from export.serving.problem import Problem
+from export.runtime.serving.problem import Problem
 
 
 def test_a_problem_is_plain_json_and_says_when_to_come_again() -> None:
