@@ -1,4 +1,4 @@
-"""From an artefact folder to what `export.targets.classifier` folds: CLIP, constants, real images."""
+"""Load what an export needs: the CLIP of an artefact, its constants, real images."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -48,8 +48,8 @@ class GraphMetadata:
     probes
         Seeded images' answers, for `fedprompt verify`.
     ladder
-        What each step from torch to this file cost and gained: `export.parity.conversion_report.Rung` as JSON; empty
-        in files of older releases.
+        What each step from torch to this file cost and gained, as JSON
+        (`export.parity.conversion_report`); empty in files of older releases.
     """
 
     classes: tuple[str, ...]

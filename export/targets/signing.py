@@ -1,7 +1,8 @@
 """Sign what was exported, and check a signature, with OpenSSF's model-signing and a local key.
 
 The one door to ``model_signing``, which is loaded here when it is needed: an extra. Its answer is
-what counts; what a signature says of itself (`export.runtime.signature`) only tells why it was refused.
+what counts; what a signature says of itself (`export.runtime.signature`) only tells why it was
+refused.
 """
 
 import hashlib

@@ -2,10 +2,10 @@
 
 What an ONNX file can do to its reader, and what stands against it:
 
-* **Endless work, or memory without bound**: `export.runtime.safety.safe_graph` walks the graph before ONNX Runtime
-  sees it, and again for each new size of a batch.
+* **Endless work, or memory without bound**: `safe_graph` walks the graph before ONNX Runtime sees
+  it, and again for each new size of a batch.
 * **External data** (a tensor stored in another file, by traversal, absolute path, symlink or hard
-  link): the structure may hold none (`export.runtime.safety.onnx_file`). The file is read once and ONNX Runtime
+  link): the structure may hold none (`onnx_file`). The file is read once and ONNX Runtime
   gets the bytes, never a path. Bytes alone are not enough: ONNX Runtime 1.32 then looks in the
   *working directory*, and reads a plain file or a hard link there. So `harden` pins the folder for
   external data to a device, below which no file can exist.
@@ -28,7 +28,7 @@ _NO_FOLDER = os.devnull  # a device: no path below it can exist
 
 
 def read_model(path: Path, *, max_bytes: int = MAX_BYTES) -> bytes:
-    """Return the bytes of an ONNX file, which `export.runtime.safety.safe_graph` checks before they are run.
+    """Return the bytes of an ONNX file, which `safe_graph` checks before they are run.
 
     Raises
     ------

@@ -3,7 +3,7 @@
 A file that is small and valid can ask for any amount of work: a Loop of 2^62 steps, 12 GB of zeros,
 a table of n x n made of two columns; ONNX Runtime computes what depends on constants alone already
 while it opens the graph. So the graph is walked first, with shapes instead of tensors: every
-operator is on a list (`export.runtime.safety.operators`), every tensor has a size, and what a graph takes at once
+operator is on a list (`operators`), every tensor has a size, and what a graph takes at once
 and in all stays below what the largest image towers take.
 """
 

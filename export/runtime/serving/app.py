@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from importlib.metadata import version
 from typing import Annotated
 
 from fastapi import Depends, FastAPI, Query, Request, Response
@@ -15,7 +16,6 @@ from export.runtime.serving.body import File, read_files
 from export.runtime.serving.problem import Problem
 from export.runtime.serving.service import Answer, Service
 from export.runtime.serving.watch import PREDICT, Watch
-from fedprompt import __version__
 
 _IMAGE = {"schema": {"type": "string", "format": "binary"}}
 _FORM = {"schema": {"type": "object", "additionalProperties": _IMAGE["schema"]}}
@@ -40,7 +40,7 @@ def make_app(service: Service) -> FastAPI:
 
     app = FastAPI(
         title="fedprompt",
-        version=__version__,
+        version=version("fedprompt"),
         docs_url=None,
         redoc_url=None,
         lifespan=lifespan,

@@ -34,7 +34,7 @@ def test_metrics_count_what_was_answered(door: Door, png: bytes) -> None:
 def test_the_log_has_status_and_time_and_no_name(
     door: Door, png: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
-    with caplog.at_level(logging.INFO, "export.runtime.serving"):
+    with caplog.at_level(logging.INFO, "export.serving"):
         door.ask("POST", "/predict", files={"f": ("patient-7.png", png)})
         door.ask("GET", "/health")
     [record] = caplog.records
