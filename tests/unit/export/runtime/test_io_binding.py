@@ -9,7 +9,7 @@ import onnx
 import onnxruntime
 import pytest
 
-from export.runtime import bound, providers
+from export.runtime import io_binding, providers
 from export.runtime.io_binding import LARGEST, BoundRunner, runner
 from export.runtime.providers import CPU, CUDA
 from export.runtime.session import start
@@ -180,10 +180,10 @@ def test_page_locked_memory_is_the_gpu_s_own(monkeypatch: pytest.MonkeyPatch) ->
         OrtValue=Value, OrtDeviceMemoryType=kinds, get_ep_devices=lambda: here
     )
     monkeypatch.setattr(providers, "onnx_runtime", lambda: library)
-    value = bound._page_locked((2, 3))
+    value = io_binding._page_locked((2, 3))
     assert asked == ["locked"]
-    view = bound._view(value)
+    view = io_binding._view(value)
     view[:] = [[1, 2, 3], [4, 5, 6]]
     np.testing.assert_array_equal(value.numpy(), view)
     here[1] = place(CUDA, None)
-    assert bound._page_locked((2, 3)) is None
+    assert io_binding._page_locked((2, 3)) is None
