@@ -31,7 +31,6 @@ def serve(
     from export.runtime.serving.limits import Limits
     from export.runtime.serving.run import run
     from export.runtime.serving.service import Service
-    from fedprompt import logs
     from fedprompt.errors import ConfigError
     from fedprompt.processes import logs
     from fedprompt.protocol.address import split

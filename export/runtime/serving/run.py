@@ -14,7 +14,6 @@ import uvicorn
 from export.runtime.serving.app import make_app
 from export.runtime.serving.connections import timed
 from export.runtime.serving.service import Service
-from fedprompt import address
 from fedprompt.errors import FedpromptError
 from fedprompt.protocol import address
 

@@ -8,7 +8,6 @@ import export.runtime.serving.run
 from export.runtime import Classifier, OpenClassifier
 from export.runtime.commands.serve import serve as serve_command
 from export.runtime.serving.service import Service
-from fedprompt import logs
 from fedprompt.backbone.clip import FrozenClip
 from fedprompt.cli import command
 from fedprompt.errors import ConfigError, FedpromptError, GraphError
