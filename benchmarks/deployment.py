@@ -12,7 +12,7 @@ from client.deployment.site_folder import SiteFolder
 from client.site import Site, deployed
 from fedprompt.protocol import invitation as bundles
 from fedprompt.settings.section import Flat
-from server.deployment import enrolment, setup
+from server.deployment import create_folder, enrolment
 from server.deployment.folder import DeploymentFolder
 
 CLASSES = ("ring", "bar", "dot", "cross")
@@ -35,7 +35,7 @@ class Deployment:
 def make(folder: Path, sites: int, settings: Flat) -> Deployment:
     """Make the folders of a server on loopback and of its sites."""
     server = DeploymentFolder(folder / "server")
-    setup.create(server, f"127.0.0.1:{three_ports()}", ",".join(CLASSES), settings, days=30)
+    create_folder.create(server, f"127.0.0.1:{three_ports()}", ",".join(CLASSES), settings, days=30)
     return Deployment(server, [_join(folder, server, number) for number in range(sites)])
 
 

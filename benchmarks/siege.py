@@ -41,7 +41,7 @@ from fedprompt.round_record import RoundRecord
 from fedprompt.run_folder import RunFolder
 from fedprompt.settings.run_config import defaults
 from fedprompt.settings.section import Flat
-from server.deployment import enrolment, setup
+from server.deployment import create_folder, enrolment
 from server.deployment.folder import DeploymentFolder
 
 log = logging.getLogger("fedprompt.siege")
@@ -92,7 +92,7 @@ def make(folder: Path, setting: Setting, bench: Workbench, sites: int) -> Deploy
     server, images = DeploymentFolder(folder / "server"), known(bench.train)
     classes = ",".join(images.classes)
     address = f"127.0.0.1:{three_ports()}"
-    setup.create(server, address, classes, setting.settings(sites), days=30)
+    create_folder.create(server, address, classes, setting.settings(sites), days=30)
     made = []
     for number in range(sites):
         name, places = f"site-{number:02d}", range(number * setting.images, len(images.rows))

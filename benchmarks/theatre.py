@@ -23,7 +23,7 @@ from benchmarks.kills import SERVER, Kill, Planned
 from benchmarks.processes import Life
 from fedprompt.errors import FedpromptError
 from fedprompt.run_folder import RunFolder
-from server.deployment import lock
+from server.deployment import single_instance
 
 _LOOK = 0.5  # seconds between two looks at the processes
 _SAMPLE = 10.0  # seconds between two samples of their memory
@@ -102,7 +102,7 @@ class Theatre:
                 process.wait(_GRACE)
             process.kill()
             process.communicate()  # closes its standard input, too
-        lock.end_children(self._deployment.server.lock, _GRACE)
+        single_instance.end_children(self._deployment.server.lock, _GRACE)
 
     def play(self) -> None:
         """Run until the server says that its run is done."""
@@ -216,7 +216,7 @@ class Theatre:
         """Return the processes of the server, or of the sites."""
         if server:
             own = [self._running["server"].pid] if "server" in self._running else []
-            return processes.lives([*own, *lock.children(self._deployment.server.lock)])
+            return processes.lives([*own, *single_instance.children(self._deployment.server.lock)])
         above = [process.pid for name, process in self._running.items() if name != "server"]
         return processes.lives(
             [*above, *(child for pid in above for child in processes.children(pid))]

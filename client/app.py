@@ -10,7 +10,7 @@ import torch
 from flwr.app import ConfigRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 
-from client.deployment.border import border, folder_of
+from client.deployment.egress_filter import border, folder_of
 from client.deployment.policy import Policy
 from client.secure_aggregation import secured
 from client.site import Site, deployed, simulated

@@ -25,7 +25,7 @@ from client.deployment.join import encode
 from client.deployment.site_folder import SiteFolder
 from fedprompt.protocol import address
 from fedprompt.protocol import invitation as bundles
-from server.deployment import enrolment, setup
+from server.deployment import create_folder, enrolment
 from server.deployment.folder import DeploymentFolder
 from tests import round_lines
 
@@ -178,7 +178,7 @@ class Deployment:
     def make(self, settings: Mapping[str, Any], days: int = 397) -> None:
         """Make the server's folder without its command; settings stand beside `SETTINGS`."""
         run = SETTINGS | dict(settings)
-        setup.create(self.folder, self.address, ",".join(CLASSES), run, days)
+        create_folder.create(self.folder, self.address, ",".join(CLASSES), run, days)
         self.set_ports()
 
     def set_ports(self) -> None:

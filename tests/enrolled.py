@@ -12,23 +12,23 @@ from client.deployment import site_files
 from client.deployment.site_folder import SiteFolder
 from fedprompt.backbone.clip import FrozenClip
 from fedprompt.protocol.invitation import Bundle, SharedBackbone
-from server.deployment import certificates
+from server.deployment import issuer
 
 SERVER = "127.0.0.1:9092"
 
 
 def bundle(classes: tuple[str, ...], clip: FrozenClip | None = None, **fields: object) -> Bundle:
     """Return the bundle of a site of a new deployment."""
-    ca_key = certificates.new_key()
-    ca = certificates.authority(ca_key, "a test")
-    crl = certificates.revocation_list(ca, ca_key, [])
+    ca_key = issuer.new_key()
+    ca = issuer.authority(ca_key, "a test")
+    crl = issuer.revocation_list(ca, ca_key, [])
     known = {
         "name": "north",
         "number": 3,
         "address": SERVER,
-        "ca": certificates.pem(ca).decode(),
-        "crl": certificates.pem(crl).decode(),
-        "key": certificates.ssh_pair(certificates.new_key())[0],
+        "ca": issuer.pem(ca).decode(),
+        "crl": issuer.pem(crl).decode(),
+        "key": issuer.ssh_pair(issuer.new_key())[0],
         "classes": classes,
         "template": "a photo of a {}.",
         "method": "dip",

@@ -7,9 +7,9 @@ from typing import Any
 
 from cryptography import x509
 
+from fedprompt.protocol.certificates import Key
 from fedprompt.protocol.invitation import Bundle, SharedBackbone
-from fedprompt.trust import Key
-from server.deployment import certificates, setup
+from server.deployment import create_folder, issuer
 from server.deployment.folder import DeploymentFolder
 
 CLASSES = ("healthy", "ill")
@@ -22,22 +22,22 @@ def authority(name: str = "test CA") -> tuple[Key, x509.Certificate]:
 
 @functools.cache
 def _authority(name: str) -> tuple[Key, x509.Certificate]:
-    key = certificates.new_key()
-    return key, certificates.authority(key, name)
+    key = issuer.new_key()
+    return key, issuer.authority(key, name)
 
 
 @functools.cache
 def site_key() -> str:
     """Return a site's private key as OpenSSH text."""
-    return certificates.ssh_pair(certificates.new_key())[0]
+    return issuer.ssh_pair(issuer.new_key())[0]
 
 
 def crl(*serials: int) -> str:
     """Return the CA's list with some serial numbers on it."""
     key, ca = authority()
     now = datetime.now(UTC)
-    listed = certificates.revocation_list(ca, key, [(serial, now) for serial in serials])
-    return certificates.pem(listed).decode()
+    listed = issuer.revocation_list(ca, key, [(serial, now) for serial in serials])
+    return issuer.pem(listed).decode()
 
 
 def bundle(**changes: Any) -> Bundle:
@@ -46,7 +46,7 @@ def bundle(**changes: Any) -> Bundle:
         "name": "st-mary",
         "number": 3,
         "address": "fed.example.org:9092",
-        "ca": certificates.pem(authority()[1]).decode(),
+        "ca": issuer.pem(authority()[1]).decode(),
         "crl": crl(),
         "key": site_key(),
         "classes": CLASSES,
@@ -66,5 +66,5 @@ def deployment(path: Path, **settings: Any) -> DeploymentFolder:
     """Return a new deployment folder on loopback; ``server__rounds=3`` sets ``server.rounds``."""
     folder = DeploymentFolder(path)
     run = {key.replace("__", "."): value for key, value in settings.items()}
-    setup.create(folder, "127.0.0.1:9092", ",".join(CLASSES), run, days=397)
+    create_folder.create(folder, "127.0.0.1:9092", ",".join(CLASSES), run, days=397)
     return folder

@@ -43,7 +43,7 @@ from flwr.superlink.grid.http_grid import HttpGrid
 from flwr.superlink.servicer.fleet import fleet_handlers
 from flwr.superlink.servicer.runtime import runtime_handlers
 
-from server.deployment import sender
+from server.deployment import sender_check
 
 MOST = 1 << 20  # bytes of one reply
 _LONG = 1e5  # seconds between two signs of life: nobody is missed on a busy machine
@@ -204,7 +204,7 @@ def superlink(folder: Path, monkeypatch: Any, *, guarded: bool = True) -> Iterat
         monkeypatch.setattr(runtime_handlers, name, getattr(runtime_handlers, name))
     monkeypatch.setattr(sql_corestate, "HEARTBEAT_DEFAULT_INTERVAL", _LONG)  # of the ServerApp
     if guarded:
-        sender.check(MOST)
+        sender_check.check(MOST)
     link = SuperLink(folder / "state.db")
     monkeypatch.setattr(TaskIdentity, "_run_id", link.run)
     monkeypatch.setattr(TaskIdentity, "_task_id", link.task.task_id)

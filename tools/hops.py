@@ -113,7 +113,7 @@ def one_export(folder: Path) -> set[str]:
 def one_join(folder: Path) -> set[str]:
     """Return the files of ``flower-client join --no-start`` and of the site's first answer."""
     from client.app import app
-    from client.deployment import link
+    from client.deployment import tls_probe
     from client.deployment.command import group as flower_client
     from server.deployment.command import group as flower_server
 
@@ -121,7 +121,10 @@ def one_join(folder: Path) -> set[str]:
     run(flower_server, "init", place, "--address", "127.0.0.1:9092", "--classes", names)
     bundle = folder / "north.fedprompt"
     run(flower_server, "enrol", "north", "--output", bundle, "--folder", place)
-    greet, link.greet = link.greet, lambda *_: link.Greeting(None, None)  # no server is up
+    greet, tls_probe.greet = (
+        tls_probe.greet,
+        lambda *_: tls_probe.Greeting(None, None),
+    )  # no server is up
     site, sent = folder / "north", _sent(place)
     try:
         with traced() as files:
@@ -131,7 +134,7 @@ def one_join(folder: Path) -> set[str]:
             message.metadata.__dict__["_message_id"] = message.object_id
             app(message, Context(1, 7, {"site-folder": str(site)}, RecordDict(), sent))
     finally:
-        link.greet = greet
+        tls_probe.greet = greet
     return files
 
 

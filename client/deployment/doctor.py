@@ -5,7 +5,7 @@ from dataclasses import asdict
 
 import typer
 
-from client.deployment.checks import Finding, examine
+from client.deployment.preflight import Finding, examine
 from client.deployment.site_folder import SiteFolder
 from client.deployment.start import FolderArgument
 from fedprompt.errors import FedpromptError

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from client.deployment.egress import FIRST, verify
+from client.deployment.egress_log import FIRST, verify
 from client.deployment.site_folder import SiteFolder
 from client.deployment.start import FolderArgument
 from fedprompt.errors import StorageError

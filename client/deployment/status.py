@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from client.deployment import contact, egress, surroundings
+from client.deployment import connection_status, egress_log, surroundings
 from client.deployment.policy import Policy
 from client.deployment.site_folder import SiteFolder
 from client.deployment.start import FolderArgument
@@ -25,8 +25,8 @@ def summary(folder: SiteFolder) -> dict[str, Any]:
     FedpromptError
         This is no site's folder, or a file of it is damaged.
     """
-    node, heard = folder.node(), contact.read(folder.contact)
-    lines, faults = egress.verify(folder.egress)
+    node, heard = folder.node(), connection_status.read(folder.contact)
+    lines, faults = egress_log.verify(folder.egress)
     entries = [line.entry for line in lines if line.entry]
     return {
         "site": node.name,

@@ -25,9 +25,9 @@ from flwr.supernode.cli.flower_supernode import flower_supernode
 from flwr.supernode.fleet_http_client import FleetHttpClient
 
 from client.deployment import proxy, tls
-from client.deployment.border import Border
 from client.deployment.config import NodeConfig
-from client.deployment.contact import REFUSED, Diary
+from client.deployment.connection_status import REFUSED, Diary
+from client.deployment.egress_filter import Border
 from client.deployment.site_folder import SiteFolder
 from fedprompt.processes import logs, parent_watchdog
 

@@ -11,10 +11,10 @@ import threading
 import time
 
 from client.deployment import surroundings
-from client.deployment.child import SETTLED, Backoff, Child, Ended
-from client.deployment.contact import REFUSED
+from client.deployment.connection_status import REFUSED
 from client.deployment.site_folder import SiteFolder
 from fedprompt.errors import RefusedError
+from fedprompt.processes.child import SETTLED, Backoff, Child, Ended
 
 _LOOK = 0.2  # seconds between two looks at the children
 _log = logging.getLogger("client.deployment")

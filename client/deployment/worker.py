@@ -31,7 +31,7 @@ from flwr.supercore.superexec.executor.types import ExecutionSpec, LaunchResult
 from flwr.supernode.runtime import run_clientapp
 from flwr.supernode.runtime.run_clientapp import pull_task_input, push_message, push_task_output
 
-from client.deployment.border import Border, folder_of
+from client.deployment.egress_filter import Border, folder_of
 from fedprompt.processes import logs, parent_watchdog
 
 log = logging.getLogger("fedprompt.worker")

@@ -16,11 +16,10 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
-from fedprompt import trust
 from fedprompt.data.classes import check_names
 from fedprompt.errors import ConfigError, FedpromptError
 from fedprompt.identity import canonical_json
-from fedprompt.protocol import address
+from fedprompt.protocol import address, certificates
 
 FORMAT: Final = 1
 MAX_BYTES = 1 << 20  # of the whole file
@@ -99,9 +98,9 @@ class Bundle(_Strict):
     name: Annotated[str, Field(pattern=rf"\A{SITE_NAME}\z")]
     number: Annotated[int, Field(ge=0, lt=2**31)]
     address: Annotated[Text, _checked(address.split)]
-    ca: Annotated[str, _checked(trust.certificate)]
+    ca: Annotated[str, _checked(certificates.certificate)]
     crl: str
-    key: Annotated[str, Field(repr=False), _checked(trust.private_key)]
+    key: Annotated[str, Field(repr=False), _checked(certificates.private_key)]
     classes: Classes
     template: Annotated[Text, _checked(_one_place_for_the_name)]
     method: Annotated[str, Field(pattern=r"\A[a-z0-9-]{1,40}\z")]
@@ -113,15 +112,15 @@ class Bundle(_Strict):
     @property
     def fingerprint(self) -> str:
         """Return the CA's SHA-256, for people to compare over another channel."""
-        return trust.fingerprint(self.ca)
+        return certificates.fingerprint(self.ca)
 
 
-def pack(bundle: Bundle, ca_key: trust.Key) -> bytes:
+def pack(bundle: Bundle, ca_key: certificates.Key) -> bytes:
     """Return a bundle's file, signed."""
     return seal(bundle.model_dump(mode="json"), ca_key)
 
 
-def seal(fields: Mapping[str, Any], ca_key: trust.Key) -> bytes:
+def seal(fields: Mapping[str, Any], ca_key: certificates.Key) -> bytes:
     """Return the canonical JSON of some fields and of their signature."""
     signature = ca_key.sign(canonical_json(fields), _SIGNED_WITH)
     return canonical_json({**fields, "signature": base64.b64encode(signature).decode()})
@@ -158,7 +157,7 @@ def read(data: bytes) -> Bundle:
     except ValidationError as error:
         raise ConfigError(_explain(error)) from None
     _check_signature(bundle, signature, canonical_json(fields))
-    trust.revocations(bundle.crl, bundle.ca)
+    certificates.revocations(bundle.crl, bundle.ca)
     return bundle
 
 
@@ -184,7 +183,7 @@ def _fields(data: bytes) -> dict[str, Any]:
 
 
 def _check_signature(bundle: Bundle, signature: object, signed: bytes) -> None:
-    key = trust.ca_key(bundle.ca)
+    key = certificates.ca_key(bundle.ca)
     try:
         key.verify(base64.b64decode(str(signature), validate=True), signed, _SIGNED_WITH)
     except (InvalidSignature, ValueError):

@@ -7,23 +7,23 @@ from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from fedprompt import trust
 from fedprompt.errors import ConfigError
+from fedprompt.protocol import certificates
+from fedprompt.protocol.certificates import Key, Validity
 from fedprompt.storage import write_atomic
-from fedprompt.trust import Key, Validity
-from server.deployment import certificates
+from server.deployment import issuer
 from server.deployment.folder import DeploymentFolder
 
 _PRIVATE = 0o600
 
 
-def create(folder: DeploymentFolder, host: str, days: int = certificates.DAYS) -> None:
+def create(folder: DeploymentFolder, host: str, days: int = issuer.DAYS) -> None:
     """Make the CA, its empty revocation list and the server's certificate."""
-    key = certificates.new_key()
-    ca = certificates.authority(key, f"fedprompt CA of {host}"[:64])
-    write_atomic(folder.ca_key, certificates.key_pem(key), _PRIVATE)
-    write_atomic(folder.ca_certificate, certificates.pem(ca))
-    write_atomic(folder.revocations, certificates.pem(certificates.revocation_list(ca, key, [])))
+    key = issuer.new_key()
+    ca = issuer.authority(key, f"fedprompt CA of {host}"[:64])
+    write_atomic(folder.ca_key, issuer.key_pem(key), _PRIVATE)
+    write_atomic(folder.ca_certificate, issuer.pem(ca))
+    write_atomic(folder.revocations, issuer.pem(issuer.revocation_list(ca, key, [])))
     _issue(folder, key, ca, host, days)
 
 
@@ -52,10 +52,10 @@ def validity(folder: DeploymentFolder, host: str) -> Validity:
         It is missing or damaged.
     """
     found = server_certificate(folder)
-    revoked = trust.revocations(
+    revoked = certificates.revocations(
         read(folder.revocations), read(folder.ca_certificate)
     ).get_revoked_certificate_by_serial_number(found.serial_number)
-    told = trust.validity(found, host)
+    told = certificates.validity(found, host)
     if revoked is not None:
         return Validity(told.days, "the server's certificate was revoked")
     return told
@@ -103,7 +103,7 @@ def ca_key(folder: DeploymentFolder) -> Key:
 
 def ca_certificate(folder: DeploymentFolder) -> x509.Certificate:
     """Return the CA's certificate; ConfigError if it is missing or damaged."""
-    return trust.certificate(read(folder.ca_certificate))
+    return certificates.certificate(read(folder.ca_certificate))
 
 
 def server_certificate(folder: DeploymentFolder) -> x509.Certificate:
@@ -119,17 +119,17 @@ def server_certificate(folder: DeploymentFolder) -> x509.Certificate:
 def _issue(
     folder: DeploymentFolder, ca_key: Key, ca: x509.Certificate, host: str, days: int
 ) -> None:
-    key = certificates.new_key()
-    made = certificates.server_certificate(key, ca, ca_key, [host], days)
-    write_atomic(folder.key, certificates.key_pem(key), _PRIVATE)
-    write_atomic(folder.certificate, certificates.pem(made))
+    key = issuer.new_key()
+    made = issuer.server_certificate(key, ca, ca_key, [host], days)
+    write_atomic(folder.key, issuer.key_pem(key), _PRIVATE)
+    write_atomic(folder.certificate, issuer.pem(made))
 
 
 def _revoke(folder: DeploymentFolder, key: Key, ca: x509.Certificate, serial: int) -> None:
-    old = trust.revocations(read(folder.revocations), read(folder.ca_certificate))
+    old = certificates.revocations(read(folder.revocations), read(folder.ca_certificate))
     void = [(entry.serial_number, entry.revocation_date_utc) for entry in old]
-    made = certificates.revocation_list(ca, key, [*void, (serial, datetime.now(UTC))])
-    write_atomic(folder.revocations, certificates.pem(made))
+    made = issuer.revocation_list(ca, key, [*void, (serial, datetime.now(UTC))])
+    write_atomic(folder.revocations, issuer.pem(made))
 
 
 def _key(path: Path) -> Key:

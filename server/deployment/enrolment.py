@@ -13,7 +13,7 @@ from fedprompt.protocol.invitation import Bundle, SharedBackbone
 from fedprompt.settings.backbone import BackboneConfig
 from fedprompt.settings.run_config import section
 from fedprompt.storage import write_atomic
-from server.deployment import certificates, credentials, sites
+from server.deployment import credentials, issuer, sites
 from server.deployment.folder import DeploymentFolder
 
 SUFFIX = ".fedprompt"
@@ -47,7 +47,7 @@ def enrol(folder: DeploymentFolder, name: str, images: int, output: Path) -> Bun
         raise ConfigError(f"{output} exists; give another --output")
     ca_key = credentials.ca_key(folder)
     shared = _shared(folder)
-    private, public = certificates.ssh_pair(certificates.new_key())
+    private, public = issuer.ssh_pair(issuer.new_key())
     site = sites.add(folder.path, name, public, images)
     try:
         made = Bundle.model_validate(shared | {"name": name, "number": site.number, "key": private})
@@ -67,7 +67,7 @@ def _shared(folder: DeploymentFolder) -> dict[str, object]:
     clip = shared_backbone(backbone.model_copy(update={"device": "cpu"}))
     return {
         "address": config.address,
-        "ca": certificates.pem(credentials.ca_certificate(folder)).decode(),
+        "ca": issuer.pem(credentials.ca_certificate(folder)).decode(),
         "crl": credentials.read(folder.revocations),
         "classes": configured_names(str(settings["data.class_names"])),
         "template": settings["data.template"],

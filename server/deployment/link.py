@@ -12,7 +12,7 @@ from fedprompt.processes import logs, parent_watchdog
 from server.deployment.chatter import Chatter
 from server.deployment.config import DeploymentConfig
 from server.deployment.folder import DeploymentFolder
-from server.deployment.lock import end_children
+from server.deployment.single_instance import end_children
 from server.flower_cli import answers, environment
 
 FLOWER_LOG = "flower.log"

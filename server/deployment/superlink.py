@@ -27,7 +27,7 @@ from flwr.superlink.main import create_app
 from fedprompt.errors import FedpromptError
 from fedprompt.processes import logs
 from fedprompt.protocol import address
-from server.deployment import database, nodes, sender
+from server.deployment import database, nodes, sender_check
 from server.deployment.config import DeploymentConfig
 from server.deployment.folder import DeploymentFolder
 from server.deployment.guard import Guard
@@ -50,7 +50,7 @@ def serve(folder: DeploymentFolder, config: DeploymentConfig) -> None:
     sys.argv = ["flower-superlink", *options(folder, config)]
     lifespan = _parse_superlink_lifespan_config()
     database.be_patient()
-    sender.check(_REQUESTS * config.max_request)
+    sender_check.check(_REQUESTS * config.max_request)
     app = create_app(lifespan, SuperLinkLifespan)
     guarded = Guard(app, config.port, config.max_request)
     if config.insecure:  # nodes register by themselves, and no key tells whose they are

@@ -36,7 +36,7 @@ class Supervisor:
     settings
         Of the run.
     lock
-        The open lock file, see `server.deployment.lock`.
+        The open lock file, see `server.deployment.single_instance`.
     """
 
     def __init__(

@@ -109,7 +109,7 @@ def test_F34_a_step_of_the_servers_clock_in_a_run_changes_nothing(tmp_path, monk
 
 def test_F34_no_deadline_of_ours_is_taken_from_the_wall_clock():
     """``time.time`` is left to what is compared with files' times and Flower's own stamps."""
-    allowed = {"server/presence.py", "server/trackers/mlflow.py", "client/deployment/link.py"}
+    allowed = {"server/presence.py", "server/trackers/mlflow.py", "client/deployment/tls_probe.py"}
     found = {
         str(path.relative_to(ROOT))
         for folder in ("fedprompt", "server", "client", "export")

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from client.deployment import contact
+from client.deployment import connection_status
 from tests.deployment import ROOT, Running, deployment, wait
 
 DEADLINE = 20.0  # seconds of an exchange
@@ -147,7 +147,8 @@ def test_F20_a_link_that_breaks_in_a_round(live, link):
         [verdict] = [v for v in alone["verdicts"] if v["site"] == FAR]
         assert (verdict["reasons"], verdict["accepted"]) == (["timeout"], False)
     assert alone["seconds"] < 15 * DEADLINE
-    trouble = wait(lambda: contact.read(live.sites[FAR].folder.contact).trouble, "trouble noted")
+    contact = live.sites[FAR].folder.contact
+    trouble = wait(lambda: connection_status.read(contact).trouble, "trouble noted")
     assert trouble
     print(f"the round went on after {time.monotonic() - begun:.0f} s")  # noqa: T201
     assert live.sites[FAR].client.process.poll() is None

@@ -13,8 +13,8 @@ from flwr.common.serde import message_to_proto
 
 from client import app as module
 from client import site as site_module
-from client.deployment import border, egress
-from client.deployment.egress import verify
+from client.deployment import egress_filter, egress_log
+from client.deployment.egress_log import verify
 from client.deployment.site_folder import SiteFolder
 from fedprompt.backbone.clip import FrozenClip
 from fedprompt.basis import columns
@@ -163,7 +163,7 @@ def test_a_plain_request_in_a_masked_run_is_refused_before_anything_is_computed(
     folder: SiteFolder, settings: Flat, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rule(folder, "secure_aggregation_only", "true")
-    monkeypatch.setattr(border.Border, "answer", _with(_forbidden))
+    monkeypatch.setattr(egress_filter.Border, "answer", _with(_forbidden))
     told = {**settings, "server.secure_aggregation": True}
     assert "wants this update in the clear" in refused(train(folder, told))
 
@@ -180,7 +180,7 @@ def test_a_plain_answer_to_a_masked_request_does_not_leave(
         answer = RecordDict({"arrays": to_array_record(start(), "float32"), "metrics": told})
         return Message(answer, reply_to=message)
 
-    monkeypatch.setattr(border.Border, "answer", _with(plain))
+    monkeypatch.setattr(egress_filter.Border, "answer", _with(plain))
     told = {**settings, "server.secure_aggregation": True}
     assert not send(folder, "train", content, told).has_error()  # without the rule it passes
     rule(folder, "secure_aggregation_only", "true")
@@ -368,7 +368,7 @@ def test_f23_what_cannot_be_logged_does_not_leave(
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(egress.os, "write", full)
+    monkeypatch.setattr(egress_log.os, "write", full)
     with pytest.raises(StorageError):
         train(folder, settings, sites=sites)
 
@@ -442,7 +442,7 @@ def test_whatever_an_app_adds_does_not_pass(
         return Message(reply, reply_to=message)
 
     content = query() if kind == "query" else asked()
-    monkeypatch.setattr(border.Border, "answer", _with(greedy))
+    monkeypatch.setattr(egress_filter.Border, "answer", _with(greedy))
     assert refused(send(folder, kind, content, settings)).startswith("refused by the site's policy")
 
 
@@ -451,7 +451,7 @@ def _forbidden(*_: object) -> Message:
 
 
 def _with(app: object) -> object:
-    real = border.Border.answer
+    real = egress_filter.Border.answer
     return lambda self, message, context, _: real(self, message, context, app)
 
 
@@ -463,7 +463,7 @@ def test_numbers_that_are_none_do_not_pass(
         content = RecordDict({"arrays": to_array_record(start(), "float32"), "metrics": told})
         return Message(content, reply_to=message)
 
-    monkeypatch.setattr(border.Border, "answer", _with(broken))
+    monkeypatch.setattr(egress_filter.Border, "answer", _with(broken))
     assert "loss is no finite number" in refused(train(folder, settings))
 
 
@@ -475,7 +475,7 @@ def test_a_simulation_passes_untouched(
     def forbidden(*_: object) -> None:
         raise AssertionError
 
-    monkeypatch.setattr(border, "Border", forbidden)
+    monkeypatch.setattr(egress_filter, "Border", forbidden)
     source = str(folder.path.parent / SECRET)
     told = {**settings, "data.source": source, "data.partitioner": "iid", "data.test_share": 0.0}
     node = {"partition-id": 0, "num-partitions": 1}

@@ -11,12 +11,12 @@ import sys
 
 import pytest
 
-from client.deployment import contact, tls
+from client.deployment import connection_status, tls
 from client.deployment.site_folder import SiteFolder
 from client.deployment.surroundings import environment
 from fedprompt.protocol import invitation as bundles
 from server import outcome
-from server.deployment import certificates, credentials, sites
+from server.deployment import credentials, issuer, sites
 from tests.deployment import SCRIPTS, deployment, log_lines, pictures, wait
 
 DEADLINE = 20.0  # seconds of an exchange: what a stopped site costs a round
@@ -153,7 +153,7 @@ def test_F15_no_key_and_plaintext_get_nothing(live):
 def test_F15_a_key_that_is_not_enrolled_or_revoked_is_refused(live):
     """Both clients give up by themselves, with an exit code of their own; the audit has both."""
     stranger = copy_of(live, "north", "stranger")
-    stranger.key.write_text(certificates.ssh_pair(certificates.new_key())[0])
+    stranger.key.write_text(issuer.ssh_pair(issuer.new_key())[0])
     left = live.site("west", WEST)
     sites.revoke(live.folder.path, "west")
     wait(lambda: left.number not in live.nodes() and live.nodes(), "the server follows the list")
@@ -164,7 +164,7 @@ def test_F15_a_key_that_is_not_enrolled_or_revoked_is_refused(live):
         assert refused.result() == 16, refused.told()
         assert refused.family() == {}
         assert "refuses this site's key" in refused.told()
-        assert contact.read(folder.contact).refused
+        assert connection_status.read(folder.contact).refused
     found = live.audit("refused")[before:]
     assert len(found) >= 2
     assert {line["path"] for line in found} == {"/v1/fleet/activate-node"}

@@ -11,7 +11,7 @@ from flwr.app import ConfigRecord, Message, RecordDict
 
 from client import app as module
 from client import site as site_module
-from client.deployment.egress import verify
+from client.deployment.egress_log import verify
 from client.deployment.site_folder import SiteFolder
 from fedprompt.backbone.clip import FrozenClip
 from fedprompt.data import load

@@ -16,15 +16,15 @@ import pytest
 from click.testing import CliRunner
 from flwr.proto.fleet_pb2 import ActivateNodeRequest
 
-from client.deployment import contact, site_files, tls
-from client.deployment.border import Border
+from client.deployment import connection_status, site_files, tls
 from client.deployment.command import group as flower_client
-from client.deployment.contact import Diary
+from client.deployment.connection_status import Diary
+from client.deployment.egress_filter import Border
 from client.deployment.site_folder import SiteFolder
 from client.deployment.supernode import Watch, guarded_client
 from fedprompt.protocol import invitation as bundles
 from server import outcome
-from server.deployment import certificates, credentials, enrolment, setup
+from server.deployment import create_folder, credentials, enrolment, issuer
 from server.deployment.command import group as flower_server
 from server.deployment.folder import DeploymentFolder
 from tests import round_lines
@@ -50,7 +50,7 @@ def place(tmp_path_factory):
     """Make a deployment with one enrolled site, whose pictures and features are kept."""
     root = tmp_path_factory.mktemp("deployment")
     folder = DeploymentFolder(root / "server")
-    setup.create(folder, "127.0.0.1:9092", ",".join(CLASSES), {}, 397)
+    create_folder.create(folder, "127.0.0.1:9092", ",".join(CLASSES), {}, 397)
     enrolment.enrol(folder, "north", 0, root / "north.fedprompt")
     pictures(root / "pictures", 1)
     with pytest.MonkeyPatch.context() as patch:
@@ -118,34 +118,34 @@ class Made:
 
     def __init__(self, place, tmp_path, ca=None, days=397, now=NOW, revoked=False) -> None:
         ca_key, authority = ca or (credentials.ca_key(place), credentials.ca_certificate(place))
-        key = certificates.new_key()
-        self.certificate = certificates.server_certificate(
+        key = issuer.new_key()
+        self.certificate = issuer.server_certificate(
             key, authority, ca_key, ["127.0.0.1"], days, now
         )
         self.context = context_of(tmp_path, key, self.certificate)
         serials = [(self.certificate.serial_number, NOW)] if revoked else []
         own = credentials.ca_key(place), credentials.ca_certificate(place)
-        listed = certificates.revocation_list(own[1], own[0], serials)
-        self.crl = certificates.pem(listed).decode()
+        listed = issuer.revocation_list(own[1], own[0], serials)
+        self.crl = issuer.pem(listed).decode()
 
 
 def context_of(tmp_path, key, certificate):
-    (tmp_path / "listener.crt").write_bytes(certificates.pem(certificate))
-    (tmp_path / "listener.key").write_bytes(certificates.key_pem(key))
+    (tmp_path / "listener.crt").write_bytes(issuer.pem(certificate))
+    (tmp_path / "listener.key").write_bytes(issuer.key_pem(key))
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(tmp_path / "listener.crt", tmp_path / "listener.key")
     return context
 
 
 def new_ca(name="fedprompt CA of 127.0.0.1"):
-    key = certificates.new_key()
-    return key, certificates.authority(key, name)
+    key = issuer.new_key()
+    return key, issuer.authority(key, name)
 
 
 def self_signed(place, tmp_path):
     made = Made(place, tmp_path)
-    key = certificates.new_key()
-    made.context = context_of(tmp_path, key, certificates.authority(key, "127.0.0.1"))
+    key = issuer.new_key()
+    made.context = context_of(tmp_path, key, issuer.authority(key, "127.0.0.1"))
     return made
 
 
@@ -231,7 +231,7 @@ def test_F16_F17_the_supernode_refuses_and_sends_nothing(place, bundle, tmp_path
         found = bundles.read_file(bundle(address=listener.address, crl=made.crl))
         site_files.make(folder, found, "pictures")
         activate(folder, listener.address)
-    assert re.search(told, contact.read(folder.contact).trouble)
+    assert re.search(told, connection_status.read(folder.contact).trouble)
     assert_nothing_sent(listener)
 
 
@@ -262,7 +262,7 @@ def test_F16_a_certificate_of_another_host(place, bundle, tmp_path):
         activate(folder, listener.address)
     assert done.exit_code == 15, done.output
     assert "certificate is for another IP address" in done.output
-    assert "IP address mismatch" in contact.read(folder.contact).trouble
+    assert "IP address mismatch" in connection_status.read(folder.contact).trouble
     assert_nothing_sent(listener)
 
 
@@ -296,7 +296,7 @@ def test_F17_a_site_speaks_plaintext_on_loopback_only(place, bundle, tmp_path, v
 def server(tmp_path):
     """Return a server's folder; its run is done, so that `start` has nothing to wait for."""
     folder = DeploymentFolder(tmp_path / "server")
-    setup.create(folder, "127.0.0.1:9092", ",".join(CLASSES), {"server.rounds": 1}, 397)
+    create_folder.create(folder, "127.0.0.1:9092", ",".join(CLASSES), {"server.rounds": 1}, 397)
     line = {"strikes": {}, "prompt": "0" * 64, "information_density": 1.0}
     for number in (0, 1):
         round_lines.append(folder.run, {"round": number, **line})
@@ -309,12 +309,12 @@ def start(folder):
 
 
 def issue(folder, days, now=NOW, host="127.0.0.1"):
-    key, ca_key = certificates.new_key(), credentials.ca_key(folder)
+    key, ca_key = issuer.new_key(), credentials.ca_key(folder)
     ca = credentials.ca_certificate(folder)
     names = {"hosts": [host], "days": days, "now": now}
-    made = certificates.server_certificate(key, ca, ca_key, **names)
-    folder.key.write_bytes(certificates.key_pem(key))
-    folder.certificate.write_bytes(certificates.pem(made))
+    made = issuer.server_certificate(key, ca, ca_key, **names)
+    folder.key.write_bytes(issuer.key_pem(key))
+    folder.certificate.write_bytes(issuer.pem(made))
     return made
 
 
@@ -334,8 +334,8 @@ def test_F16_the_server_refuses_to_start_with_a_certificate_that_sites_refuse(se
     else:
         serial, key = issue(server, days=90).serial_number, credentials.ca_key(server)
         ca = credentials.ca_certificate(server)
-        listed = certificates.revocation_list(ca, key, [(serial, NOW)])
-        server.revocations.write_bytes(certificates.pem(listed))
+        listed = issuer.revocation_list(ca, key, [(serial, NOW)])
+        server.revocations.write_bytes(issuer.pem(listed))
     done = start(server)
     assert done.exit_code == 2, done.output
     assert told in done.stderr

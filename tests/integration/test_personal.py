@@ -12,7 +12,7 @@ from flwr.common.serde import message_from_proto
 from flwr.proto.message_pb2 import Message
 
 from client.app import app as client
-from client.deployment.egress import verify
+from client.deployment.egress_log import verify
 from fedprompt import tensor_file
 from fedprompt.artefact import Artefact
 from fedprompt.backbone.load import shared_backbone

@@ -5,10 +5,10 @@ from typing import Annotated
 
 import typer
 
-from fedprompt import trust
 from fedprompt.home import at_home
 from fedprompt.options import ConfigOption, JsonOption, SetOption, show
-from server.deployment import certificates, credentials, setup
+from fedprompt.protocol import certificates
+from server.deployment import create_folder, credentials, issuer
 from server.deployment.folder import DeploymentFolder
 
 
@@ -24,7 +24,7 @@ def init(
     override: SetOption = None,
     days: Annotated[
         int, typer.Option(min=1, max=3650, help="Days the server's certificate is good.")
-    ] = certificates.DAYS,
+    ] = issuer.DAYS,
     json: JsonOption = False,
 ) -> None:
     """Make a deployment folder: settings, classes, a CA and the server's certificate.
@@ -32,10 +32,10 @@ def init(
     Example: flower-server init hospitals --address fed.example.org:9092 --classes healthy,ill
     """
     made = DeploymentFolder(folder)
-    names = setup.create(
-        made, address, at_home(classes), setup.run_of(config, override or ()), days
+    names = create_folder.create(
+        made, address, at_home(classes), create_folder.run_of(config, override or ()), days
     )
-    fingerprint = trust.fingerprint(credentials.read(made.ca_certificate))
+    fingerprint = certificates.fingerprint(credentials.read(made.ca_certificate))
     told = {
         "folder": str(folder),
         "address": address,

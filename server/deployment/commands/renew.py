@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from fedprompt.options import JsonOption, show
-from server.deployment import certificates, credentials
+from server.deployment import credentials, issuer
 from server.deployment.commands.folder import FolderArgument
 from server.deployment.folder import DeploymentFolder
 
@@ -14,7 +14,7 @@ from server.deployment.folder import DeploymentFolder
 def renew(
     days: Annotated[
         int, typer.Option(min=1, max=3650, help="Days the new certificate is good.")
-    ] = certificates.DAYS,
+    ] = issuer.DAYS,
     revoke_old: Annotated[
         bool,
         typer.Option("--revoke-old", help="Put the old one on the CA's list: its key was stolen."),

@@ -15,7 +15,7 @@ from fedprompt.run_folder import RunFolder
 from fedprompt.settings.run_config import section
 from fedprompt.settings.server import ServerConfig
 from server import outcome
-from server.deployment import chatter, credentials, lock, sites
+from server.deployment import chatter, credentials, single_instance, sites
 from server.deployment.commands.folder import FolderArgument
 from server.deployment.config import DeploymentConfig
 from server.deployment.folder import DeploymentFolder
@@ -45,7 +45,7 @@ def start(
     if not config.insecure:
         _check(place, config)
     with ExitStack() as stack:
-        held = stack.enter_context(lock.held(place.lock))
+        held = stack.enter_context(single_instance.held(place.lock))
         if is_done(place):
             _check_rounds(place, rounds)
         else:

@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from client.deployment import checks, join, start
+from client.deployment import join, preflight, start
 from client.deployment.command import VERBS, group
-from client.deployment.egress import EgressLog
-from client.deployment.link import Greeting
+from client.deployment.egress_log import EgressLog
 from client.deployment.site_folder import SiteFolder
+from client.deployment.tls_probe import Greeting
 from client.feature_store import FeatureStore
 from client.features import store_key
 from fedprompt.backbone import load as backbones
@@ -23,7 +23,7 @@ from fedprompt.data import load
 from fedprompt.protocol import invitation as bundles
 from fedprompt.protocol.invitation import Bundle
 from fedprompt.storage import write_atomic
-from server.deployment import certificates
+from server.deployment import issuer
 from tests.enrolled import bundle, rule, site
 from tests.pictures import image_folder
 
@@ -35,7 +35,7 @@ def alone(clip: FrozenClip, monkeypatch: pytest.MonkeyPatch) -> None:
     for module in (backbones, join):
         monkeypatch.setattr(module, "shared_backbone", lambda config: clip)
     found = Greeting(datetime.now(UTC) + timedelta(days=300), 0.2)
-    monkeypatch.setattr(checks.link, "greet", lambda *_: found)
+    monkeypatch.setattr(preflight.tls_probe, "greet", lambda *_: found)
     load.inspect.cache_clear()
 
 
@@ -47,10 +47,10 @@ def photos(tmp_path: Path) -> Path:
 @pytest.fixture
 def packed(tmp_path: Path, clip: FrozenClip) -> Path:
     """Return the file of a bundle."""
-    ca_key = certificates.new_key()
-    ca = certificates.authority(ca_key, "a test")
-    crl = certificates.revocation_list(ca, ca_key, [])
-    pem = {"ca": certificates.pem(ca).decode(), "crl": certificates.pem(crl).decode()}
+    ca_key = issuer.new_key()
+    ca = issuer.authority(ca_key, "a test")
+    crl = issuer.revocation_list(ca, ca_key, [])
+    pem = {"ca": issuer.pem(ca).decode(), "crl": issuer.pem(crl).decode()}
     write_atomic(tmp_path / "north.fedprompt", bundles.pack(bundle(CLASSES, clip, **pem), ca_key))
     return tmp_path / "north.fedprompt"
 

@@ -6,7 +6,7 @@ import pytest
 from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 
 from client.deployment import masked
-from client.deployment.border import border
+from client.deployment.egress_filter import border
 from client.secure_aggregation import secured
 from fedprompt.errors import PolicyError
 from server.local_grid import LocalGrid

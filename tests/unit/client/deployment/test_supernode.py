@@ -16,10 +16,10 @@ from flwr.supercore.error.catalog import API_ERROR_MAP
 from flwr.supernode import fleet_http_connection
 from flwr.supernode.fleet_http_client import FleetHttpClient
 
-from client.deployment import contact, surroundings
-from client.deployment.border import Border
-from client.deployment.contact import Diary
-from client.deployment.egress import verify
+from client.deployment import connection_status, surroundings
+from client.deployment.connection_status import Diary
+from client.deployment.egress_filter import Border
+from client.deployment.egress_log import verify
 from client.deployment.site_folder import SiteFolder
 from client.deployment.supernode import Watch, guarded_client, options
 from tests.enrolled import bundle, site
@@ -166,7 +166,7 @@ def test_an_answer_is_noted(folder: SiteFolder) -> None:
     watch = Watch(Diary(folder.contact))
     assert ask(watch, 200) == ["/v1/fleet/activate-node"]
     assert not watch.refused
-    found = contact.read(folder.contact)
+    found = connection_status.read(folder.contact)
     assert found.heard
     assert (found.refused, found.trouble) == ("", "")
 
@@ -179,7 +179,7 @@ def test_F15_a_refused_key_is_told_from_other_faults(folder: SiteFolder) -> None
     for status in (401, 412):
         ask(watch, status)
         assert watch.refused
-    found = contact.read(folder.contact)
+    found = connection_status.read(folder.contact)
     assert found.refused
     assert found.trouble == "the server refuses this key"
 
@@ -213,7 +213,7 @@ def test_a_redirect_is_not_followed(folder: SiteFolder) -> None:
         thief.server_close()
         thread.join()
     assert elsewhere == []
-    assert "redirects" in contact.read(folder.contact).trouble
+    assert "redirects" in connection_status.read(folder.contact).trouble
 
 
 def test_a_server_that_is_away_is_noted(folder: SiteFolder) -> None:
@@ -224,7 +224,7 @@ def test_a_server_that_is_away_is_noted(folder: SiteFolder) -> None:
         pytest.raises(httpx.ConnectError),
     ):
         made.ActivateNode(ActivateNodeRequest())
-    assert contact.read(folder.contact).trouble.startswith("ConnectError")
+    assert connection_status.read(folder.contact).trouble.startswith("ConnectError")
 
 
 def test_a_proxy_that_is_away_is_named(folder: SiteFolder, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -237,7 +237,7 @@ def test_a_proxy_that_is_away_is_named(folder: SiteFolder, monkeypatch: pytest.M
         pytest.raises(httpx.ConnectError),
     ):
         made.ActivateNode(ActivateNodeRequest())
-    trouble = contact.read(folder.contact).trouble
+    trouble = connection_status.read(folder.contact).trouble
     assert trouble.endswith(f"(through the proxy {proxy} (https_proxy))")
     assert "secret" not in trouble
 

@@ -9,11 +9,11 @@ import pytest
 
 from client.deployment import supervisor as module
 from client.deployment import surroundings
-from client.deployment.child import SETTLED, Ended
-from client.deployment.contact import REFUSED
+from client.deployment.connection_status import REFUSED
 from client.deployment.site_folder import SiteFolder
 from client.deployment.supervisor import Supervisor
 from fedprompt.errors import RefusedError
+from fedprompt.processes.child import SETTLED, Ended
 from tests.enrolled import bundle, site
 from tests.waiting import until
 

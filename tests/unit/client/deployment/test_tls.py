@@ -7,17 +7,17 @@ import pytest
 
 from client.deployment import tls
 from fedprompt.errors import ConfigError
-from server.deployment import certificates
+from server.deployment import issuer
 
 
 @pytest.fixture
 def issued(tmp_path: Path) -> tuple[Path, Path]:
     """Return the files of a CA's certificate and of its list of revocations."""
-    key = certificates.new_key()
-    authority = certificates.authority(key, "a test")
+    key = issuer.new_key()
+    authority = issuer.authority(key, "a test")
     ca, crl = tmp_path / "ca.crt", tmp_path / "ca.crl"
-    ca.write_bytes(certificates.pem(authority))
-    crl.write_bytes(certificates.pem(certificates.revocation_list(authority, key, [])))
+    ca.write_bytes(issuer.pem(authority))
+    crl.write_bytes(issuer.pem(issuer.revocation_list(authority, key, [])))
     return ca, crl
 
 

@@ -12,7 +12,7 @@ from flwr.supercore.constant import TaskType
 from flwr.supercore.superexec.executor.types import ExecutionSpec, LaunchResultStatus
 
 from client.deployment import worker as module
-from client.deployment.egress import verify
+from client.deployment.egress_log import verify
 from client.deployment.site_folder import SiteFolder
 from client.deployment.worker import answer, reply_to
 from fedprompt.errors import StorageError
@@ -94,7 +94,7 @@ def test_what_cannot_be_logged_is_not_pushed(
     def full(*_: object) -> None:
         raise StorageError(f"{SECRET}: no space")
 
-    monkeypatch.setattr("client.deployment.egress.EgressLog.append", full)
+    monkeypatch.setattr("client.deployment.egress_log.EgressLog.append", full)
     monkeypatch.setattr(module.RuntimeHttpClient, "from_server_address", lambda **_: Client())
     monkeypatch.setattr(module, "HeartbeatSender", Quiet)
     monkeypatch.setattr(module, "make_task_heartbeat_fn_http", lambda _: None)

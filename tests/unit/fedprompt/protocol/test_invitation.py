@@ -10,7 +10,7 @@ from fedprompt.errors import ConfigError
 from fedprompt.identity import canonical_json
 from fedprompt.protocol import invitation as bundles
 from fedprompt.protocol.invitation import MAX_BYTES, pack, read, read_file, seal
-from server.deployment import certificates
+from server.deployment import issuer
 from tests.paperwork import authority, bundle, crl
 
 KEY = authority()[0]
@@ -63,10 +63,10 @@ def test_any_bytes_are_refused(data):
 
 VALID = {
     "name": "elsewhere", "number": 4, "address": "other.example.org:9092", "crl": crl(7),
-    "key": certificates.ssh_pair(certificates.new_key())[0], "classes": ["ill", "healthy"],
+    "key": issuer.ssh_pair(issuer.new_key())[0], "classes": ["ill", "healthy"],
     "template": "a scan of {}.", "method": "coop", "tokenizer": "2" * 64, "version": "9.9",
     "backbone": FIELDS["backbone"] | {"sha256": "3" * 64}, "issued": "2026-01-02T03:04:06+00:00",
-    "ca": certificates.pem(authority("another CA")[1]).decode(), "signature": "AAAA",
+    "ca": issuer.pem(authority("another CA")[1]).decode(), "signature": "AAAA",
 }  # fmt: skip
 
 
@@ -91,7 +91,7 @@ def signed(**changes: object) -> bytes:
 def weak_key() -> str:
     from cryptography.hazmat.primitives.asymmetric import ec
 
-    return certificates.ssh_pair(ec.generate_private_key(ec.SECP256R1()))[0]
+    return issuer.ssh_pair(ec.generate_private_key(ec.SECP256R1()))[0]
 
 
 @pytest.mark.parametrize(
@@ -147,21 +147,21 @@ def test_a_doubled_field_is_refused():
 
 def test_what_others_than_the_ca_signed_is_refused():
     with pytest.raises(ConfigError, match=r"signature is not its CA's"):
-        read(pack(bundle(), certificates.new_key()))
+        read(pack(bundle(), issuer.new_key()))
 
 
 def test_a_list_of_another_ca_is_refused():
     key, ca = authority("another CA")
-    foreign = certificates.pem(certificates.revocation_list(ca, key, [])).decode()
+    foreign = issuer.pem(issuer.revocation_list(ca, key, [])).decode()
     with pytest.raises(ConfigError, match="not signed by the CA"):
         read(pack(bundle(crl=foreign), KEY))
 
 
 def test_a_server_certificate_is_no_ca():
     key, ca = authority()
-    leaf = certificates.server_certificate(certificates.new_key(), ca, key, ["localhost"])
+    leaf = issuer.server_certificate(issuer.new_key(), ca, key, ["localhost"])
     with pytest.raises(ConfigError, match="not of a CA"):
-        read(signed(ca=certificates.pem(leaf).decode()))
+        read(signed(ca=issuer.pem(leaf).decode()))
 
 
 def test_a_huge_file_is_refused_before_it_is_parsed(tmp_path, monkeypatch):
@@ -181,6 +181,6 @@ def test_a_file_that_cannot_be_read_says_so(tmp_path):
 
 def test_the_fingerprint_is_the_cas_and_nobody_elses():
     assert bundle().fingerprint == bundle(name="other").fingerprint
-    other = certificates.pem(authority("another CA")[1]).decode()
+    other = issuer.pem(authority("another CA")[1]).decode()
     assert bundle(ca=other).fingerprint != bundle().fingerprint
     assert len(bundle().fingerprint) == 64

@@ -10,7 +10,7 @@ from click.testing import CliRunner, Result
 
 from fedprompt.cli import command, resolve
 from server import outcome
-from server.deployment import certificates, credentials, lock, sites
+from server.deployment import credentials, issuer, single_instance, sites
 from server.deployment.command import VERBS, group
 from tests.paperwork import deployment
 
@@ -94,11 +94,11 @@ def test_F16_a_server_does_not_start_with_a_certificate_that_sites_refuse(
     tmp_path, days, shift, said
 ):
     folder = deployment(tmp_path / "d")
-    key, ca_key = certificates.new_key(), credentials.ca_key(folder)
+    key, ca_key = issuer.new_key(), credentials.ca_key(folder)
     ca, now = credentials.ca_certificate(folder), datetime.now(UTC) + shift
-    made = certificates.server_certificate(key, ca, ca_key, ["127.0.0.1"], days, now)
-    folder.certificate.write_bytes(certificates.pem(made))
-    folder.key.write_bytes(certificates.key_pem(key))
+    made = issuer.server_certificate(key, ca, ca_key, ["127.0.0.1"], days, now)
+    folder.certificate.write_bytes(issuer.pem(made))
+    folder.key.write_bytes(issuer.key_pem(key))
     done = invoke("start", folder.path)
     assert done.exit_code == 2
     assert said in done.stderr
@@ -117,7 +117,7 @@ def test_F16_a_server_does_not_start_for_another_host(tmp_path):
 
 def test_a_second_server_in_a_folder_is_refused(tmp_path):
     folder = deployment(tmp_path / "d")
-    with lock.held(folder.lock):
+    with single_instance.held(folder.lock):
         done = invoke("start", folder.path)
     assert done.exit_code == 1
     assert "a server runs in" in done.stderr

@@ -2,9 +2,9 @@ import stat
 
 import pytest
 
-from fedprompt import trust
 from fedprompt.errors import ConfigError
-from server.deployment import certificates, credentials
+from fedprompt.protocol import certificates
+from server.deployment import credentials, issuer
 from server.deployment.folder import DeploymentFolder
 
 
@@ -43,7 +43,9 @@ def test_renewal_changes_key_and_certificate_and_keeps_the_ca(folder):
 
 
 def credentials_revoked(folder) -> list[int]:
-    listed = trust.revocations(folder.revocations.read_text(), folder.ca_certificate.read_text())
+    listed = certificates.revocations(
+        folder.revocations.read_text(), folder.ca_certificate.read_text()
+    )
     return [entry.serial_number for entry in listed]
 
 
@@ -116,4 +118,4 @@ def test_an_rsa_key_is_none_of_ours(folder):
     folder.key.write_bytes(pem)
     with pytest.raises(ConfigError, match="not an elliptic-curve key"):
         credentials.check(folder)
-    assert certificates.DAYS == 397
+    assert issuer.DAYS == 397

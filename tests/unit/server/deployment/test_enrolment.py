@@ -3,8 +3,8 @@ import stat
 import pytest
 from cryptography.hazmat.primitives import serialization
 
-from fedprompt import trust
 from fedprompt.errors import BackboneError, ConfigError, StorageError
+from fedprompt.protocol import certificates
 from fedprompt.protocol import invitation as bundles
 from server.deployment import enrolment, sites
 from server.deployment.folder import DeploymentFolder
@@ -26,7 +26,7 @@ def test_a_bundle_says_what_its_deployment_is(folder, tmp_path, clip):
     assert (read.name, read.number, read.address) == ("st-mary", 0, "127.0.0.1:9092")
     assert (read.classes, read.template, read.method) == (CLASSES, "a scan of {}.", "coop")
     assert (read.backbone.sha256, read.tokenizer) == (clip.fingerprint, clip.tokenizer_fingerprint)
-    assert read.fingerprint == trust.fingerprint(folder.ca_certificate.read_text())
+    assert read.fingerprint == certificates.fingerprint(folder.ca_certificate.read_text())
     assert read.crl == folder.revocations.read_text()
 
 
@@ -34,7 +34,7 @@ def test_the_private_half_of_the_key_is_in_the_bundle_and_nowhere_else(folder, t
     made = enrolment.enrol(folder, "st-mary", 0, tmp_path / "b")
     (site,) = sites.read(folder.path)
     public = serialization.load_ssh_public_key(site.key.encode())
-    assert public == trust.private_key(made.key).public_key()
+    assert public == certificates.private_key(made.key).public_key()
     inner = made.key.splitlines()[3]
     holding = [p for p in tmp_path.rglob("*") if p.is_file() and inner in p.read_text()]
     assert holding == [tmp_path / "b"]

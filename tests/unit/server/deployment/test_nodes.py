@@ -10,11 +10,11 @@ from flwr.supercore.object_store import ObjectStoreFactory
 from flwr.superlink.federation import NoOpFederationManager
 from sqlalchemy.exc import OperationalError
 
-from server.deployment import certificates, nodes, sites
+from server.deployment import issuer, nodes, sites
 
 
 def add(folder, name: str) -> None:
-    sites.add(folder, name, certificates.ssh_pair(certificates.new_key())[1], 10)
+    sites.add(folder, name, issuer.ssh_pair(issuer.new_key())[1], 10)
 
 
 def listed(folder) -> list[dict]:

@@ -5,7 +5,7 @@ import pytest
 from fedprompt.errors import ConfigError, QuorumError
 from fedprompt.identity import canonical_json
 from server import outcome
-from server.deployment import lock, sites
+from server.deployment import single_instance, sites
 from server.deployment import status as statuses
 from server.deployment.commands.status import lines
 from server.deployment.folder import DeploymentFolder
@@ -58,7 +58,7 @@ def test_a_run_is_told_site_by_site(folder):
         {"verdicts": [verdict(0), verdict(1, "norm", accepted=False), verdict(None, "stale")]},
         {"verdicts": [verdict(0, "clipped")], "strikes": {"1": 3}, "quarantined": [1]},
     )
-    with lock.held(folder.lock):
+    with single_instance.held(folder.lock):
         told = statuses.status(folder)
     assert (told["run"], told["round"], told["accuracy"]) == ("running", 2, 0.25)
     first, second, third = told["sites"]

@@ -5,7 +5,7 @@ import pytest
 from fedprompt.errors import FedpromptError, QuorumError
 from fedprompt.identity import canonical_json
 from server import outcome
-from server.deployment import lock, supervisor
+from server.deployment import single_instance, supervisor
 from server.deployment.folder import DeploymentFolder
 from server.deployment.status import status
 from server.deployment.supervisor import Supervisor
@@ -189,7 +189,7 @@ def test_a_crash_is_tried_again_and_then_told_on_the_last_line_and_in_the_status
     told = status(folder)
     assert told["run"] == "failed"
     assert "ValueError: why" in told["error"]
-    with lock.held(folder.lock):
+    with single_instance.held(folder.lock):
         outcome.write_failure(folder.run, ValueError("again"))
         assert status(folder)["run"] == "starting again"
 

@@ -11,17 +11,17 @@ from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from server.deployment import certificates
+from server.deployment import issuer
 from tests.paperwork import authority, crl
 
 
-def files(folder, *, host="fed.example.org", days=10, now=None, issuer="test CA"):
+def files(folder, *, host="fed.example.org", days=10, now=None, ca_name="test CA"):
     """Write what a server and a site need; return the server's certificate."""
-    key, (ca_key, ca) = certificates.new_key(), authority(issuer)
-    made = certificates.server_certificate(key, ca, ca_key, [host], days, now)
-    (folder / "server.crt").write_bytes(certificates.pem(made))
-    (folder / "server.key").write_bytes(certificates.key_pem(key))
-    (folder / "ca.crt").write_bytes(certificates.pem(authority()[1]))
+    key, (ca_key, ca) = issuer.new_key(), authority(ca_name)
+    made = issuer.server_certificate(key, ca, ca_key, [host], days, now)
+    (folder / "server.crt").write_bytes(issuer.pem(made))
+    (folder / "server.key").write_bytes(issuer.key_pem(key))
+    (folder / "ca.crt").write_bytes(issuer.pem(authority()[1]))
     return made
 
 
@@ -76,7 +76,7 @@ def test_F16_openssl_refuses_a_certificate_of_tomorrow(tmp_path):
 
 
 def test_F16_openssl_refuses_another_ca(tmp_path):
-    files(tmp_path, issuer="another CA")
+    files(tmp_path, ca_name="another CA")
     with pytest.raises(ssl.SSLCertVerificationError, match="unable to get local issuer"):
         handshake(tmp_path, "localhost")
 
@@ -107,7 +107,7 @@ def test_keys_are_p384_and_serials_differ(tmp_path):
 
 
 def test_a_sites_pair_is_what_flower_reads():
-    private, public = certificates.ssh_pair(certificates.new_key())
+    private, public = issuer.ssh_pair(issuer.new_key())
     key = serialization.load_ssh_private_key(private.encode(), password=None)
     assert serialization.load_ssh_public_key(public.encode()) == key.public_key()
     assert public.startswith("ecdsa-sha2-nistp384 ")

@@ -1,7 +1,7 @@
 import pytest
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 
-from client.deployment.border import release
+from client.deployment.egress_filter import release
 from client.deployment.policy import Policy
 from fedprompt.errors import PolicyError
 from fedprompt.wire import ARRAYS, IDENTITY, METRICS

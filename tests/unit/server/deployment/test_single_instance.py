@@ -5,7 +5,7 @@ import sys
 import pytest
 
 from fedprompt.errors import FedpromptError
-from server.deployment import lock
+from server.deployment import single_instance
 
 
 @pytest.fixture
@@ -29,32 +29,32 @@ def end(process) -> None:
 
 def test_one_server_at_a_time_and_the_first_is_named(path):
     with (
-        lock.held(path),
+        single_instance.held(path),
         pytest.raises(FedpromptError, match=f"runs in .* already .process {os.getpid()}"),
-        lock.held(path),
+        single_instance.held(path),
     ):
         pass
-    with lock.held(path):
+    with single_instance.held(path):
         pass
 
 
 def test_the_lock_tells_whether_a_server_runs(path):
-    assert not lock.is_held(path)
-    with lock.held(path):
-        assert lock.is_held(path)
-    assert not lock.is_held(path)
+    assert not single_instance.is_held(path)
+    with single_instance.held(path):
+        assert single_instance.is_held(path)
+    assert not single_instance.is_held(path)
 
 
 def test_the_lock_is_held_as_long_as_a_child_lives(path):
-    with lock.held(path) as file:
+    with single_instance.held(path) as file:
         left = child(file)
     try:
-        assert lock.is_held(path)
-        assert lock.children(path) == [left.pid]
+        assert single_instance.is_held(path)
+        assert single_instance.children(path) == [left.pid]
     finally:
         end(left)
-    assert not lock.is_held(path)
-    assert lock.children(path) == []
+    assert not single_instance.is_held(path)
+    assert single_instance.children(path) == []
 
 
 def dead() -> int:
@@ -64,26 +64,26 @@ def dead() -> int:
 
 
 def test_the_children_of_a_dead_server_are_ended_by_the_next_one(path, monkeypatch):
-    monkeypatch.setattr(lock, "_PATIENCE", 1.0)
-    with lock.held(path) as file:
+    monkeypatch.setattr(single_instance, "_PATIENCE", 1.0)
+    with single_instance.held(path) as file:
         left = child(file)
     path.write_text(f"{dead()}\n")
     try:
-        with lock.held(path):
-            assert lock.children(path) == []
+        with single_instance.held(path):
+            assert single_instance.children(path) == []
         assert left.wait(60) == -9
     finally:
         end(left)
 
 
 def test_children_that_end_by_themselves_are_not_killed(path):
-    with lock.held(path) as file:
+    with single_instance.held(path) as file:
         brief = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(0.5)"], stdin=file)
-        lock.end_children(path, 20)
+        single_instance.end_children(path, 20)
     assert brief.wait(60) == 0
 
 
 def test_a_lock_file_that_names_nobody_is_no_hindrance(path):
     path.write_text("nonsense")
-    with lock.held(path):
+    with single_instance.held(path):
         assert path.read_text() == f"{os.getpid()}\n"

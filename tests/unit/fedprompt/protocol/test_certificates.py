@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedprompt import trust
 from fedprompt.errors import ConfigError
-from server.deployment import certificates
+from fedprompt.protocol import certificates
+from server.deployment import issuer
 from tests.paperwork import authority, crl
 
 NOW = datetime(2026, 6, 1, 12, tzinfo=UTC)
@@ -15,7 +15,7 @@ NOW = datetime(2026, 6, 1, 12, tzinfo=UTC)
 def made(days: int = 100, *hosts: str):
     key, ca = authority()
     names = hosts or ("fed.example.org",)
-    return certificates.server_certificate(certificates.new_key(), ca, key, names, days, NOW)
+    return issuer.server_certificate(issuer.new_key(), ca, key, names, days, NOW)
 
 
 @pytest.mark.parametrize(
@@ -31,7 +31,7 @@ def made(days: int = 100, *hosts: str):
     ],
 )
 def test_F16_dates_decide_and_the_warning_comes_30_days_ahead(after, fault, warning):
-    told = trust.validity(made(), "fed.example.org", NOW + after)
+    told = certificates.validity(made(), "fed.example.org", NOW + after)
     assert fault in told.fault if fault else told.fault is None
     assert warning in told.warning if warning else told.warning is None
 
@@ -40,38 +40,38 @@ def test_F16_dates_decide_and_the_warning_comes_30_days_ahead(after, fault, warn
     "host", ["fed.example.org", "FED.example.org.", "localhost", "127.0.0.1", "::1", "0:0::1"]
 )
 def test_the_host_and_this_machine_are_in_the_certificate(host):
-    assert trust.validity(made(), host, NOW).fault is None
+    assert certificates.validity(made(), host, NOW).fault is None
 
 
 @pytest.mark.parametrize("host", ["example.org", "192.0.2.7", "a.fed.example.org", ""])
 def test_F16_another_host_is_refused_and_the_right_ones_are_named(host):
-    fault = trust.validity(made(), host, NOW).fault
+    fault = certificates.validity(made(), host, NOW).fault
     assert "is for 127.0.0.1, ::1, fed.example.org, localhost, not for" in fault
 
 
 def test_an_address_is_in_the_certificate_as_an_address():
     found = made(10, "192.0.2.7", "2001:db8::7")
-    assert trust.validity(found, "2001:0db8::0:7", NOW).fault is None
-    assert trust.hosts(found) >= {"192.0.2.7", "2001:db8::7"}
+    assert certificates.validity(found, "2001:0db8::0:7", NOW).fault is None
+    assert certificates.hosts(found) >= {"192.0.2.7", "2001:db8::7"}
 
 
 def test_a_certificate_without_names_is_for_nobody():
-    assert trust.hosts(authority()[1]) == set()
-    assert "is for nobody" in trust.validity(authority()[1], "localhost").fault
+    assert certificates.hosts(authority()[1]) == set()
+    assert "is for nobody" in certificates.validity(authority()[1], "localhost").fault
 
 
 def test_the_revocation_list_tells_serials_and_whose_it_is():
-    ca = certificates.pem(authority()[1]).decode()
-    listed = trust.revocations(crl(7, 9), ca)
+    ca = issuer.pem(authority()[1]).decode()
+    listed = certificates.revocations(crl(7, 9), ca)
     assert sorted(entry.serial_number for entry in listed) == [7, 9]
-    other = certificates.pem(authority("another CA")[1]).decode()
+    other = issuer.pem(authority("another CA")[1]).decode()
     with pytest.raises(ConfigError, match="not signed by the CA"):
-        trust.revocations(crl(7), other)
+        certificates.revocations(crl(7), other)
 
 
 @given(st.text(max_size=200))
 def test_any_text_is_refused_in_one_line(text):
-    for door in (trust.certificate, trust.private_key, trust.fingerprint):
+    for door in (certificates.certificate, certificates.private_key, certificates.fingerprint):
         with pytest.raises(ConfigError) as refused:
             door(text)
         assert "\n" not in str(refused.value)
@@ -95,5 +95,5 @@ xw2q
 
 def test_a_key_with_a_password_is_refused_without_quoting_it():
     with pytest.raises(ConfigError, match="expected an OpenSSH key") as refused:
-        trust.private_key(LOCKED)
+        certificates.private_key(LOCKED)
     assert refused.value.__cause__ is None

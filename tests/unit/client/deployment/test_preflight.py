@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from client.deployment import checks
-from client.deployment.checks import Finding, examine
-from client.deployment.link import Greeting
+from client.deployment import preflight
+from client.deployment.preflight import Finding, examine
 from client.deployment.site_folder import SiteFolder
+from client.deployment.tls_probe import Greeting
 from fedprompt.backbone import load as backbones
 from fedprompt.backbone.clip import FrozenClip
 from fedprompt.data import load
@@ -35,7 +35,7 @@ def greets(monkeypatch: pytest.MonkeyPatch, found: Greeting | Exception) -> None
             raise found
         return found
 
-    monkeypatch.setattr(checks.link, "greet", greet)
+    monkeypatch.setattr(preflight.tls_probe, "greet", greet)
 
 
 @pytest.fixture
@@ -61,7 +61,7 @@ def failed(folder: SiteFolder) -> Finding:
 
 def test_a_site_that_fits_passes_every_check(folder: SiteFolder) -> None:
     found = look(folder)
-    assert list(found) == list(checks.CHECKS)
+    assert list(found) == list(preflight.CHECKS)
     assert {f.status for f in found.values()} <= {"ok", "note"}
     assert "16 to train on, 4 held out: cat 10, dog 10" in found["images"].detail
     assert "site north (number 3), issued 0 days ago" in found["bundle"].detail
@@ -215,8 +215,8 @@ def test_F34_a_clock_that_flower_would_refuse_is_told_beforehand(
 def test_the_limits_of_the_clock_are_flowers() -> None:
     from flwr.common.constant import SYSTEM_TIME_TOLERANCE, TIMESTAMP_TOLERANCE
 
-    assert checks._AHEAD == SYSTEM_TIME_TOLERANCE
-    assert checks._BEHIND <= TIMESTAMP_TOLERANCE + SYSTEM_TIME_TOLERANCE
+    assert preflight._AHEAD == SYSTEM_TIME_TOLERANCE
+    assert preflight._BEHIND <= TIMESTAMP_TOLERANCE + SYSTEM_TIME_TOLERANCE
 
 
 def test_a_log_that_was_tampered_with_is_told(folder: SiteFolder) -> None:

@@ -16,7 +16,7 @@ from flwr.common.serde import message_to_proto
 from flwr.proto.message_pb2 import Message as ProtoMessage
 
 from client.deployment import masked
-from client.deployment.egress import EgressLog
+from client.deployment.egress_log import EgressLog
 from client.deployment.policy import METRICS as ALLOWABLE
 from client.deployment.policy import Policy
 from client.deployment.site_folder import SiteFolder

@@ -3,7 +3,7 @@ import logging
 
 import pytest
 
-from client.deployment.relay import relay
+from fedprompt.processes.log_relay import relay
 
 
 def told(line: object, caplog: pytest.LogCaptureFixture) -> list[logging.LogRecord]:

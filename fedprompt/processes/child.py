@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import IO
 
-from client.deployment.relay import relay
+from fedprompt.processes.log_relay import relay
 
 SETTLED = 60.0  # seconds a child must run until its next end counts as the first
 _GRACE = 8.0  # seconds a child may take to end

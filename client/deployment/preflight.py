@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from typing import Literal
 
-from client.deployment import egress, link, proxy, tls
+from client.deployment import egress_log, proxy, tls, tls_probe
 from client.deployment.policy import Policy
 from client.deployment.site_folder import SiteFolder
 from fedprompt.data.classes import in_ascii, listed, one_form
@@ -161,16 +161,16 @@ def _gpu(_: SiteFolder) -> Found:
 
 
 def _egress(folder: SiteFolder) -> Found:
-    lines, faults = egress.verify(folder.egress)
+    lines, faults = egress_log.verify(folder.egress)
     if faults:
         return "note", f"{faults[0]}; {len(faults)} such places in {folder.egress.name}"
     return "ok", f"{len(lines)} answers logged" if lines else "nothing has left yet"
 
 
-def _greeting(folder: SiteFolder) -> link.Greeting:
+def _greeting(folder: SiteFolder) -> tls_probe.Greeting:
     node = folder.node()
     trust = None if node.insecure else tls.context(folder.ca_certificate, folder.revocations)
-    return link.greet(node.server, trust)
+    return tls_probe.greet(node.server, trust)
 
 
 def _local(folder: SiteFolder) -> Flat:

@@ -16,12 +16,12 @@ import pytest
 import trustme
 
 from client.deployment import tls
-from client.deployment.link import Greeting, greet
 from client.deployment.proxy import described, proxy_of
+from client.deployment.tls_probe import Greeting, greet
 from fedprompt.errors import ConfigError, LinkError
 from fedprompt.processes.flower_environment import variables
 from fedprompt.protocol.address import join
-from server.deployment import certificates
+from server.deployment import issuer
 
 NOW = dt.datetime.now(dt.UTC)
 DAY = dt.timedelta(days=1)
@@ -116,19 +116,19 @@ def test_F16_a_wrong_host_name_is_told_from_a_wrong_address(ca: trustme.CA, trus
 
 
 def test_F16_a_revoked_certificate_is_refused_and_another_is_not(tmp_path: Path) -> None:
-    key, ca_key = certificates.new_key(), certificates.new_key()
-    authority = certificates.authority(ca_key, "a test")
-    made = certificates.server_certificate(key, authority, ca_key, ["127.0.0.1"])
-    (tmp_path / "ca.crt").write_bytes(certificates.pem(authority))
-    (tmp_path / "server.crt").write_bytes(certificates.pem(made))
-    (tmp_path / "server.key").write_bytes(certificates.key_pem(key))
+    key, ca_key = issuer.new_key(), issuer.new_key()
+    authority = issuer.authority(ca_key, "a test")
+    made = issuer.server_certificate(key, authority, ca_key, ["127.0.0.1"])
+    (tmp_path / "ca.crt").write_bytes(issuer.pem(authority))
+    (tmp_path / "server.crt").write_bytes(issuer.pem(made))
+    (tmp_path / "server.key").write_bytes(issuer.key_pem(key))
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(tmp_path / "server.crt", tmp_path / "server.key")
     crl = tmp_path / "ca.crl"
     with serving(context) as address:
         for serials in ([], [(made.serial_number, NOW)]):
-            found = certificates.revocation_list(authority, ca_key, serials)
-            crl.write_bytes(certificates.pem(found))
+            found = issuer.revocation_list(authority, ca_key, serials)
+            crl.write_bytes(issuer.pem(found))
             trust = tls.context(tmp_path / "ca.crt", crl)
             if not serials:
                 assert greet(address, trust).expires

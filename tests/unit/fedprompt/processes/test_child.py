@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from client.deployment import child as module
-from client.deployment.child import Backoff, Child, Ended
+from fedprompt.processes import child as module
+from fedprompt.processes.child import Backoff, Child, Ended
 from tests.waiting import until
 
 

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from client.deployment import egress as module
-from client.deployment.egress import FIRST, EgressLog, files, verify
+from client.deployment import egress_log as module
+from client.deployment.egress_log import FIRST, EgressLog, files, verify
 from fedprompt.errors import StorageError
 
 

@@ -7,14 +7,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fedprompt.errors import ConfigError, DataError, StorageError
-from server.deployment import credentials, setup, sites
+from server.deployment import create_folder, credentials, sites
 from server.deployment.folder import DeploymentFolder
 from server.deployment.template import server_toml
 
 
 def create(path, address="fed.example.org:9092", classes="healthy,ill", run=(), days=397):
     folder = DeploymentFolder(path)
-    return folder, setup.create(folder, address, classes, dict(run), days)
+    return folder, create_folder.create(folder, address, classes, dict(run), days)
 
 
 def test_a_new_folder_is_whole_and_the_owners_alone(tmp_path):
@@ -74,7 +74,7 @@ def test_classes_may_come_from_a_file(tmp_path):
 @pytest.mark.parametrize("taken", ["server.output=x", "server.sites=x", "data.class_names=a,b"])
 def test_what_the_folder_makes_cannot_be_given(taken):
     with pytest.raises(ConfigError, match="is made by the deployment folder"):
-        setup.run_of(None, [taken])
+        create_folder.run_of(None, [taken])
 
 
 @given(st.text(st.characters(codec="utf-8"), max_size=30), st.integers(1, 10**6), st.booleans())
