@@ -13,9 +13,9 @@ from pathlib import Path
 from rich.console import Console
 
 from benchmarks.console import run, show
-from client.evaluate import evaluate
-from client.workbench import open_workbench
+from client.tuning.evaluate import evaluate
 from fedprompt.artefact import Artefact
+from fedprompt.experiments.setup import open_workbench
 from fedprompt.prompts.artefacts import from_artefact
 from fedprompt.prompts.template import Template
 from fedprompt.settings.run_config import defaults, load

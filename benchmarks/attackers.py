@@ -19,8 +19,8 @@ from flwr.clientapp import ClientApp
 from PIL import Image
 
 from client.app import app as honest_client
-from client.feature_store import FeatureStore
-from client.features import image_features, store_key
+from client.features.encode import image_features, store_key
+from client.features.feature_store import FeatureStore
 from client.site import Site, simulated
 from fedprompt.backbone.encoded import EncodedImages
 from fedprompt.data.decode import decode

@@ -26,10 +26,10 @@ from flwr.app import Context, RecordDict
 
 from benchmarks.attackers import ATTACKS, HOSTILE, SITES, TARGET, hostile_client, triggered
 from benchmarks.console import run, show
-from client.evaluate import predict
-from client.workbench import Workbench, open_workbench
+from client.tuning.evaluate import predict
 from fedprompt.artefact import Artefact
 from fedprompt.backbone.encoded import EncodedImages
+from fedprompt.experiments.setup import Workbench, open_workbench
 from fedprompt.prompts.artefacts import from_artefact
 from fedprompt.run_folder import RunFolder
 from fedprompt.settings.run_config import defaults

@@ -19,9 +19,16 @@ from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects
 
 from benchmarks.console import run, show
 from client.app import app
-from client.reply_size import NODE, RUN_DIGEST, addressed, answered, identify, serialised
 from fedprompt.backbone.clip import FrozenClip
 from fedprompt.data.preprocess import Preprocessing
+from fedprompt.experiments.reply_size import (
+    NODE,
+    RUN_DIGEST,
+    addressed,
+    answered,
+    identify,
+    serialised,
+)
 from fedprompt.prompt_state import PromptState
 from fedprompt.prompts.build import build_prompt, rule_of
 from fedprompt.settings.prompt import PromptConfig

@@ -2,8 +2,8 @@
 
 import statistics
 
-from client.protocols.protocol import Found, Metrics, Protocol, Trial
-from client.protocols.tune import federated
+from fedprompt.experiments.protocols.protocol import Found, Metrics, Protocol, Trial
+from fedprompt.experiments.protocols.tune import federated
 
 
 def run(trial: Trial) -> Found:

@@ -24,10 +24,10 @@ from benchmarks.results_parts import (
     text_methods,
     visual_methods,
 )
-from client.protocols.base_to_new import BASE
-from client.protocols.protocol import Found, Protocol, Trial
-from client.protocols.series import Result
-from client.protocols.tune import federated, last_scored
+from fedprompt.experiments.protocols.base_to_new import BASE
+from fedprompt.experiments.protocols.protocol import Found, Protocol, Trial
+from fedprompt.experiments.protocols.series import Result
+from fedprompt.experiments.protocols.tune import federated, last_scored
 from fedprompt.prompts.build import UNTRAINED
 from fedprompt.settings.section import Flat
 

@@ -16,11 +16,11 @@ from benchmarks import rates as rating
 from benchmarks.results_page import page
 from benchmarks.results_parts import SEEDS, Cases, Part, Rates, parts
 from benchmarks.tiny_imagenet import unpack
-from client.commands.protocol import write_results
-from client.protocols import Protocol
-from client.protocols.series import Series
 from fedprompt.data.cache import cache_folder
 from fedprompt.errors import ConfigError, FedpromptError
+from fedprompt.experiments.commands.protocol import write_results
+from fedprompt.experiments.protocols import Protocol
+from fedprompt.experiments.protocols.series import Series
 from fedprompt.settings.run_config import load
 from fedprompt.settings.section import Flat
 from fedprompt.storage import write_atomic

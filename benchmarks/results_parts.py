@@ -4,8 +4,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 from benchmarks.merging import PROTOCOL as MERGING
-from client.protocols import PROTOCOLS
-from client.protocols.protocol import Protocol
+from fedprompt.experiments.protocols import PROTOCOLS
+from fedprompt.experiments.protocols.protocol import Protocol
 from fedprompt.prompts.build import METHODS, UNTRAINED, ZERO_SHOT
 from fedprompt.settings.section import Flat, Scalar
 

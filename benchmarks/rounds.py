@@ -34,10 +34,10 @@ from flwr.serverapp.strategy import FedAvg
 
 from benchmarks.console import run, show
 from client.app import app as client_app
-from client.feature_store import FeatureStore
-from client.features import store_key
-from client.fit import fit
+from client.features.encode import store_key
+from client.features.feature_store import FeatureStore
 from client.site import Site, simulated
+from client.tuning.fit import fit
 from fedprompt.backbone.load import load_backbone
 from fedprompt.data.load import load as load_images
 from fedprompt.prompt_state import PromptState

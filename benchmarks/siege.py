@@ -30,10 +30,10 @@ from benchmarks.soak import lost, workplace
 from benchmarks.theatre import Theatre
 from client.deployment import site_files
 from client.deployment.site_folder import SiteFolder
-from client.evaluate import predict
-from client.workbench import Workbench, open_workbench
+from client.tuning.evaluate import predict
 from fedprompt.artefact import Artefact
 from fedprompt.data.image_set import ImageSet
+from fedprompt.experiments.setup import Workbench, open_workbench
 from fedprompt.processes import logs
 from fedprompt.prompts.artefacts import from_artefact
 from fedprompt.protocol import invitation as bundles

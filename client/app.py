@@ -12,7 +12,7 @@ from flwr.clientapp import ClientApp
 
 from client.deployment.egress_filter import border, folder_of
 from client.deployment.policy import Policy
-from client.secure_aggregation import secured
+from client.reply.secure_aggregation import secured
 from client.site import Site, deployed, simulated
 from fedprompt.errors import ConfigError
 from fedprompt.identity import sha256_file

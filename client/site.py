@@ -11,12 +11,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from client.centres import noised_centres
-from client.evaluate import Score, evaluate
-from client.feature_store import FeatureStore
-from client.features import encode, store_key
-from client.fit import Span, fit
-from client.personal import Personal
+from client.features.encode import encode, store_key
+from client.features.feature_store import FeatureStore
+from client.features.patch_token_centroids import noised_centres
+from client.tuning.evaluate import Score, evaluate
+from client.tuning.fit import Span, fit
+from client.tuning.personal import Personal
 from fedprompt.backbone.encoded import EncodedImages
 from fedprompt.backbone.load import shared_backbone
 from fedprompt.data.image_set import ImageSet
@@ -52,7 +52,8 @@ class Site:
     load_images
         Returns this site's images; called once.
     folder
-        Where this site keeps a prompt of its own (`client.personal`); None = in the user's cache.
+        Where this site keeps a prompt of its own (`client.tuning.personal`); None = in the user's
+        cache.
 
     Raises
     ------

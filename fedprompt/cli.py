@@ -32,8 +32,11 @@ COMMANDS = {
     "doctor": ("fedprompt.doctor:doctor", "Say what this machine has and lacks."),
     "methods": ("fedprompt.methods:methods", "List the methods, with the numbers each sends."),
     "simulate": ("server.simulate:simulate", "Tune a prompt over simulated sites."),
-    "train": ("client.commands.train:train", "Tune a prompt on one site's images alone."),
-    "eval": ("client.commands.eval:evaluate", "Score a prompt on held-out images."),
+    "train": (
+        "fedprompt.experiments.commands.train:train",
+        "Tune a prompt on one site's images alone.",
+    ),
+    "eval": ("fedprompt.experiments.commands.eval:evaluate", "Score a prompt on held-out images."),
     "export": ("export.targets.commands:export", "Fuse a prompt into one ONNX file."),
     "verify": (
         "export.runtime.commands.verify:verify",

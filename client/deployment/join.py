@@ -11,8 +11,8 @@ from client.deployment.doctor import look, refuse_failed
 from client.deployment.site_folder import SiteFolder
 from client.deployment.start import take_part
 from client.deployment.surroundings import PRIVATE
-from client.feature_store import FeatureStore
-from client.features import image_features, store_key
+from client.features.encode import image_features, store_key
+from client.features.feature_store import FeatureStore
 from fedprompt import toml
 from fedprompt.backbone.load import shared_backbone
 from fedprompt.data.load import own

@@ -1,7 +1,8 @@
 """AdvPT: CoOp's host, trained on attacked images (arXiv 2311.11261; code).
 
 32 free text vectors, drawn N(0, 0.02), class name at the end, tuned by cross-entropy on the site's
-adversarial bank (`client/bank.py`), whose features are computed once: the image tower does not run.
+adversarial bank (`client/features/adversarial_features.py`), whose features are computed once: the
+image tower does not run.
 Trained and sent: ``ctx`` [32 width], 16,384 numbers at width 512; in form lowrank of rank 1
 ``ctx.A`` and ``ctx.B``, 544 numbers. Folds into class vectors.
 """

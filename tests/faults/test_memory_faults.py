@@ -10,9 +10,9 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from client.evaluate import evaluate
-from client.features import image_features
-from client.fit import fit
+from client.features.encode import image_features
+from client.tuning.evaluate import evaluate
+from client.tuning.fit import fit
 from fedprompt.backbone import class_encoder
 from fedprompt.backbone.clip import FrozenClip
 from fedprompt.backbone.encoded import EncodedImages

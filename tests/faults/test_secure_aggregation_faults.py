@@ -10,7 +10,7 @@ from flwr.common.secure_aggregation.quantization import quantize
 from hypothesis import given
 from hypothesis import strategies as st
 
-from client.secure_aggregation import secured
+from client.reply.secure_aggregation import secured
 from fedprompt.errors import ConfigError, QuorumError
 from fedprompt.secure_sum import MODULUS, levels, shorten, step
 from fedprompt.settings.privacy import PrivacyConfig

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from flwr.app import ConfigRecord, RecordDict
 
-from client.secure_aggregation import secured
+from client.reply.secure_aggregation import secured
 from fedprompt.backbone.load import shared_backbone
 from fedprompt.basis import columns
 from fedprompt.secure_sum import levels, step

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from client.secure_aggregation import secured
+from client.reply.secure_aggregation import secured
 from fedprompt.prompt_state import PromptState
 from fedprompt.settings.privacy import PrivacyConfig
 from server.local_grid import LocalGrid

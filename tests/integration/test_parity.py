@@ -7,8 +7,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from client.evaluate import predict
-from client.workbench import Workbench
+from client.tuning.evaluate import predict
 from export.fold.constants import Constants
 from export.fold.load import fold
 from export.runtime import Classifier
@@ -20,6 +19,7 @@ from fedprompt.backbone.load import load_backbone
 from fedprompt.data.decode import decode
 from fedprompt.data.load import load
 from fedprompt.data.preprocess import fit_to_input
+from fedprompt.experiments.setup import Workbench
 from fedprompt.prompts.artefacts import from_artefact, to_artefact
 from fedprompt.prompts.build import build_prompt
 from fedprompt.prompts.template import Template, zero_shot_vectors

@@ -5,10 +5,11 @@ import json
 import pytest
 from click.testing import CliRunner
 
-from client import app, site, workbench
+from client import app, site
 from fedprompt.artefact import Artefact
 from fedprompt.cli import group
 from fedprompt.data.load import load
+from fedprompt.experiments import setup as workbench
 from fedprompt.run_folder import RunFolder
 from server import tuning
 from tests import round_lines

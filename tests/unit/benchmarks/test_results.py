@@ -9,10 +9,11 @@ import pytest
 from benchmarks import rates, results, results_parts, tiny_imagenet
 from benchmarks.results_page import comparisons, merging_table, page, section
 from benchmarks.results_parts import SEEDS, merging_case, parts
-from client import site, workbench
-from client.protocols.series import Result
-from client.protocols.table import rows
+from client import site
 from fedprompt.errors import ConfigError
+from fedprompt.experiments import setup as workbench
+from fedprompt.experiments.protocols.series import Result
+from fedprompt.experiments.protocols.table import rows
 from fedprompt.prompts.build import METHODS, UNTRAINED
 from server import tuning
 from tests.pictures import image_folder

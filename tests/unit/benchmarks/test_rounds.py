@@ -24,7 +24,10 @@ def test_medians_are_taken_over_turns():
 
 def test_a_site_finds_its_features_in_the_cache_and_takes_one_step(monkeypatch):
     monkeypatch.setenv("FEDPROMPT_CACHE", "before")
-    monkeypatch.setattr("client.features._encode", lambda *_: pytest.fail("an image was encoded"))
+    monkeypatch.setattr(
+        "client.features.encode._encode",
+        lambda *_: pytest.fail("an image was encoded"),
+    )
     with module.prepared(2, 3) as flat:
         sites = [simulated(flat, partition, 2) for partition in range(2)]
         assert {len(site.train_labels) for site in sites} == {flat["fit.batch"]}

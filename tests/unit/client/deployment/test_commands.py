@@ -14,8 +14,8 @@ from client.deployment.command import VERBS, group
 from client.deployment.egress_log import EgressLog
 from client.deployment.site_folder import SiteFolder
 from client.deployment.tls_probe import Greeting
-from client.feature_store import FeatureStore
-from client.features import store_key
+from client.features.encode import store_key
+from client.features.feature_store import FeatureStore
 from fedprompt.backbone import load as backbones
 from fedprompt.backbone.clip import FrozenClip
 from fedprompt.cli import resolve

@@ -7,7 +7,7 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 
 from client.deployment import masked
 from client.deployment.egress_filter import border
-from client.secure_aggregation import secured
+from client.reply.secure_aggregation import secured
 from fedprompt.errors import PolicyError
 from server.local_grid import LocalGrid
 from server.rounds import Rounds

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from client.secure_aggregation import secured
+from client.reply.secure_aggregation import secured
 from fedprompt.wire import to_array_record
 from server.federation import federation
 from server.local_grid import LocalGrid

@@ -1,0 +1,1 @@
+"""Encode a site's images once, and keep what was computed."""

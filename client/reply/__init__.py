@@ -1,0 +1,1 @@
+"""Pack what leaves a site."""

@@ -1,0 +1,1 @@
+"""Tune and score a prompt on a site's encoded images."""

@@ -1,0 +1,1 @@
+"""Experiments on one machine: training, scoring, and evaluation protocols."""

@@ -1,0 +1,228 @@
+"""Run a protocol over cases and seeds, and keep each trial as it is done.
+
+The folder holds ``protocol.json`` (what was asked for) and, for each case and seed,
+``CASE/seed-N/result.json`` beside the artefacts of that trial. What is done is not run again.
+"""
+
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import asdict, dataclass, field
+from multiprocessing import get_context
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+import torch
+
+from fedprompt.errors import ConfigError, FedpromptError
+from fedprompt.experiments.protocols.protocol import Federate, Protocol, Trial
+from fedprompt.identity import canonical_json
+from fedprompt.settings.fit import FitConfig
+from fedprompt.settings.run_config import check, defaults, section
+from fedprompt.settings.section import Flat
+from fedprompt.storage import write_atomic
+
+_ASKED, _RESULT = "protocol.json", "result.json"
+_SAFE = re.compile(r"[^A-Za-z0-9.]+")  # all else in a case's name becomes one dash
+Tell = Callable[[str], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """Hold one case at one seed: its size and metrics."""
+
+    case: str  # its name
+    own: Flat  # its settings
+    seed: int
+    form: str
+    parameters: int  # that a site trains
+    sent: int  # of them, in a round
+    bytes_up: int  # of a site's reply
+    metrics: dict[str, float | None]
+    seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Series:
+    """Say what is to be run.
+
+    Attributes
+    ----------
+    name, protocol
+        What each trial does.
+    cases
+        Settings by name: a method and its form, say.
+    seeds
+        Of images, prompt and federation.
+    given
+        Settings of all cases; they win over the protocol's.
+    output
+        Folder of the results.
+    federate
+        Runs a federation.
+    targets
+        Settings of further data sets, by name.
+    """
+
+    name: str
+    protocol: Protocol
+    cases: Mapping[str, Flat]
+    seeds: Sequence[int]
+    given: Flat
+    output: Path
+    federate: Federate
+    targets: Mapping[str, Flat] = field(default_factory=dict)
+
+    def settings(self, case: str, seed: int) -> Flat:
+        """Return every setting of one trial.
+
+        Raises
+        ------
+        ConfigError
+            One is unknown or refused.
+        """
+        seeds: Flat = {f"{owner}.seed": seed for owner in ("data", "prompt", "server")}
+        settings = defaults() | self.protocol.defaults | self.given | self.cases[case] | seeds
+        check(settings)
+        return settings
+
+    def results(self, tell: Tell, workers: int = 1) -> list[Result]:
+        """Run what is not done yet and return everything, seeds within cases.
+
+        Parameters
+        ----------
+        tell
+            Gets one line a trial.
+        workers
+            Processes that run trials at the same time.
+
+        Raises
+        ------
+        ConfigError
+            The folder holds results of other settings, or a setting is unknown.
+        FedpromptError
+            Trials failed; the first one's kind, after all others have run.
+        """
+        if failed := self.failures(tell, workers):
+            count = len(self._trials())
+            raise type(failed[0])(f"{len(failed)} of {count} trials failed, first: {failed[0]}")
+        return self.kept()
+
+    def failures(self, tell: Tell, workers: int = 1) -> list[FedpromptError]:
+        """Run what is not done yet, as `results`, and return what ended the trials that failed.
+
+        Raises
+        ------
+        ConfigError
+            The folder holds results of other settings, or a setting is unknown.
+        """
+        todo = self._trials()
+        for trial in todo:  # all, before any runs
+            self.settings(*trial)
+        self._claim()
+        failed = []
+        for (case, seed), error in self._run_all(todo, tell, workers):
+            if error:
+                failed.append(error)
+                tell(f"{case}, seed {seed}: failed: {error}")
+        return failed
+
+    def kept(self) -> list[Result]:
+        """Return the trials that are done with the settings asked for, seeds within cases."""
+        paths = [(case, self._folder(case, seed) / _RESULT) for case, seed in self._trials()]
+        found = [(case, _read(path)) for case, path in paths if path.is_file()]
+        return [result for case, result in found if result.own == self.cases[case]]
+
+    def _trials(self) -> list[tuple[str, int]]:
+        return [(case, seed) for case in self.cases for seed in self.seeds]
+
+    def _run_all(
+        self, todo: Sequence[tuple[str, int]], tell: Tell, workers: int
+    ) -> Iterator[tuple[tuple[str, int], FedpromptError | None]]:
+        """Yield each trial as it ends, and the error that ended it."""
+        if workers == 1:
+            for trial in todo:
+                yield trial, _attempted(self, trial, tell)
+            return
+        with ProcessPoolExecutor(workers, get_context("spawn")) as pool:
+            futures = {pool.submit(_attempted, self, trial, tell): trial for trial in todo}
+            for future in as_completed(futures):
+                yield futures[future], future.result()
+
+    def run(self, case: str, seed: int, tell: Tell) -> None:
+        """Run one trial and keep its result, unless it is kept already.
+
+        Raises
+        ------
+        ConfigError
+            What is kept is of other settings.
+        FedpromptError
+            What the trial raises.
+        """
+        folder, settings = self._folder(case, seed), self.settings(case, seed)
+        if (folder / _RESULT).is_file():
+            if (kept := _read(folder / _RESULT)).own != self.cases[case]:
+                raise ConfigError(
+                    f"{folder} holds a result of {kept.own}, asked for is {self.cases[case]}; "
+                    "remove it or give another --output"
+                )
+            tell(f"{case}, seed {seed}: kept")
+            return
+        began = monotonic()
+        torch.set_num_threads(section(settings, "fit", FitConfig).threads)  # as a site does
+        trial = Trial(
+            settings=settings, folder=folder, federate=self.federate, targets=self.targets
+        )
+        found = self.protocol.run(trial)
+        result = Result(
+            case=case,
+            own=self.cases[case],
+            seed=seed,
+            form=found.tuned.form,
+            **asdict(found.tuned.size),
+            metrics=found.metrics,
+            seconds=monotonic() - began,
+        )
+        # not canonical: metrics keep the protocol's order
+        write_atomic(folder / _RESULT, json.dumps(asdict(result), indent=1).encode())
+        tell(f"{case}, seed {seed}: {_shown(found.metrics)}")
+
+    def _folder(self, case: str, seed: int) -> Path:
+        return self.output / _SAFE.sub("-", case) / f"seed-{seed}"
+
+    def _claim(self) -> None:
+        """Note what the folder holds, or refuse one that holds something else."""
+        asked = {"protocol": self.name, "given": self.given, "targets": dict(self.targets)}
+        path = self.output / _ASKED
+        if not path.is_file():
+            write_atomic(path, canonical_json(asked))
+            return
+        found = json.loads(path.read_bytes())
+        if found != json.loads(canonical_json(asked)):
+            raise ConfigError(
+                f"{self.output} holds results of {found}, asked for is {asked}; give another "
+                "--output"
+            )
+
+
+def _attempted(series: Series, trial: tuple[str, int], tell: Tell) -> FedpromptError | None:
+    """Run one trial and return the error that ended it, if one did."""
+    try:
+        series.run(*trial, tell)
+    except FedpromptError as error:
+        return error
+    return None
+
+
+def _read(path: Path) -> Result:
+    try:
+        values: dict[str, Any] = json.loads(path.read_bytes())
+        return Result(**values)
+    except (OSError, ValueError, TypeError) as error:
+        raise ConfigError(f"{path} is damaged: {error}; remove it to run the trial again") from None
+
+
+def _shown(metrics: Mapping[str, float | None]) -> str:
+    return ", ".join(f"{k} {'-' if v is None else f'{v:.4f}'}" for k, v in metrics.items())

@@ -1,0 +1,156 @@
+"""Score a prompt on spoilt images: attacked ones, and ones that the world corrupted.
+
+    adversarial_accuracy(prompt, clip, test, TEST)                   # knows CLIP, not the prompt
+    adversarial_accuracy(prompt, clip, test, TEST, adaptive=True)    # knows the prompt as well
+    corrupted_accuracy(prompt, clip, test, "jpeg", 3)
+
+Nothing is stored. Every image draws from a seed of its own, so a result does not depend on the size
+of a batch but for rounding.
+"""
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+
+import numpy as np
+import torch
+
+from client.features.attack import (
+    Attack,
+    embedding_gain,
+    encode,
+    logit_gain,
+    noise_of,
+    pgd,
+)
+from client.features.oom_retry import halved
+from client.features.pixels import read_pixels
+from fedprompt.backbone.clip import FrozenClip
+from fedprompt.data.decode import MAX_PIXELS
+from fedprompt.data.image_set import ImageSet
+from fedprompt.data.shots import stratified
+from fedprompt.errors import DataError
+from fedprompt.experiments.corruption import corrupt
+from fedprompt.experiments.metrics import metrics
+from fedprompt.identity import canonical_json, sha256_bytes
+from fedprompt.prompts.build import Prompt
+from fedprompt.types import Labels, Logits, Pixels, UnitPixels
+
+Spoil = Callable[[Pixels, Labels, list[int]], UnitPixels]  # one seed an image
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sweep:
+    """Say which images are scored, and how many at a time."""
+
+    limit: int = 0  # images at most, classes kept in share; 0 = all
+    batch: int = 64  # images; halved where a GPU's memory does not suffice
+    seed: int = 0  # of the choice of images and of what spoils each
+    max_pixels: int = MAX_PIXELS  # of one image, as the data were checked
+
+
+ALL = Sweep()
+
+
+def adversarial_accuracy(
+    prompt: Prompt,
+    clip: FrozenClip,
+    images: ImageSet,
+    attack: Attack,
+    sweep: Sweep = ALL,
+    *,
+    adaptive: bool = False,
+) -> float:
+    """Return the share of attacked images that a prompt still gets right.
+
+    Parameters
+    ----------
+    prompt
+        Any method.
+    clip
+        The frozen CLIP.
+    images
+        With their labels, clean.
+    attack
+        Radius, step and steps; ``TEST`` is AdvPT's.
+    adaptive
+        Attack the prompt's own logits by cross-entropy; else CLIP's raw embeddings, as AdvPT does:
+        a prompt that holds against that alone may still be no defence.
+
+    Raises
+    ------
+    DataError
+        There are no images.
+    """
+
+    def spoil(pixels: Pixels, labels: Labels, seeds: list[int]) -> UnitPixels:
+        clean = _scaled(pixels, clip)
+        gain = logit_gain(prompt, clip, labels) if adaptive else embedding_gain(clip, clean)
+        return pgd(clean, noise_of(seeds, clean.shape[-1]).to(clean), gain, **asdict(attack))
+
+    return metrics(*spoilt(prompt, clip, images, spoil, sweep))["accuracy"]
+
+
+def corrupted_accuracy(
+    prompt: Prompt,
+    clip: FrozenClip,
+    images: ImageSet,
+    kind: str,
+    strength: int,
+    sweep: Sweep = ALL,
+) -> float:
+    """Return the share of corrupted images that a prompt gets right.
+
+    Images are corrupted at the size that the tower takes, as ImageNet-C's are. ``kind`` and
+    ``strength`` are those of `corrupt`, the rest as in `adversarial_accuracy`.
+    """
+
+    def spoil(pixels: Pixels, _: Labels, seeds: list[int]) -> UnitPixels:
+        pairs = zip(pixels.cpu().numpy(), seeds, strict=True)
+        found = [corrupt(image, kind, strength, np.random.default_rng(s)) for image, s in pairs]
+        return _scaled(torch.from_numpy(np.stack(found)), clip)
+
+    return metrics(*spoilt(prompt, clip, images, spoil, sweep))["accuracy"]
+
+
+def spoilt(
+    prompt: Prompt, clip: FrozenClip, images: ImageSet, spoil: Spoil, sweep: Sweep
+) -> tuple[Logits, Labels]:
+    """Return a prompt's logits on images that ``spoil`` has been at, and their labels.
+
+    Raises
+    ------
+    DataError
+        There are no images.
+    """
+    images = _some(images, sweep)
+    if not len(images):
+        raise DataError("there are no images to spoil; check data.source and data.test_limit")
+    labels = torch.from_numpy(images.labels).to(clip.device)
+    seeds = [_seed(sweep.seed, images.digest(index)) for index in range(len(images))]
+
+    def scored(start: int, end: int) -> Logits:
+        part = range(start, min(end, len(images)))
+        pixels = read_pixels(images, part, clip.preprocessing, sweep.max_pixels)
+        found = spoil(pixels, labels[part.start : part.stop], seeds[part.start : part.stop])
+        with torch.no_grad():
+            logits: Logits = prompt(encode(found, clip, prompt.first_layer)).logits
+        return logits
+
+    def all_at(size: int) -> Logits:
+        return torch.cat([scored(start, start + size) for start in range(0, len(images), size)])
+
+    return halved(all_at, sweep.batch), labels
+
+
+def _some(images: ImageSet, sweep: Sweep) -> ImageSet:
+    if not sweep.limit:
+        return images
+    return images.subset(stratified(images.labels, sweep.limit, sweep.seed))
+
+
+def _scaled(pixels: Pixels, clip: FrozenClip) -> UnitPixels:
+    return pixels.to(clip.device).permute(0, 3, 1, 2).float() / 255
+
+
+def _seed(seed: int, digest: str) -> int:
+    return int(sha256_bytes(canonical_json([seed, digest]))[:15], 16)
