@@ -3,16 +3,16 @@
 ``python -m client.deployment.supernode FOLDER PORT`` is a child process of ``flower-client``.
 Flower's own command line parses the options. Ours are the TLS context, which knows the CA's
 revocations; that a redirect is not followed, by which a server could have a site's messages sent to
-any other host; and that Flower's envelope tells nothing of the site: not how long the ClientApp
-worked, which tells how many images there are, and no error that is not in the site's log. The
-modules used for that are not public: the range of Flower's versions in pyproject.toml is the tested
-one.
+any other host; that Flower's envelope tells nothing of the site: not how long the ClientApp worked,
+which tells how many images there are, and no error that is not in the site's log; and that a reply
+that is ready is sent whether or not another message came. The modules used for that are not public:
+the range of Flower's versions in pyproject.toml is the tested one.
 """
 
 import logging
 import ssl
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +20,10 @@ import httpx
 import uvicorn.config
 from flwr.proto.fleet_pb2 import PushMessagesRequest, PushMessagesResponse
 from flwr.supercore.protobuf.client import ProtobufCall, ProtobufRequestContext
-from flwr.supernode import fleet_http_connection
+from flwr.supernode import fleet_http_connection, start_client_internal
 from flwr.supernode.cli.flower_supernode import flower_supernode
 from flwr.supernode.fleet_http_client import FleetHttpClient
+from flwr.supernode.nodestate.in_memory_nodestate import InMemoryNodeState
 
 from client.deployment import proxy, tls
 from client.deployment.config import NodeConfig
@@ -83,6 +84,28 @@ def guarded_client(
     return Guarded
 
 
+def pull_or_reply(pull: Callable[..., int | None]) -> Callable[..., int | None]:
+    """Return Flower's ``pull`` of a message, which returns a run if only a reply is ready, too.
+
+    Flower's loop sends what replies are ready after each message that it pulled, and at no other
+    time. Where the reply to a message of a stopped run turns up instead of the one that the server
+    waits for, that one would stay here until the server sends another message.
+    """
+
+    def pull_or_find(*, state: InMemoryNodeState, **connection: object) -> int | None:
+        run_id = pull(state=state, **connection)
+        return run_id if run_id is not None else _run_of_a_reply(state)
+
+    return pull_or_find
+
+
+def _run_of_a_reply(state: InMemoryNodeState) -> int | None:
+    """Return the run of a reply that waits to be sent; None if there is none."""
+    with state.lock_msg_store:
+        waiting = [e.message.metadata for e in state.msg_store.values() if not e.is_retrieved]
+    return next((metadata.run_id for metadata in waiting if metadata.reply_to_message_id), None)
+
+
 def options(folder: SiteFolder, node: NodeConfig, port: int) -> list[str]:
     """Return the SuperNode's command line; the worker's port is on loopback."""
     common = [
@@ -109,6 +132,8 @@ def main() -> None:
     context = None if node.insecure else tls.context(folder.ca_certificate, folder.revocations)
     client = guarded_client(context, watch, Border(folder))
     setattr(fleet_http_connection, "FleetHttpClient", client)  # noqa: B010
+    pull = pull_or_reply(start_client_internal._pull_and_store_message)
+    setattr(start_client_internal, "_pull_and_store_message", pull)  # noqa: B010
     sys.argv = ["flower-supernode", *options(folder, node, port)]
     try:
         flower_supernode()

@@ -17,12 +17,17 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
 
+import httpx
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 from flwr.common.constant import SubStatus
+from flwr.proto.runtime_pb2 import SendTaskHeartbeatRequest
 from flwr.supercore.constant import TaskType
-from flwr.supercore.heartbeat import HeartbeatSender, make_task_heartbeat_fn_http
-from flwr.supercore.inflatable.inflatable_utils import pull_and_inflate_object_from_tree
+from flwr.supercore.heartbeat import HeartbeatSender
+from flwr.supercore.inflatable.inflatable_utils import (
+    ObjectPullError,
+    pull_and_inflate_object_from_tree,
+)
 from flwr.supercore.interceptors import RuntimeTokenHttpInterceptor, RuntimeVersionHttpInterceptor
 from flwr.supercore.retry import make_simple_http_retry_invoker
 from flwr.supercore.runtime import RuntimeHttpClient
@@ -133,7 +138,11 @@ class InProcessExecutor:
 def answer(
     spec: ExecutionSpec, app: Callable[[], ClientApp], turn: AbstractContextManager[object]
 ) -> None:
-    """Pull a task's message, let the app answer it and push the reply."""
+    """Pull a task's message, let the app answer it and push the reply.
+
+    A task that fails is not reported as finished: the SuperNode, which would wait for its reply for
+    ever, misses the heartbeat instead and answers that the app stopped.
+    """
     client = RuntimeHttpClient.from_server_address(
         server_address=spec.runtime_api_address,
         insecure=spec.insecure,
@@ -144,24 +153,44 @@ def answer(
         ],
         retry_invoker=make_simple_http_retry_invoker(),
     )
-    heartbeat = HeartbeatSender(make_task_heartbeat_fn_http(client))
+    heartbeat = HeartbeatSender(functools.partial(beat, client))
     heartbeat.start()
-    context, status, details = None, SubStatus.FAILED, "the task failed"
     try:
         message, context, _run, _fab = pull_task_input(client)
         with turn:
             reply, reason = reply_to(message, context, app)
         push_message(client, reply, context)
         status = SubStatus.FAILED if reply.has_error() else SubStatus.COMPLETED
-        details = reason
-    except Exception:
-        log.exception("a task could not be answered")
+        push_task_output(client=client, context=context, sub_status=status, details=reason)
+    except Exception as error:
+        if _withdrawn(error):
+            log.warning("a message was withdrawn before all of it came; it is not answered")
+        else:
+            log.exception("a task could not be answered")
     finally:
-        try:
-            push_task_output(client=client, context=context, sub_status=status, details=details)
-        finally:  # a heart that beats on would keep the task alive for ever
-            heartbeat.stop()
-            client.close()
+        heartbeat.stop()
+        client.close()
+
+
+def beat(client: RuntimeHttpClient) -> bool:
+    """Tell the SuperNode that a task is at work; return whether it heard.
+
+    Flower's own function ends the process when a task's time is up, and with it the other tasks.
+    """
+    try:
+        client.SendTaskHeartbeat(SendTaskHeartbeatRequest())
+    except httpx.TransportError:
+        return False
+    except httpx.HTTPStatusError as refused:
+        return not refused.response.is_server_error
+    return True
+
+
+def _withdrawn(error: Exception) -> bool:
+    """Return whether a task failed because the SuperNode could not receive all of its message."""
+    if isinstance(error, httpx.HTTPStatusError):  # its token is void
+        return error.response.status_code == httpx.codes.UNAUTHORIZED
+    return isinstance(error, ObjectPullError)
 
 
 def reply_to(

@@ -2,27 +2,32 @@ import ssl
 import threading
 import typing
 from collections.abc import Iterator
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
 import pytest
+from flwr import app
 from flwr.proto.error_pb2 import Error
 from flwr.proto.fleet_pb2 import ActivateNodeRequest, PushMessagesRequest, PushMessagesResponse
 from flwr.proto.message_pb2 import Message, Metadata
 from flwr.supercore.error import ApiErrorCode
 from flwr.supercore.error.catalog import API_ERROR_MAP
-from flwr.supernode import fleet_http_connection
+from flwr.supercore.object_store.in_memory_object_store import InMemoryObjectStore
+from flwr.supernode import fleet_http_connection, start_client_internal
 from flwr.supernode.fleet_http_client import FleetHttpClient
+from flwr.supernode.nodestate.in_memory_nodestate import InMemoryNodeState
 
 from client.deployment import connection_status, surroundings
 from client.deployment.connection_status import Diary
 from client.deployment.egress_filter import Border
 from client.deployment.egress_log import verify
 from client.deployment.site_folder import SiteFolder
-from client.deployment.supernode import Watch, guarded_client, options
-from tests.enrolled import bundle, site
+from client.deployment.supernode import Watch, guarded_client, options, pull_or_reply
+from tests.enrolled import bundle, message, site
 
 NOBODY = Border(SiteFolder(Path("nowhere")))  # of requests that no border looks at
 
@@ -123,6 +128,55 @@ def test_an_error_of_flower_s_own_is_logged_before_it_leaves(folder: SiteFolder)
         "ClientApp stopped responding."
     ]
     assert not faults
+
+
+class AllIsSentError(BaseException):
+    """End Flower's loop, which catches every other error."""
+
+
+def test_a_reply_leaves_though_that_of_a_stopped_run_was_sent_in_its_place(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Flower's own loop: a message comes, an old reply turns up first, no more message comes."""
+    state = InMemoryNodeState(InMemoryObjectStore())
+    stopped, going = 3, 7
+    pulled = [going]
+
+    def reply(run_id: int) -> None:
+        asked = message("train", app.RecordDict())
+        asked.metadata.__dict__ |= {"_run_id": run_id, "_message_id": f"message of {run_id}"}
+        start_client_internal._insert_message(
+            app.Message(app.RecordDict(), reply_to=asked), state, state.object_store
+        )
+
+    def send(told: app.Message, *_: object) -> tuple[set[str], str]:
+        sent.append(told.metadata.run_id)
+        if told.metadata.run_id == going:
+            raise AllIsSentError
+        reply(going)  # the worker is done a moment later
+        return set(), ""
+
+    @contextmanager
+    def connection(**_: object) -> Iterator[tuple[object, ...]]:
+        yield 1, None, send, None, None, None, None, None
+
+    sent: list[int] = []
+    waits = iter(range(100))
+    monkeypatch.setattr(start_client_internal, "_init_connection", connection)
+    monkeypatch.setattr(start_client_internal, "register_signal_handlers", lambda **_: None)
+    clock = SimpleNamespace(sleep=lambda _: next(waits))
+    monkeypatch.setattr(start_client_internal, "time", clock)
+    pull = pull_or_reply(lambda **_: pulled.pop() if pulled else None)
+    monkeypatch.setattr(start_client_internal, "_pull_and_store_message", pull)
+    states = SimpleNamespace(
+        state=lambda: state, objectstore_factory=SimpleNamespace(store=lambda: state.object_store)
+    )
+    reply(stopped)
+    with pytest.raises(AllIsSentError):
+        start_client_internal.start_client_internal(
+            state_factory=states, server_address="127.0.0.1:1", node_config={}, isolation="process"
+        )
+    assert sent == [stopped, going]
 
 
 @pytest.fixture

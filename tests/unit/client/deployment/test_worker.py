@@ -4,11 +4,13 @@ import threading
 from dataclasses import replace
 from pathlib import Path
 
+import httpx
 import pytest
 from flwr.app import ConfigRecord, Context, Message, RecordDict
 from flwr.clientapp import ClientApp
-from flwr.common.constant import SubStatus
+from flwr.proto.runtime_pb2 import SendTaskHeartbeatResponse
 from flwr.supercore.constant import TaskType
+from flwr.supercore.inflatable.inflatable_utils import ObjectPullError
 from flwr.supercore.superexec.executor.types import ExecutionSpec, LaunchResultStatus
 
 from client.deployment import worker as module
@@ -87,9 +89,9 @@ SPEC = ExecutionSpec(
 def test_what_cannot_be_logged_is_not_pushed(
     folder: SiteFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The task ends as failed; Flower then tells the server that the app stopped, and no more."""
+    """The task is not over for Flower, which then tells that the app stopped, and no more."""
     pushed: list[Message] = []
-    ended: list[tuple[str, str]] = []
+    ended: list[object] = []
 
     def full(*_: object) -> None:
         raise StorageError(f"{SECRET}: no space")
@@ -97,46 +99,92 @@ def test_what_cannot_be_logged_is_not_pushed(
     monkeypatch.setattr("client.deployment.egress_log.EgressLog.append", full)
     monkeypatch.setattr(module.RuntimeHttpClient, "from_server_address", lambda **_: Client())
     monkeypatch.setattr(module, "HeartbeatSender", Quiet)
-    monkeypatch.setattr(module, "make_task_heartbeat_fn_http", lambda _: None)
     task = (asked(), context(folder), None, None)
     monkeypatch.setattr(module, "pull_task_input", lambda _: task)
     monkeypatch.setattr(module, "push_message", lambda _, reply, __: pushed.append(reply))
-    monkeypatch.setattr(
-        module,
-        "push_task_output",
-        lambda *, client, context, sub_status, details: ended.append((sub_status, details)),
-    )
+    monkeypatch.setattr(module, "push_task_output", lambda **task: ended.append(task))
     answer(SPEC, broken, threading.Lock())
     assert pushed == []
-    assert ended == [(SubStatus.FAILED, "the task failed")]
+    assert ended == []
 
 
-def test_a_reply_that_cannot_be_pushed_fails_its_task_and_the_heart_stops(
+def refusal(status: int) -> httpx.HTTPStatusError:
+    asked = httpx.Request("POST", "http://127.0.0.1:1/v1/runtime/pull-task-input")
+    return httpx.HTTPStatusError("refused", request=asked, response=httpx.Response(status))
+
+
+@pytest.mark.parametrize(
+    ("fault", "level", "traceback"),
+    [
+        (refusal(httpx.codes.UNAUTHORIZED), "WARNING", False),
+        (ObjectPullError("ab", "the object could not be found"), "WARNING", False),
+        (refusal(httpx.codes.INTERNAL_SERVER_ERROR), "ERROR", True),
+        (RuntimeError("no messages"), "ERROR", True),
+    ],
+)
+def test_a_withdrawn_message_is_no_fault_of_this_site_and_leaves_no_traceback(
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    fault: Exception,
+    level: str,
+    traceback: bool,
+) -> None:
+    """Its run was stopped while it came: the SuperNode deletes it, and voids the task's token."""
+
+    def pull(_: object) -> None:
+        raise fault
+
+    monkeypatch.setattr(module.RuntimeHttpClient, "from_server_address", lambda **_: Client())
+    monkeypatch.setattr(module, "HeartbeatSender", Quiet)
+    monkeypatch.setattr(module, "pull_task_input", pull)
+    answer(SPEC, broken, threading.Lock())
+    (line,) = caplog.records
+    assert (line.levelname, line.exc_info is not None) == (level, traceback)
+
+
+@pytest.mark.parametrize(
+    ("answer", "heard"),
+    [
+        (SendTaskHeartbeatResponse(success=True), True),
+        (SendTaskHeartbeatResponse(success=False), True),
+        (refusal(httpx.codes.UNAUTHORIZED), True),
+        (refusal(httpx.codes.SERVICE_UNAVAILABLE), False),
+        (httpx.ConnectError("refused"), False),
+    ],
+)
+def test_a_heartbeat_that_comes_too_late_ends_no_process(
+    answer: SendTaskHeartbeatResponse | Exception, heard: bool
+) -> None:
+    class SuperNode(Client):
+        def SendTaskHeartbeat(self, _: object) -> SendTaskHeartbeatResponse:
+            if isinstance(answer, Exception):
+                raise answer
+            return answer
+
+    assert module.beat(SuperNode()) is heard
+
+
+def test_the_heart_of_a_task_stops_when_its_reply_cannot_be_pushed(
     folder: SiteFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Else the SuperNode would wait for the reply for ever."""
     stopped: list[bool] = []
-    ended: list[SubStatus] = []
+    ended: list[object] = []
 
     def broken_link(*_: object, **__: object) -> None:
         raise RuntimeError("the SuperNode is gone")
 
-    def end(*, sub_status: SubStatus, **_: object) -> None:
-        ended.append(sub_status)
-        broken_link()
-
     monkeypatch.setattr(module.RuntimeHttpClient, "from_server_address", lambda **_: Client())
     monkeypatch.setattr(Quiet, "stop", lambda _: stopped.append(True))
     monkeypatch.setattr(module, "HeartbeatSender", Quiet)
-    monkeypatch.setattr(module, "make_task_heartbeat_fn_http", lambda _: None)
     monkeypatch.setattr(module, "pull_task_input", lambda _: (asked(), context(folder), None, None))
     monkeypatch.setattr(
         module, "reply_to", lambda told, *_: (Message(RecordDict(), reply_to=told), "")
     )
     monkeypatch.setattr(module, "push_message", broken_link)
-    monkeypatch.setattr(module, "push_task_output", end)
-    with pytest.raises(RuntimeError):
-        answer(SPEC, broken, threading.Lock())
-    assert ended == [SubStatus.FAILED]
+    monkeypatch.setattr(module, "push_task_output", lambda **task: ended.append(task))
+    answer(SPEC, broken, threading.Lock())
+    assert ended == []
     assert stopped == [True]
 
 
