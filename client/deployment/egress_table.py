@@ -3,10 +3,11 @@
 from collections.abc import Mapping
 from typing import Any
 
-from client.deployment.egress_log import FIRST, verify
+from client.deployment.egress_log import EgressLog
 from client.deployment.site_folder import SiteFolder
 from client.deployment.start import FolderArgument
 from fedprompt.errors import StorageError
+from fedprompt.files.hash_chain import FIRST
 from fedprompt.options import JsonOption, show
 
 _HEAD = f"{'time (UTC)':21}{'kind':10}{'round':7}{'bytes':>8}  what"
@@ -20,7 +21,7 @@ def egress(folder: FolderArgument, json: JsonOption = False) -> None:
     """
     site = SiteFolder(folder)
     site.node()
-    lines, faults = verify(site.egress)
+    lines, faults = EgressLog(site.egress).verify()
     entries = [line.entry for line in lines if line.entry]
     last = lines[-1].hash if lines else FIRST
     torn = len(lines) - len(entries)

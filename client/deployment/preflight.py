@@ -7,7 +7,8 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from typing import Literal
 
-from client.deployment import egress_log, proxy, tls, tls_probe
+from client.deployment import proxy, tls, tls_probe
+from client.deployment.egress_log import EgressLog
 from client.deployment.policy import Policy
 from client.deployment.site_folder import SiteFolder
 from fedprompt.data.classes import in_ascii, listed, one_form
@@ -161,7 +162,7 @@ def _gpu(_: SiteFolder) -> Found:
 
 
 def _egress(folder: SiteFolder) -> Found:
-    lines, faults = egress_log.verify(folder.egress)
+    lines, faults = EgressLog(folder.egress).verify()
     if faults:
         return "note", f"{faults[0]}; {len(faults)} such places in {folder.egress.name}"
     return "ok", f"{len(lines)} answers logged" if lines else "nothing has left yet"

@@ -4,10 +4,12 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from client.deployment import connection_status, egress_log, surroundings
+from client.deployment import connection_status
+from client.deployment.egress_log import EgressLog
 from client.deployment.policy import Policy
 from client.deployment.site_folder import SiteFolder
 from client.deployment.start import FolderArgument
+from fedprompt.files.file_lock import is_locked
 from fedprompt.options import JsonOption, show
 
 
@@ -26,12 +28,12 @@ def summary(folder: SiteFolder) -> dict[str, Any]:
         This is no site's folder, or a file of it is damaged.
     """
     node, heard = folder.node(), connection_status.read(folder.contact)
-    lines, faults = egress_log.verify(folder.egress)
+    lines, faults = EgressLog(folder.egress).verify()
     entries = [line.entry for line in lines if line.entry]
     return {
         "site": node.name,
         "server": node.server,
-        "running": surroundings.is_running(folder),
+        "running": is_locked(folder.lock),
         "last_contact": heard.heard or None,
         "trouble": heard.trouble or None,
         "key_refused": heard.refused or None,

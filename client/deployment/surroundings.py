@@ -5,12 +5,11 @@ import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import filelock
-
 from client.deployment.config import NodeConfig
 from client.deployment.site_folder import SiteFolder
 from fedprompt import toml
 from fedprompt.errors import ConfigError, StorageError
+from fedprompt.files.file_lock import lock
 from fedprompt.processes import flower_environment
 from fedprompt.storage import write_atomic
 
@@ -54,29 +53,16 @@ def alone(folder: SiteFolder) -> Iterator[None]:
     StorageError
         The folder cannot be written.
     """
-    lock = filelock.FileLock(folder.lock, mode=PRIVATE)
     try:
-        lock.acquire(timeout=0)
-    except filelock.Timeout:
+        with lock(folder.lock, timeout=0):
+            yield
+    except TimeoutError:
         raise ConfigError(
             f"a client runs in {folder.path} already; stop it first, or look at "
             f"`flower-client status {folder.path}`"
         ) from None
     except OSError as error:
         raise StorageError(f"{folder.lock} cannot be written: {error.strerror}") from None
-    try:
-        yield
-    finally:
-        lock.release()
-
-
-def is_running(folder: SiteFolder) -> bool:
-    """Tell whether a client runs in a folder."""
-    try:
-        with alone(folder):
-            return False
-    except ConfigError:
-        return True
 
 
 def free_port() -> int:

@@ -4,7 +4,6 @@ The lock belongs to the open file. Each process of a server has that file as its
 the lock is held exactly as long as one of them lives, whatever killed the others.
 """
 
-import fcntl
 import os
 import signal
 import time
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import IO
 
 from fedprompt.errors import FedpromptError
+from fedprompt.files.file_lock import try_lock
 
 _PATIENCE = 30.0  # seconds that the children of a killed server may take to end
 _PAUSE = 0.2
@@ -30,7 +30,7 @@ def held(path: Path) -> Iterator[IO[str]]:
     """
     with path.open("a+") as file:
         started = time.monotonic()
-        while not _take(file):
+        while not try_lock(file.fileno()):
             _refuse_if_running(path)
             waited = time.monotonic() - started
             if waited > _PATIENCE:
@@ -45,14 +45,6 @@ def held(path: Path) -> Iterator[IO[str]]:
         file.write(f"{os.getpid()}\n")
         file.flush()
         yield file
-
-
-def is_held(path: Path) -> bool:
-    """Tell whether a server runs, or its last children do."""
-    if not path.exists():
-        return False
-    with path.open("a+") as file:
-        return not _take(file)
 
 
 def children(path: Path) -> list[int]:
@@ -73,14 +65,6 @@ def end_children(path: Path, seconds: float) -> None:
     for process in children(path):
         with suppress(ProcessLookupError):
             os.kill(process, signal.SIGKILL)
-
-
-def _take(file: IO[str]) -> bool:
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
 
 
 def _refuse_if_running(path: Path) -> None:

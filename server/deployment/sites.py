@@ -1,9 +1,7 @@
 """Know who is enrolled: ``sites.json``, which commands change and the SuperLink follows."""
 
-import fcntl
 import re
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,11 +9,13 @@ from pathlib import Path
 from pydantic import TypeAdapter
 
 from fedprompt.errors import ConfigError
+from fedprompt.files.file_lock import lock
 from fedprompt.identity import canonical_json
 from fedprompt.protocol.invitation import SITE_NAME
 from fedprompt.storage import write_atomic
 
 NAME = "sites.json"
+_LOCK = f"{NAME}.lock"
 _NAME = re.compile(SITE_NAME)
 
 
@@ -73,7 +73,7 @@ def add(folder: Path, name: str, key: str, images: int) -> Enrolled:
     ConfigError
         The name is taken, or is not one that a file can have.
     """
-    with _changing(folder):
+    with lock(folder / _LOCK):  # two commands must not change the list at once
         sites = read(folder)
         check_name(sites, name)
         now = datetime.now(UTC).isoformat(timespec="seconds")
@@ -107,7 +107,7 @@ def revoke(folder: Path, name: str) -> Enrolled:
     ConfigError
         No such site is enrolled.
     """
-    with _changing(folder):
+    with lock(folder / _LOCK):  # two commands must not change the list at once
         sites = read(folder)
         found = [site for site in sites if site.name == name and not site.revoked]
         if not found:
@@ -115,14 +115,6 @@ def revoke(folder: Path, name: str) -> Enrolled:
             raise ConfigError(f"no site {name!r} is enrolled; enrolled are: {names}")
         _write(folder, [replace(s, revoked=True) if s in found else s for s in sites])
     return found[0]
-
-
-@contextmanager
-def _changing(folder: Path) -> Iterator[None]:
-    """Keep two commands from changing the list at once."""
-    with (folder / f"{NAME}.lock").open("a") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
 
 
 def _write(folder: Path, sites: list[Enrolled]) -> None:

@@ -6,12 +6,13 @@ from pathlib import Path
 from typing import Any
 
 from fedprompt.errors import FedpromptError
+from fedprompt.files.file_lock import is_locked
 from fedprompt.round_record import RoundRecord
 from fedprompt.run_folder import RunFolder
 from fedprompt.settings.run_config import section
 from fedprompt.settings.server import ServerConfig
 from server import outcome
-from server.deployment import credentials, single_instance, sites
+from server.deployment import credentials, sites
 from server.deployment.folder import DeploymentFolder
 from server.outcome import Outcome
 
@@ -29,7 +30,7 @@ def status(folder: DeploymentFolder) -> dict[str, Any]:
     last = records[-1] if records else None
     evaluated = [record for record in records if record.accuracy is not None]
     ended = outcome.read(folder.run)
-    running = single_instance.is_held(folder.lock)
+    running = is_locked(folder.lock)
     return {
         "folder": str(folder.path),
         "address": config.address,

@@ -14,7 +14,7 @@ from flwr.common.serde import message_to_proto
 from client import app as module
 from client import site as site_module
 from client.deployment import egress_filter, egress_log
-from client.deployment.egress_log import verify
+from client.deployment.egress_log import EgressLog
 from client.deployment.site_folder import SiteFolder
 from fedprompt.backbone.clip import FrozenClip
 from fedprompt.basis import columns
@@ -89,7 +89,7 @@ def refused(reply: Message) -> str:
 
 
 def log(folder: SiteFolder) -> list[dict]:
-    lines, faults = verify(folder.egress)
+    lines, faults = EgressLog(folder.egress).verify()
     assert faults == []
     return [dict(line.entry) for line in lines]
 

@@ -11,7 +11,7 @@ from flwr.app import ConfigRecord, Message, RecordDict
 
 from client import app as module
 from client import site as site_module
-from client.deployment.egress_log import verify
+from client.deployment.egress_log import EgressLog
 from client.deployment.site_folder import SiteFolder
 from fedprompt.backbone.clip import FrozenClip
 from fedprompt.data import load
@@ -68,7 +68,7 @@ def told(reply: Message) -> dict[str, np.ndarray]:
 
 
 def log(folder: SiteFolder) -> list[dict]:
-    lines, faults = verify(folder.egress)
+    lines, faults = EgressLog(folder.egress).verify()
     assert faults == []
     return [dict(line.entry) for line in lines]
 

@@ -12,7 +12,7 @@ from flwr.common.serde import message_from_proto
 from flwr.proto.message_pb2 import Message
 
 from client.app import app as client
-from client.deployment.egress_log import verify
+from client.deployment.egress_log import EgressLog
 from fedprompt import tensor_file
 from fedprompt.artefact import Artefact
 from fedprompt.backbone.load import shared_backbone
@@ -198,7 +198,7 @@ def test_a_deployed_sites_log_of_what_left_has_the_shared_names_only(
     assert not reply.has_error(), reply.error
     assert list(reply.content.array_records[ARRAYS]) == names
     assert (reply.content.metric_records[METRICS]["num-examples"] > 0) == bool(names)
-    (line,) = verify(folder.egress)[0]
+    (line,) = EgressLog(folder.egress).verify()[0]
     assert [array["name"] for array in line.entry["arrays"]] == names
     (own,) = (folder.path / "local").rglob("*.safetensors")
     left = {array["sha256"] for array in line.entry["arrays"]}

@@ -8,10 +8,8 @@ manifest in one step: whatever moment a crash chooses, the old version is served
 """
 
 import logging
-import os
-import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -23,11 +21,9 @@ from export.runtime.safety.read_model import read_model
 from export.runtime.signature import signature_of
 from fedprompt import tensor_file
 from fedprompt.errors import GraphError
+from fedprompt.files.file_lock import lock
 from fedprompt.identity import sha256_bytes
 from fedprompt.storage import write_atomic
-
-if sys.platform != "win32":
-    import fcntl
 
 MANIFEST, CLASSIFIER, TEXT_ENCODER, TOKENIZER = (
     "bundle.json",
@@ -187,17 +183,11 @@ class Bundle:
 
 @contextmanager
 def _alone(folder: Path) -> Iterator[None]:
-    """Let one process at a time replace a manifest, where the system has locks for folders."""
-    if sys.platform == "win32":
+    """Let one process at a time replace a manifest, where the file system has locks."""
+    with ExitStack() as stack:
+        with suppress(OSError):  # some network file systems and Windows have none for folders
+            stack.enter_context(lock(folder))
         yield
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        with suppress(OSError):  # some network file systems have none
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
 
 
 def write_tensors(folder: Path, state: State) -> tuple[str, str]:

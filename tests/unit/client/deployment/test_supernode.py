@@ -24,7 +24,7 @@ from flwr.supernode.nodestate.in_memory_nodestate import InMemoryNodeState
 from client.deployment import connection_status, surroundings
 from client.deployment.connection_status import Diary
 from client.deployment.egress_filter import Border
-from client.deployment.egress_log import verify
+from client.deployment.egress_log import EgressLog
 from client.deployment.site_folder import SiteFolder
 from client.deployment.supernode import Watch, guarded_client, options, pull_or_reply
 from tests.enrolled import bundle, message, site
@@ -123,7 +123,7 @@ def test_an_error_of_flower_s_own_is_logged_before_it_leaves(folder: SiteFolder)
             metadata=Metadata(message_type="train"), error=Error(code=code, reason=reason)
         )
         pushed(folder, PushMessagesRequest(messages_list=[head]))
-    lines, faults = verify(folder.egress)
+    lines, faults = EgressLog(folder.egress).verify()
     assert [line.entry["error"] for line in lines if line.entry] == [
         "ClientApp stopped responding."
     ]

@@ -7,6 +7,7 @@ import pytest
 from client.deployment import surroundings
 from client.deployment.site_folder import SiteFolder
 from fedprompt.errors import ConfigError
+from fedprompt.files.file_lock import is_locked
 from tests.enrolled import bundle, site
 
 
@@ -37,12 +38,12 @@ def test_nothing_is_told_to_flower_and_nothing_installed(folder: SiteFolder) -> 
 
 
 def test_two_clients_in_one_folder_are_one_too_many(folder: SiteFolder) -> None:
-    assert not surroundings.is_running(folder)
+    assert not is_locked(folder.lock)
     with surroundings.alone(folder):
-        assert surroundings.is_running(folder)
+        assert is_locked(folder.lock)
         with pytest.raises(ConfigError, match=r"runs in .* already"), surroundings.alone(folder):
             pass
-    assert not surroundings.is_running(folder)
+    assert not is_locked(folder.lock)
 
 
 def test_a_port_is_free_until_somebody_listens_there() -> None:

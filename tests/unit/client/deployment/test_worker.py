@@ -14,7 +14,7 @@ from flwr.supercore.inflatable.inflatable_utils import ObjectPullError
 from flwr.supercore.superexec.executor.types import ExecutionSpec, LaunchResultStatus
 
 from client.deployment import worker as module
-from client.deployment.egress_log import verify
+from client.deployment.egress_log import EgressLog
 from client.deployment.site_folder import SiteFolder
 from client.deployment.worker import answer, reply_to
 from fedprompt.errors import StorageError
@@ -46,7 +46,7 @@ def test_an_app_that_cannot_be_loaded_is_told_by_its_kind_and_logged(folder: Sit
     reply, details = reply_to(asked(), context(folder), broken)
     assert reply.error.reason == "ImportError; the site's own log says more"
     assert details == reply.error.reason
-    (line,) = verify(folder.egress)[0]
+    (line,) = EgressLog(folder.egress).verify()[0]
     assert line.entry["error"] == reply.error.reason
 
 
@@ -55,7 +55,7 @@ def test_an_unknown_kind_of_message_is_refused_and_logged(folder: SiteFolder) ->
 
     reply, _ = reply_to(message("query.everything", RecordDict()), context(folder), lambda: app)
     assert reply.error.reason.endswith("the site's own log says more")
-    (line,) = verify(folder.egress)[0]
+    (line,) = EgressLog(folder.egress).verify()[0]
     assert line.entry["kind"] == "query.everything"
 
 

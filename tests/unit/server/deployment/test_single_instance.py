@@ -5,6 +5,7 @@ import sys
 import pytest
 
 from fedprompt.errors import FedpromptError
+from fedprompt.files.file_lock import is_locked
 from server.deployment import single_instance
 
 
@@ -39,21 +40,21 @@ def test_one_server_at_a_time_and_the_first_is_named(path):
 
 
 def test_the_lock_tells_whether_a_server_runs(path):
-    assert not single_instance.is_held(path)
+    assert not is_locked(path)
     with single_instance.held(path):
-        assert single_instance.is_held(path)
-    assert not single_instance.is_held(path)
+        assert is_locked(path)
+    assert not is_locked(path)
 
 
 def test_the_lock_is_held_as_long_as_a_child_lives(path):
     with single_instance.held(path) as file:
         left = child(file)
     try:
-        assert single_instance.is_held(path)
+        assert is_locked(path)
         assert single_instance.children(path) == [left.pid]
     finally:
         end(left)
-    assert not single_instance.is_held(path)
+    assert not is_locked(path)
     assert single_instance.children(path) == []
 
 

@@ -1,9 +1,11 @@
 import json
 import threading
+from dataclasses import asdict
 
 import pytest
 
 from fedprompt.errors import PrivacyError, StorageError
+from fedprompt.identity import canonical_json, sha256_bytes
 from server.privacy.ledger import Release, append, read
 
 
@@ -69,6 +71,29 @@ def test_a_folder_that_is_a_file_is_told(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(StorageError):
         append(tmp_path / "file" / "privacy.jsonl", release(), lambda _: None)
+
+
+def earlier_version(*releases: Release) -> bytes:
+    """Return a ledger whose hashes cover the hash before and the release."""
+    lines, seal = [], ""
+    for each in releases:
+        entry = asdict(each)
+        seal = sha256_bytes(seal.encode() + canonical_json(entry))
+        lines.append(canonical_json(entry | {"sha256": seal}) + b"\n")
+    return b"".join(lines)
+
+
+def test_a_ledger_of_an_earlier_version_is_read_and_continued(tmp_path):
+    path = tmp_path / "privacy.jsonl"
+    before = earlier_version(release(1), release(2))
+    path.write_bytes(before)
+    assert read(path) == [release(1), release(2)]
+    append(path, release(3), lambda _: None)
+    assert path.read_bytes().startswith(before)
+    assert read(path) == [release(1), release(2), release(3)]
+    path.write_bytes(before.replace(b'"round":1', b'"round":9'))
+    with pytest.raises(PrivacyError, match="line 1: it, or a line before it, was changed"):
+        read(path)
 
 
 def test_servers_in_one_folder_do_not_lose_each_others_releases(tmp_path):
