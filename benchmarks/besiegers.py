@@ -131,7 +131,7 @@ def _with_metrics(reply: Message, **changed: float) -> Message:
 
 def main(poll: float, attackers: list[str]) -> None:
     """Attack until this process is ended."""
-    parent_watchdog.hold()
+    parent_watchdog.watch_stdin()
     logs.configure(None)
     runs, turn = RunSettings(), threading.Lock()
     pairs = [text.partition("=")[::2] for text in attackers]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from client.deployment import site_files
+from client.deployment import site_folder
 from client.deployment.site_folder import SiteFolder
 from client.site import Site, deployed
 from fedprompt.protocol import invitation as bundles
@@ -45,7 +45,7 @@ def _join(folder: Path, server: DeploymentFolder, number: int) -> SiteFolder:
     write_images(images, number)
     enrolment.enrol(server, name, images=0, output=bundle)
     site = SiteFolder(folder / "sites" / name)
-    site_files.make(site, bundles.read_file(bundle), str(images))
+    site_folder.create(site, bundles.read_file(bundle), str(images))
     text = site.toml.read_text(encoding="utf-8")
     site.toml.write_text(
         text.replace("encode_batch = 64", f"encode_batch = {ENCODE_BATCH}"), encoding="utf-8"

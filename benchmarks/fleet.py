@@ -176,7 +176,7 @@ def live(nodes: Sequence[Node]) -> None:
 
 def main(poll: float, folders: list[str]) -> None:
     """Be the sites of some folders until this process is ended."""
-    parent_watchdog.hold()
+    parent_watchdog.watch_stdin()
     logs.configure(None)
     runs, turn = RunSettings(), threading.Lock()
     live([Node(SiteFolder(Path(folder)), runs, turn, poll) for folder in folders])

@@ -28,7 +28,7 @@ from benchmarks.console import machine, show
 from benchmarks.deployment import ENCODE_BATCH, Deployment, three_ports
 from benchmarks.soak import lost, workplace
 from benchmarks.theatre import Theatre
-from client.deployment import site_files
+from client.deployment import site_folder
 from client.deployment.site_folder import SiteFolder
 from client.tuning.evaluate import predict
 from fedprompt.artefact import Artefact
@@ -103,7 +103,7 @@ def make(folder: Path, setting: Setting, bench: Workbench, sites: int) -> Deploy
             path.write_bytes(images.source.content(images.rows[place]))
         enrolment.enrol(server, name, images=setting.images, output=bundle)
         site = SiteFolder(folder / "sites" / name)
-        site_files.make(site, bundles.read_file(bundle), str(pictures))
+        site_folder.create(site, bundles.read_file(bundle), str(pictures))
         text = site.toml.read_text(encoding="utf-8")
         text = text.replace("encode_batch = 64", f"encode_batch = {ENCODE_BATCH}")
         site.toml.write_text(text, encoding="utf-8")

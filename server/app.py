@@ -28,7 +28,7 @@ app = ServerApp()
 def main(grid: Grid, context: Context) -> None:
     """Tune a prompt over the sites of a grid and leave everything in ``server.output``."""
     logs.tell_parent()
-    parent_watchdog.follow_parent()
+    parent_watchdog.watch_parent()
     settings: Flat = dict(context.run_config)
     folder = Path(str(settings.get("server.output", ServerConfig().output)))
     earlier = outcome.read(folder)  # of a run that must not be touched, if this one may not begin

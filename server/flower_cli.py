@@ -6,7 +6,6 @@ it is installed, with its assets, which a Flower bundle cannot carry.
 
 import json
 import os
-import socket
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -107,20 +106,6 @@ def write_app(folder: Path, settings: Mapping[str, Any]) -> Path:
     config = "\n".join(f"{toml.dumps(k)} = {toml.dumps(v)}" for k, v in settings.items())
     (folder / "pyproject.toml").write_text(_PYPROJECT.format(config=config), encoding="utf-8")
     return folder
-
-
-def free_port() -> int:
-    """Return a port that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def answers(port: int) -> bool:
-    """Tell whether somebody listens on a port of this machine."""
-    with socket.socket() as probe:
-        probe.settimeout(1.0)
-        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 _PYPROJECT = """\

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from fedprompt.errors import FedpromptError
 from fedprompt.processes import parent_watchdog
+from fedprompt.protocol.address import free_port, is_answering
 from fedprompt.round_record import RoundRecord
 from fedprompt.run_folder import RunFolder
 from fedprompt.settings.data import DataConfig
@@ -20,7 +21,7 @@ from fedprompt.settings.run_config import section
 from fedprompt.settings.section import Flat
 from fedprompt.settings.server import ServerConfig
 from server import outcome
-from server.flower_cli import FlowerCli, answers, environment, free_port, write_app
+from server.flower_cli import FlowerCli, environment, write_app
 from server.progress import Display
 
 _PAUSE = 1.0  # seconds between two looks at the run
@@ -120,7 +121,7 @@ def _await(port: int, process: "subprocess.Popen[bytes]", log: Path) -> None:
     """Wait until the SuperLink answers."""
     end = time.monotonic() + _START
     while time.monotonic() < end and process.poll() is None:
-        if answers(port):
+        if is_answering(port):
             return
         time.sleep(0.2)
     tail = log.read_text(errors="replace")[-500:]

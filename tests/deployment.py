@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from client.deployment import site_files
+from client.deployment import site_folder
 from client.deployment.join import encode
 from client.deployment.site_folder import SiteFolder
 from fedprompt.protocol import address
@@ -212,7 +212,7 @@ class Deployment:
         enrolment.enrol(self.folder, name, 0, bundle)
         found = bundles.read_file(bundle)
         folder = SiteFolder(self.root / name)
-        site_files.make(folder, found, str(pictures(self.root / f"pictures-{name}", seed)))
+        site_folder.create(folder, found, str(pictures(self.root / f"pictures-{name}", seed)))
         before = os.environ.get("FEDPROMPT_CACHE")
         os.environ["FEDPROMPT_CACHE"] = str(self.cache)
         try:

@@ -8,7 +8,7 @@ from pathlib import Path
 from flwr.app import Context, Message, Metadata, RecordDict
 
 from client.app import app
-from client.deployment import site_files
+from client.deployment import site_folder
 from client.deployment.site_folder import SiteFolder
 from fedprompt.backbone.clip import FrozenClip
 from fedprompt.protocol.invitation import Bundle, SharedBackbone
@@ -48,7 +48,7 @@ def bundle(classes: tuple[str, ...], clip: FrozenClip | None = None, **fields: o
 def site(path: Path, data: Path, found: Bundle) -> SiteFolder:
     """Return the folder that joining makes."""
     folder = SiteFolder(path)
-    site_files.make(folder, found, str(data))
+    site_folder.create(folder, found, str(data))
     return folder
 
 

@@ -13,11 +13,12 @@ import numpy as np
 from flwr.app import Context, Message
 
 from client.app import app
-from client.deployment import surroundings
 from client.deployment.site_folder import SiteFolder
+from client.deployment.supervisor import write_runtime_files
 from client.deployment.worker import work
 from fedprompt.processes import logs
 from fedprompt.prompt_state import PromptState
+from fedprompt.protocol.address import free_port
 from tests.sites import repack
 
 ATTACKS: dict[str, Callable[[PromptState], Mapping[str, np.ndarray]]] = {
@@ -64,10 +65,10 @@ def main() -> None:
     """Take part until told to stop."""
     folder, conduct = SiteFolder(Path(sys.argv[1])), CONDUCT[sys.argv[2]]
     logs.configure(None)
-    surroundings.prepare(folder)
-    port = surroundings.free_port()
+    write_runtime_files(folder)
+    port = free_port()
     command = [sys.executable, "-m", "client.deployment.supernode", str(folder.path), str(port)]
-    with subprocess.Popen(command, stdin=subprocess.PIPE) as node:  # its leash
+    with subprocess.Popen(command, stdin=subprocess.PIPE) as node:  # ends with its standard input
         try:
             work(f"127.0.0.1:{port}", folder.secret.read_bytes(), lambda: conduct, 600.0)
         finally:

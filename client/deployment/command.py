@@ -1,15 +1,21 @@
 """The ``flower-client`` command: each verb is imported when it is called."""
 
+from pathlib import Path
+from typing import Annotated
+
 import click
+import typer
 
 from fedprompt.cli import HELP, LazyGroup, run
 
+FolderArgument = Annotated[Path, typer.Argument(help="The site's folder, as `join` made it.")]
+
 VERBS = {
     "join": ("client.deployment.join:join", "Check everything, then take part."),
-    "start": ("client.deployment.start:start", "Take part again, from a folder made by join."),
-    "doctor": ("client.deployment.doctor:doctor", "Repeat the checks of join."),
+    "start": ("client.deployment.supervisor:start", "Take part again, from a folder made by join."),
+    "doctor": ("client.deployment.preflight:doctor", "Repeat the checks of join."),
     "status": ("client.deployment.status:status", "Say what this site did and sent."),
-    "egress": ("client.deployment.egress_table:egress", "List everything that left this site."),
+    "egress": ("client.deployment.status:egress", "List everything that left this site."),
 }
 
 

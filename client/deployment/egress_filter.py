@@ -1,6 +1,7 @@
-"""Stand between the ClientApp and the world: the site's policy in and out, the log of what leaves.
+"""Apply a site's policy to every message, and log every answer before it leaves.
 
-A Flower mod. In a simulation, whose contexts name no site's folder, messages pass untouched.
+A Flower mod around the ClientApp. In a simulation, whose contexts name no site's folder, messages
+pass untouched. Answers of secure aggregation pass in their own shape only.
 """
 
 import logging
@@ -12,10 +13,10 @@ from typing import Any
 import numpy as np
 from flwr.app import Array, ConfigRecord, Context, Error, Message, MetricRecord, RecordDict
 from flwr.common.constant import ErrorCode
+from flwr.common.secure_aggregation.secaggplus_constants import RECORD_KEY_CONFIGS, Key
 from flwr.common.serde import message_to_proto
 from flwr.proto.message_pb2 import Message as ProtoMessage
 
-from client.deployment import masked
 from client.deployment.egress_log import EgressLog
 from client.deployment.policy import METRICS as ALLOWABLE
 from client.deployment.policy import Policy
@@ -78,7 +79,7 @@ class Border:
             server, kind = self._folder.node().server, _kind(message)
             policy.admit(server, kind, context.run_config, _config(message).get("sites"))
             if kind == "train":
-                policy.allow_update(is_masked=masked.is_masked(message.content))
+                policy.allow_update(is_masked=is_masked(message.content))
             reply = ask(message, context)
             if reply.has_error():
                 raise PolicyError("the app answered with an error of its own")
@@ -152,7 +153,7 @@ class Border:
             ],
             "metrics": {k: v for r in content.metric_records.values() for k, v in r.items()},
             "identity": {
-                k: masked.told(v) for r in content.config_records.values() for k, v in r.items()
+                k: _loggable(v) for r in content.config_records.values() for k, v in r.items()
             },
         }
 
@@ -178,9 +179,9 @@ def release(reply: Message, kind: str, policy: Policy, classes: tuple[str, ...])
     """
     content = reply.content
     if kind == "train":
-        policy.allow_update(is_masked=masked.is_masked(content))
-        if masked.is_masked(content):
-            masked.check(content)
+        policy.allow_update(is_masked=is_masked(content))
+        if is_masked(content):
+            check_masked(content)
             return
     if set(content) != _EXPECTED[kind]:
         raise PolicyError("the answer has other parts than an answer of its kind")
@@ -251,3 +252,53 @@ def _config(message: Message) -> Mapping[str, Any]:
 
 def _small(value: object) -> int | None:
     return value if isinstance(value, int) else None
+
+
+_FIT = frozenset({"fitres.parameters", "fitres.num_examples", "fitres.metrics", "fitres.status"})
+_STAGES = (  # what the answer to each stage holds
+    {Key.PUBLIC_KEY_1, Key.PUBLIC_KEY_2},
+    {Key.DESTINATION_LIST, Key.CIPHERTEXT_LIST},
+    {Key.MASKED_PARAMETERS},
+    {Key.NODE_ID_LIST, Key.SHARE_LIST},
+)
+
+
+def is_masked(content: RecordDict) -> bool:
+    """Tell whether an answer belongs to secure aggregation."""
+    return RECORD_KEY_CONFIGS in content
+
+
+def check_masked(content: RecordDict) -> None:
+    """Make sure that such an answer holds no more than a stage of the protocol sends.
+
+    Raises
+    ------
+    PolicyError
+        There is something else in it, an unmasked array for one.
+    """
+    config = content.config_records
+    stage = set(config.get(RECORD_KEY_CONFIGS, ()))
+    trains = stage == {Key.MASKED_PARAMETERS}
+    if stage not in _STAGES or set(content) != {RECORD_KEY_CONFIGS} | (_FIT if trains else set()):
+        raise PolicyError("the answer is of no stage of secure aggregation")
+    if any(record for record in content.array_records.values()):
+        raise PolicyError("the answer brings an array that is not masked")
+    if not trains:
+        return
+    if set(config.get("fitres.metrics", ())) != {"receipt"} or _status(content) != (0, ""):
+        raise PolicyError("the answer has other numbers than an answer of its kind")
+    numbers = content.metric_records.get("fitres.num_examples")
+    if not numbers or dict(numbers) not in ({"num_examples": 0}, {"num_examples": 1}):
+        raise PolicyError("the answer's weight is not 0 or 1")
+
+
+def _loggable(value: object) -> object:
+    """Return a value as the log of what leaves can hold it: bytes by their hash."""
+    if isinstance(value, bytes):
+        return f"sha256:{sha256_bytes(value)}"
+    return [_loggable(item) for item in value] if isinstance(value, list) else value
+
+
+def _status(content: RecordDict) -> tuple[object, object]:
+    record = content.config_records.get("fitres.status")
+    return (record.get("code"), record.get("message")) if record else (None, None)

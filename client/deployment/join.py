@@ -6,11 +6,10 @@ from typing import Annotated
 import torch
 import typer
 
-from client.deployment import site_files
-from client.deployment.doctor import look, refuse_failed
-from client.deployment.site_folder import SiteFolder
-from client.deployment.start import take_part
-from client.deployment.surroundings import PRIVATE
+from client.deployment import site_folder
+from client.deployment.preflight import look, refuse_failed
+from client.deployment.site_folder import PRIVATE, SiteFolder
+from client.deployment.supervisor import take_part
 from client.features.encode import image_features, store_key
 from client.features.feature_store import FeatureStore
 from fedprompt import toml
@@ -50,7 +49,7 @@ def join(
     check_fingerprint(found, fingerprint)
     site = SiteFolder(folder or Path(found.name))
     typer.echo(f"CA      {found.fingerprint}, compare it by telephone")
-    site_files.make(site, found, _source(data))
+    site_folder.create(site, found, _source(data))
     _settle_source(site, _source(data))
     typer.echo(f"folder  {site.path}: look at policy.toml, it has the last word")
     refuse_failed(look(site))

@@ -1,18 +1,25 @@
-"""What a person would want to know before joining, one line each; nothing of the site is sent."""
+"""Check what a person wants to know before joining, one line each; nothing of the site is sent.
+
+``flower-client join`` runs the checks, ``flower-client doctor`` repeats them.
+"""
 
 import shutil
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 from typing import Literal
 
-from client.deployment import proxy, tls, tls_probe
+import typer
+
+from client.deployment import tls_probe
+from client.deployment.command import FolderArgument
 from client.deployment.egress_log import EgressLog
 from client.deployment.policy import Policy
 from client.deployment.site_folder import SiteFolder
 from fedprompt.data.classes import in_ascii, listed, one_form
 from fedprompt.errors import BackboneError, ConfigError, FedpromptError, LinkError, PolicyError
+from fedprompt.options import JsonOption, show
 from fedprompt.protocol import address
 from fedprompt.settings.data import DataConfig
 from fedprompt.settings.run_config import section
@@ -85,7 +92,7 @@ def _server(folder: SiteFolder) -> Found:
         return "note", "plaintext, for tests on this machine only"
     days = (found.expires - datetime.now(UTC)).days
     server = folder.node().server
-    way = proxy.described(address.split(server)[0])
+    way = tls_probe.described(address.split(server)[0])
     detail = f"{server}{way and f' {way}'}, certificate until {found.expires.date()}"
     if days < _SOON:
         return "note", f"{detail}: {days} days left; tell the server's people (flower-server renew)"
@@ -169,9 +176,7 @@ def _egress(folder: SiteFolder) -> Found:
 
 
 def _greeting(folder: SiteFolder) -> tls_probe.Greeting:
-    node = folder.node()
-    trust = None if node.insecure else tls.context(folder.ca_certificate, folder.revocations)
-    return tls_probe.greet(node.server, trust)
+    return tls_probe.greet(folder.node().server, tls_probe.context_of(folder))
 
 
 def _local(folder: SiteFolder) -> Flat:
@@ -203,3 +208,50 @@ CHECKS: dict[str, Callable[[SiteFolder], Found]] = {
     "images": _images,
     "egress log": _egress,
 }
+
+
+def doctor(folder: FolderArgument, json: JsonOption = False) -> None:
+    """Say what is in order and what is not; nothing of this site is sent.
+
+    The exit code is that of the first check that failed.
+    """
+    findings = look(SiteFolder(folder), quiet=json)
+    if json:
+        show({"findings": [asdict(f) for f in findings]}, "", as_json=True)
+    refuse_failed(findings)
+
+
+def look(folder: SiteFolder, *, quiet: bool = False) -> list[Finding]:
+    """Run the checks and print each as it comes.
+
+    Raises
+    ------
+    ConfigError
+        This is no site's folder.
+    """
+    folder.node()
+    findings = []
+    for finding in examine(folder):
+        findings.append(finding)
+        if not quiet:
+            typer.echo(f"{finding.status:8}{finding.name:12}{finding.detail}")
+    return findings
+
+
+def refuse_failed(findings: Sequence[Finding]) -> None:
+    """End with the exit code of the first check that failed.
+
+    Raises
+    ------
+    FedpromptError
+        Names the checks that failed.
+    """
+    failed = [finding for finding in findings if finding.status == "failed"]
+    if not failed:
+        return
+    error = FedpromptError(
+        f"not ready: {', '.join(f.name for f in failed)}; the lines above say what to do, and "
+        "nothing was sent"
+    )
+    error.exit_code = failed[0].exit_code
+    raise error

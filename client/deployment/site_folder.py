@@ -1,15 +1,20 @@
-"""Say what lies where in a site's folder, and which settings are the site's own."""
+"""A site's folder: its files, how it is made from an invitation, and the settings in it."""
 
 import json
 from collections.abc import Mapping
 from pathlib import Path
 
 from client.deployment.config import NodeConfig
-from fedprompt.errors import ConfigError
+from fedprompt import toml
+from fedprompt.errors import ConfigError, StorageError
+from fedprompt.identity import canonical_json
 from fedprompt.protocol.invitation import Bundle
 from fedprompt.settings import run_config as settings
 from fedprompt.settings.run_config import section
 from fedprompt.settings.section import Flat, Scalar
+from fedprompt.storage import write_atomic
+
+PRIVATE = 0o600  # mode of every file in the folder
 
 # The site has the say over its images, its CLIP and its machine; the server over the rest.
 OURS = ("backbone.", "data.")
@@ -120,3 +125,166 @@ class SiteFolder:
 def is_own(key: str) -> bool:
     """Tell whether a setting is the site's to make."""
     return key in OURS_TOO or (key.startswith(OURS) and key not in THEIRS)
+
+
+def create(folder: SiteFolder, bundle: Bundle, data: str) -> None:
+    """Write what the folder lacks; what is there already stays as it is.
+
+    Parameters
+    ----------
+    folder
+        The site's.
+    bundle
+        Who it is, whom it trusts, what all sites share.
+    data
+        ``data.source``: where its images are.
+
+    Raises
+    ------
+    ConfigError
+        The folder is another site's, or of another deployment: its key is not overwritten.
+    StorageError
+        The folder cannot be written.
+    """
+    check_same(folder, bundle)
+    try:
+        folder.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        folder.path.chmod(0o700)
+    except OSError as error:
+        raise StorageError(f"{folder.path} cannot be made: {error.strerror}") from None
+    contents = {
+        folder.key: bundle.key,
+        folder.ca_certificate: bundle.ca,
+        folder.revocations: bundle.crl,
+        folder.classes: json.dumps(list(bundle.classes), ensure_ascii=False, indent=1) + "\n",
+        folder.agreed: canonical_json(bundle.model_dump(mode="json", exclude={"key"})).decode(),
+        folder.policy: policy_toml(bundle),
+        folder.toml: site_toml(bundle, data),
+    }
+    for path, text in contents.items():
+        if not path.exists():
+            write_atomic(path, text.encode(), PRIVATE)
+
+
+def check_same(folder: SiteFolder, bundle: Bundle) -> None:
+    """Refuse a bundle into a folder that holds another key or trusts another CA.
+
+    Raises
+    ------
+    ConfigError
+        Says which.
+    """
+    for path, text, what in (
+        (folder.key, bundle.key, "another site's key"),
+        (folder.ca_certificate, bundle.ca, "the certificate of another deployment"),
+    ):
+        if path.exists() and _read_text(path) != text:
+            raise ConfigError(
+                f"{path} holds {what}; nothing was changed. Join in another folder with --folder, "
+                f"or move {folder.path} away"
+            )
+
+
+def policy_toml(bundle: Bundle) -> str:
+    """Return a policy that lets a site take part, with the reasons beside it."""
+    return _POLICY.format(server=toml.dumps(bundle.address), method=toml.dumps(bundle.method))
+
+
+def site_toml(bundle: Bundle, data: str) -> str:
+    """Return a site's settings, with what they mean beside them."""
+    return _SITE.format(
+        name=toml.dumps(bundle.name),
+        number=bundle.number,
+        server=toml.dumps(bundle.address),
+        backbone=toml.dumps(bundle.backbone.name),
+        pretrained=toml.dumps(bundle.backbone.pretrained),
+        quick_gelu=toml.dumps(bundle.backbone.quick_gelu),
+        preprocess=toml.dumps(bundle.backbone.preprocess),
+        sha256=bundle.backbone.sha256,
+        data=toml.dumps(data),
+    )
+
+
+def _read_text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} could not be read: {error}; give another --folder") from None
+
+
+_POLICY = """\
+# What may leave this site. The server cannot change or override anything here.
+# It is read at every message: a change counts from the next one on. A rule that you remove has the
+# value that stands here. A message that a rule forbids is answered by an error that names the rule.
+# Everything that left is listed by `flower-client egress FOLDER`.
+
+# Least number of sites in a round. With one other site only, each could work out the other's
+# update from the merged prompt. The number is the claim of the server: no site can count others.
+min_sites = 2
+
+# true: this site takes part in runs under secure aggregation only. Its updates leave masked, and
+# the server learns their sum with those of others; see the limits in docs/privacy.md.
+secure_aggregation_only = false
+
+# Largest L2 norm of this site's update in the dense prompt; a longer one is shortened to it. It
+# bounds what one round can tell of this site. 0 = any.
+max_norm = 10.0
+
+# Servers that this site may talk to, host:port.
+servers = [{server}]
+
+# Prompts that may be tuned here, as `fedprompt methods` names them.
+methods = [{method}]
+
+# Bytes of one answer, and of all answers of a day (UTC), at most.
+max_message = 1_000_000
+max_day = 200_000_000
+
+# Passes over the images that one round may ask for.
+max_epochs = 50
+
+# Least noise (prompt.start_noise) on centres of this site's patch tokens, which a run of method spt
+# may ask for before its first round. 0 = they do not leave. See "What a self-prompt starts from" in
+# docs/privacy.md.
+min_start_noise = 0.0
+
+# Numbers that may leave beside the prompt.
+#   num-examples  how many images; without it this site counts as 1, and takes part only in runs
+#                 that weigh all sites alike (server.weighting = uniform)
+#   loss          mean training loss, and loss on held-out images
+#   correct       how many held-out images were classified correctly
+# Without loss or correct this site abstains from evaluation.
+metrics = ["num-examples", "loss", "correct"]
+"""
+
+_SITE = """\
+# Settings of this site; the server has no say over anything in this file.
+
+[node]
+name = {name}
+number = {number}
+server = {server} # must stand in policy.toml, too
+# poll = 0.5 # seconds between two looks for a task
+# patience = 86400 # seconds of nothing but refusals until the site gives up
+# task_deadline = 3600 # seconds of one task until the worker is started anew (a dead drive)
+
+# The CLIP that all sites share. It may lie elsewhere here (pretrained = "/path/to/file"); its hash
+# must be {sha256}
+[backbone]
+name = {backbone}
+pretrained = {pretrained}
+quick_gelu = {quick_gelu}
+preprocess = {preprocess}
+device = "auto" # cpu | cuda | auto
+
+# This site's images. The class list is classes.json: names must be those, in that order. If your
+# folders are called otherwise, set class_names to a JSON file {{"folder": "name in the list"}}.
+[data]
+source = {data}
+test_share = 0.0 # of a source without a test split of its own, kept out altogether
+holdout = 0.2 # share of the images that are not trained on, for evaluation here
+
+[fit]
+threads = 1 # CPU threads
+encode_batch = 64 # images encoded at a time
+"""

@@ -25,7 +25,7 @@ from flwr.supernode.cli.flower_supernode import flower_supernode
 from flwr.supernode.fleet_http_client import FleetHttpClient
 from flwr.supernode.nodestate.in_memory_nodestate import InMemoryNodeState
 
-from client.deployment import proxy, tls
+from client.deployment import tls_probe
 from client.deployment.config import NodeConfig
 from client.deployment.connection_status import REFUSED, Diary
 from client.deployment.egress_filter import Border
@@ -47,7 +47,7 @@ class Watch:
         try:
             response = call_next(context)
         except httpx.TransportError as error:
-            way = proxy.described(context.request.url.host)
+            way = tls_probe.described(context.request.url.host)
             self.diary.trouble(f"{type(error).__name__}: {error}"[:300] + (way and f" ({way})"))
             raise
         # a key that is not enrolled, or whose node seems to be online still, is told at activation
@@ -125,11 +125,11 @@ def options(folder: SiteFolder, node: NodeConfig, port: int) -> list[str]:
 def main() -> None:
     """Serve until told to stop; exit 77 if the server refused this site's key."""
     folder, port = SiteFolder(Path(sys.argv[1])), int(sys.argv[2])
-    parent_watchdog.hold()
+    parent_watchdog.watch_stdin()
     logs.configure(None)
     uvicorn.config.LOGGING_CONFIG["loggers"] = {}  # else it speaks past the log
     node, watch = folder.node(), Watch(Diary(folder.contact))
-    context = None if node.insecure else tls.context(folder.ca_certificate, folder.revocations)
+    context = tls_probe.context_of(folder)
     client = guarded_client(context, watch, Border(folder))
     setattr(fleet_http_connection, "FleetHttpClient", client)  # noqa: B010
     pull = pull_or_reply(start_client_internal._pull_and_store_message)

@@ -233,7 +233,7 @@ def work(address: str, secret: bytes, app: Callable[[], ClientApp], deadline: fl
 def main() -> None:
     """Run ``python -m client.deployment.worker ADDRESS SECRET-FILE DEADLINE``."""
     address, secret, deadline = sys.argv[1:]
-    parent_watchdog.hold()
+    parent_watchdog.watch_stdin()
     logs.configure(None)
     logging.getLogger("httpx").setLevel(logging.WARNING)
     try:

@@ -1,23 +1,23 @@
-"""Keep one child process running: start it, watch it, start it again after a growing pause."""
+"""Run child processes: one life of one, and one that is restarted whenever it ends."""
 
 import logging
 import random
 import subprocess
-import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import IO
 
-from fedprompt.processes.log_relay import relay
+from fedprompt.processes.log_relay import OnRecord, OnText, log_record, start_relay
 
 SETTLED = 60.0  # seconds a child must run until its next end counts as the first
 _GRACE = 8.0  # seconds a child may take to end
-_log = logging.getLogger("client.deployment")
+_LAST_LINES = 2.0  # seconds to log its last lines
+_log = logging.getLogger("fedprompt.processes")
 
 
 class Backoff:
-    """Give pauses that double up to a limit, each drawn between its half and itself.
+    """Pauses that double up to a limit, each drawn between its half and itself.
 
     Parameters
     ----------
@@ -36,27 +36,92 @@ class Backoff:
         return pause * random.uniform(0.5, 1)  # noqa: S311 (not for secrets)
 
     def reset(self) -> None:
-        """Begin anew: the last try went well."""
+        """Start with the first pause again."""
         self._failures = 0
 
 
 @dataclass(frozen=True)
 class Ended:
-    """Hold how a child ended: its exit code, and the seconds it ran."""
+    """How a child ended: its exit code, and the seconds it ran."""
 
     code: int
     lasted: float
 
 
 class Child:
-    """Hold one child process, its leash and its pauses.
+    """One running process, in a session of its own, whose output is relayed.
+
+    Parameters
+    ----------
+    command, env
+        Its command line and environment.
+    on_record, on_text
+        Receive its output, see `fedprompt.processes.log_relay`.
+    stdin
+        Its standard input; by default a pipe, which `parent_watchdog` in the child watches.
+    """
+
+    def __init__(
+        self,
+        command: Sequence[str],
+        env: Mapping[str, str],
+        on_record: OnRecord,
+        on_text: OnText,
+        stdin: int | IO[str] = subprocess.PIPE,
+    ) -> None:
+        self._started = time.monotonic()
+        self._process = subprocess.Popen(
+            command,
+            env=env,
+            stdin=stdin,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            encoding="utf-8",
+            errors="replace",
+            start_new_session=True,  # Ctrl-C is the parent's to pass on
+        )
+        self.pid = self._process.pid
+        output = self._process.stdout
+        if output is None:
+            raise RuntimeError("Popen returned no pipe for the output")
+        self._relay = start_relay(output, on_record, on_text)
+
+    def poll(self) -> Ended | None:
+        """Return how the process ended; None while it runs."""
+        code = self._process.poll()
+        return None if code is None else Ended(code, time.monotonic() - self._started)
+
+    def terminate(self) -> None:
+        """Send SIGTERM."""
+        self._process.terminate()
+
+    def end(self, grace: float = _GRACE) -> bool:
+        """End the process, by force after ``grace`` seconds; return whether force was needed."""
+        self.terminate()
+        try:
+            self._process.wait(grace)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+            return True
+        return False
+
+    def close(self, timeout: float = _LAST_LINES) -> None:
+        """Close its standard input, and wait for the end of its output."""
+        if self._process.stdin:
+            self._process.stdin.close()
+        self._relay.join(timeout)
+
+
+class RestartedChild:
+    """A child that is restarted whenever it ends, after growing pauses.
 
     Parameters
     ----------
     name
-        What the log calls it.
+        Its name in the log.
     command
-        Returns the command line; asked at each start.
+        Returns the command line; called at each start.
     env
         Its environment.
     """
@@ -65,88 +130,70 @@ class Child:
         self, name: str, command: Callable[[], Sequence[str]], env: Mapping[str, str]
     ) -> None:
         self.name, self._command, self._env = name, command, env
-        self._process: subprocess.Popen[bytes] | None = None
-        self._reader: threading.Thread | None = None
+        self._child: Child | None = None
         self._backoff = Backoff(1.0, 120.0)
-        self._due = self._started = 0.0
+        self._due = 0.0
 
     @property
     def pid(self) -> int | None:
         """Return the process's id while it runs."""
-        return self._process.pid if self._process else None
+        return self._child.pid if self._child else None
 
-    def tend(self) -> Ended | None:
-        """Start the child if it is due; say how it ended if it has since."""
-        now = time.monotonic()
-        if self._process is None:
-            if now >= self._due:
+    def poll(self) -> Ended | None:
+        """Start the child if it is due; return how it ended if it has since the last call."""
+        if self._child is None:
+            if time.monotonic() >= self._due:
                 self._start()
             return None
-        code = self._process.poll()
-        if code is None:
-            return None
-        self._forget()
-        return Ended(code, now - self._started)
+        ended = self._child.poll()
+        if ended:
+            self._forget()
+        return ended
 
-    def wait(self, seconds: float) -> None:
-        """Do not start before so many seconds."""
+    def postpone(self, seconds: float) -> None:
+        """Delay the next start."""
         self._due = time.monotonic() + seconds
 
-    def again(self, ended: Ended) -> None:
-        """Start again after a pause; one that ran for a while starts its pauses anew."""
+    def restart(self, ended: Ended) -> None:
+        """Restart after a pause, which is the first again for a child that ran for a while."""
         if ended.lasted > SETTLED:
             self._backoff.reset()
         pause = self._backoff.next()
-        told = {"event": "ended", "child": self.name, "code": ended.code, "pause": round(pause, 1)}
-        text = "%s ended with code %d; it starts again in %.1f s"
-        _log.warning(text, self.name, ended.code, pause, extra=told)
-        self.wait(pause)
+        _log.warning(
+            "%s ended with code %d; it is restarted in %.1f s", self.name, ended.code, pause,
+            extra={
+                "event": "ended", "child": self.name, "code": ended.code, "pause": round(pause, 1)
+            },
+        )  # fmt: skip
+        self.postpone(pause)
 
-    def ask_to_end(self) -> None:
+    def terminate(self) -> None:
         """Send SIGTERM, if the child runs."""
-        if self._process:
-            self._process.terminate()
+        if self._child:
+            self._child.terminate()
 
     def end(self) -> None:
         """Wait until the child has ended, by force after some seconds."""
-        if not self._process:
+        if not self._child:
             return
-        self.ask_to_end()
-        try:
-            self._process.wait(_GRACE)
-        except subprocess.TimeoutExpired:
-            _log.warning("%s does not end; it is killed", self.name)
-            self._process.kill()
-            self._process.wait()
+        if self._child.end(_GRACE):
+            _log.warning("%s did not end within %g s; it was killed", self.name, _GRACE)
         self._forget()
 
     def _start(self) -> None:
-        self._started = time.monotonic()
-        process = subprocess.Popen(
-            self._command(),
-            env=self._env,
-            stdin=subprocess.PIPE,  # the leash
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,  # Ctrl-C is the parent's to pass on
-        )
-        self._process = process
-        told = {"event": "started", "child": self.name, "pid": process.pid}
-        _log.info("%s started, process %d", self.name, process.pid, extra=told)
-        self._reader = threading.Thread(
-            target=_follow, args=(process.stdout, self.name), daemon=True
-        )
-        self._reader.start()
+        self._child = Child(self._command(), self._env, self._log_record, self._log_text)
+        pid = self._child.pid
+        extra = {"event": "started", "child": self.name, "pid": pid}
+        _log.info("%s started, process %d", self.name, pid, extra=extra)
 
     def _forget(self) -> None:
-        if self._process and self._process.stdin:
-            self._process.stdin.close()
-        if self._reader:
-            self._reader.join(2.0)  # its last words
-        self._process = None
+        if self._child:
+            self._child.close()
+        self._child = None
 
+    def _log_record(self, record: logging.LogRecord) -> None:
+        record.child = self.name
+        log_record(record)
 
-def _follow(stream: IO[bytes], name: str) -> None:
-    with stream:
-        for line in stream:
-            relay(line, name)
+    def _log_text(self, text: str) -> None:
+        _log.warning("%s", text, extra={"child": self.name})

@@ -106,3 +106,30 @@ def _addresses(host: str, port: int) -> list[tuple[socket.AddressFamily, tuple[s
         for family, _, _, _, address in socket.getaddrinfo(one, port, type=socket.SOCK_STREAM)
     ]
     return list(dict.fromkeys(found))
+
+
+def free_port() -> int:
+    """Return a port of the loopback interface on which nobody listens now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def is_answering(port: int) -> bool:
+    """Return whether somebody listens on a port of the loopback interface; nobody does on 0."""
+    with socket.socket() as probe:
+        probe.settimeout(1.0)
+        return bool(port) and probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def is_free(port: int) -> bool:
+    """Return whether a port of the loopback interface can be listened on; 0 cannot."""
+    if not port:
+        return False
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as uvicorn does
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True

@@ -1,7 +1,7 @@
-"""Keep a deployment's run going until it is over: through dead SuperLinks and vanished ServerApps.
+"""Keep a deployment's run going until it is done: through dead SuperLinks and lost ServerApps.
 
-Whatever went wrong without a word, the cure is one: end every process of that life, start the
-SuperLink again and submit the run again, which goes on after the last committed round.
+Whatever failed silently, the remedy is the same: end every process, start the SuperLink again and
+submit the run again, which continues after the last committed round.
 """
 
 import logging
@@ -15,19 +15,19 @@ from fedprompt.settings.section import Flat
 from server import outcome
 from server.deployment.config import DeploymentConfig
 from server.deployment.folder import DeploymentFolder
-from server.deployment.link import FLOWER_LOG, Link
+from server.deployment.superlink_process import FLOWER_LOG, SuperLinkProcess
 from server.flower_cli import FlowerCli, write_app
 
-_PAUSE = 0.5  # seconds between two looks at the run's folder
-_LOOK = 15.0  # seconds between two questions to Flower, which cost a process each
-_BACKOFF = (1.0, 60.0)  # seconds before a life that follows a failed one: the first, the longest
-_BRIEFLY = 10.0  # seconds that stopping a run may take when the server leaves
+_POLL = 0.5  # seconds between two looks at the run's folder
+_ASK_FLOWER = 15.0  # seconds between two questions to Flower, which start a process each
+_FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 60.0  # seconds before a SuperLink is started again
+_STOP_TIMEOUT = 10.0  # seconds that stopping a run may take when the server ends
 
 log = logging.getLogger("fedprompt.server")
 
 
 class Supervisor:
-    """Hold one deployment's run.
+    """Run one deployment's run, across any number of SuperLinks.
 
     Parameters
     ----------
@@ -55,86 +55,84 @@ class Supervisor:
         Raises
         ------
         FedpromptError
-            What ended the run, of the same kind as in its own process; or that it ended too often
-            without a new round, and why it did the last time.
+            The error that ended the run, of the same kind as in its own process; or that the run
+            ended too often without a new round, with the last reason.
         """
-        failed, reached = 0, self._reached()
+        failures, reached = 0, self._last_round()
         while True:
             outcome.clear(self.folder.run)
-            complaint = self._live()
+            reason = self._run_superlink()
             if (ended := outcome.read(self.folder.run)) is not None:
                 if not ended.crashed:
                     outcome.raise_failure(self.folder.run)
                     return
-                complaint = f"the ServerApp ended with {ended.message}"
-            failed = 1 if self._reached() > reached else failed + 1
-            reached = self._reached()
-            if failed > self.config.restarts:
+                reason = f"the ServerApp ended with {ended.message}"
+            failures = 1 if self._last_round() > reached else failures + 1
+            reached = self._last_round()
+            if failures > self.config.restarts:
                 error = FedpromptError(
-                    f"the run ended {failed} times without a new round after round {reached}; "
-                    f"last: {complaint}. {self.folder.logs / FLOWER_LOG} says more"
+                    f"the run ended {failures} times without a new round after round {reached}; "
+                    f"last: {reason}. {self.folder.logs / FLOWER_LOG} says more"
                 )
-                with suppress(StorageError):  # a full disk must not hide what ended the run
+                with suppress(StorageError):  # a full disk must not hide the reason
                     outcome.write_failure(self.folder.run, error)
                 raise error
-            pause = min(_BACKOFF[0] * 2 ** (failed - 1), _BACKOFF[1])
+            pause = min(_FIRST_PAUSE * 2 ** (failures - 1), _LONGEST_PAUSE)
             log.warning(
-                "%s; starting again in %.0f s after round %d", complaint, pause, reached,
-                extra={"event": "restart", "try": failed},
+                "%s; starting again in %.0f s after round %d", reason, pause, reached,
+                extra={"event": "restart", "try": failures},
             )  # fmt: skip
             time.sleep(pause)
 
-    def _live(self) -> str:
-        """Run one life of the SuperLink; return why it ended unless the outcome tells."""
+    def _run_superlink(self) -> str:
+        """Run one SuperLink until it or the run ends; return the reason unless the outcome does."""
         try:
-            link = Link(self.folder, self.config, self.lock)
+            superlink = SuperLinkProcess(self.folder, self.config, self.lock)
         except FedpromptError as error:
             return str(error)
         run = None
         try:
             for stale in self.flower.unfinished():
-                log.info("stopping run %s of an earlier life", stale)
+                log.info("stopping run %s of an earlier SuperLink", stale)
                 self.flower.stop(stale)
             run = self.flower.submit(self.app)
-            reached = self._reached()
-            how = f"goes on after round {reached}" if reached >= 0 else "begins"
-            log.info("run %s %s", run, how)
-            return self._follow(link, run)
+            reached = self._last_round()
+            state = f"continues after round {reached}" if reached >= 0 else "starts"
+            log.info("run %s %s", run, state)
+            return self._await_end(superlink, run)
         except FedpromptError as error:  # Flower's command line could not reach the SuperLink
             return str(error)
         finally:
-            self._leave(link, run)
+            self._end(superlink, run)
 
-    def _follow(self, link: Link, run: str) -> str:
-        """Wait for the end of a run; return why it ended, if it does not say so itself."""
+    def _await_end(self, superlink: SuperLinkProcess, run: str) -> str:
+        """Wait for the end of a run; return its reason, in case the run left no outcome."""
         asked = time.monotonic()
         while outcome.read(self.folder.run) is None:
-            if not link.lives():
-                return f"the SuperLink ended with code {link.process.returncode}. {link.words}"
-            if time.monotonic() - asked > _LOOK:
+            if (code := superlink.exit_code) is not None:
+                return f"the SuperLink ended with code {code}. {superlink.last_output}"
+            if time.monotonic() - asked > _ASK_FLOWER:
                 status, asked = self.flower.status(run), time.monotonic()
                 if status.startswith("finished") and outcome.read(self.folder.run) is None:
                     return (
-                        f"Flower says of the run: {status}; the ServerApp left no word: it was "
-                        f"ended from outside, perhaps for want of memory. {link.words}"
+                        f"Flower reports the run as {status}, but the ServerApp left no outcome: "
+                        f"it was killed, perhaps for lack of memory. {superlink.last_output}"
                     )
-            time.sleep(_PAUSE)
+            time.sleep(_POLL)
         return "the run is over"
 
-    def _leave(self, link: Link, run: str | None) -> None:
-        """Stop the run, so that sites do not work for nobody, and end every process."""
+    def _end(self, superlink: SuperLinkProcess, run: str | None) -> None:
+        """Stop the run, so that sites do not work in vain, and end every process."""
         try:
-            if run and link.lives() and outcome.read(self.folder.run) is None:
-                link.leave()
-                brief = FlowerCli(
-                    self.flower.home, self.flower.address, self.flower.certificate, _BRIEFLY
-                )
-                brief.stop(run)
+            if run and superlink.exit_code is None and outcome.read(self.folder.run) is None:
+                superlink.expect_end()
+                flower = self.flower
+                FlowerCli(flower.home, flower.address, flower.certificate, _STOP_TIMEOUT).stop(run)
         except FedpromptError as error:
             log.debug("the run could not be stopped: %s", error)
         finally:
-            link.end()
+            superlink.end()
 
-    def _reached(self) -> int:
+    def _last_round(self) -> int:
         last = RunFolder(self.folder.run).last()
         return last.round if last else -1

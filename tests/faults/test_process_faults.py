@@ -11,9 +11,10 @@ import sys
 
 import pytest
 
-from client.deployment import connection_status, tls
+from client.deployment import connection_status
 from client.deployment.site_folder import SiteFolder
-from client.deployment.surroundings import environment
+from client.deployment.supervisor import environment
+from client.deployment.tls_probe import tls_context
 from fedprompt.protocol import invitation as bundles
 from server import outcome
 from server.deployment import credentials, issuer, sites
@@ -104,7 +105,7 @@ def hostile(live, folder, conduct):
 def ask(live, method, path, port=None):
     """Send a request without a key, and return the status."""
     host, public = live.address.split(":")
-    trust = tls.context(live.folder.ca_certificate)
+    trust = tls_context(live.folder.ca_certificate)
     connection = http.client.HTTPSConnection(host, port or int(public), timeout=20, context=trust)
     try:
         connection.request(method, path, b"", {"Content-Type": "application/protobuf"})

@@ -16,12 +16,13 @@ import pytest
 from click.testing import CliRunner
 from flwr.proto.fleet_pb2 import ActivateNodeRequest
 
-from client.deployment import connection_status, site_files, tls
+from client.deployment import connection_status, site_folder
 from client.deployment.command import group as flower_client
 from client.deployment.connection_status import Diary
 from client.deployment.egress_filter import Border
 from client.deployment.site_folder import SiteFolder
 from client.deployment.supernode import Watch, guarded_client
+from client.deployment.tls_probe import tls_context
 from fedprompt.protocol import invitation as bundles
 from server import outcome
 from server.deployment import create_folder, credentials, enrolment, issuer
@@ -229,14 +230,14 @@ def test_F16_F17_the_supernode_refuses_and_sends_nothing(place, bundle, tmp_path
     folder = SiteFolder(tmp_path / "north")
     with listening(made.context) as listener:
         found = bundles.read_file(bundle(address=listener.address, crl=made.crl))
-        site_files.make(folder, found, "pictures")
+        site_folder.create(folder, found, "pictures")
         activate(folder, listener.address)
     assert re.search(told, connection_status.read(folder.contact).trouble)
     assert_nothing_sent(listener)
 
 
 def activate(folder, address):
-    trust = tls.context(folder.ca_certificate, folder.revocations)
+    trust = tls_context(folder.ca_certificate, folder.revocations)
     client = guarded_client(trust, Watch(Diary(folder.contact)), Border(folder))
     made = client.from_server_address(address, False, str(folder.ca_certificate), [])
     with made as flower, pytest.raises(httpx.TransportError):
@@ -271,7 +272,7 @@ def test_F17_a_client_in_plaintext_is_no_use_to_a_server_with_tls(place, bundle,
     with listening(made.context) as listener:
         path = bundle(address=listener.address, crl=made.crl)
         folder = SiteFolder(tmp_path / "north")
-        site_files.make(folder, bundles.read_file(path), str(place.path.parent / "pictures"))
+        site_folder.create(folder, bundles.read_file(path), str(place.path.parent / "pictures"))
         text = folder.toml.read_text().replace("[node]\n", "[node]\ninsecure = true\n")
         folder.toml.write_text(text)
         done = CliRunner().invoke(flower_client, ["doctor", str(folder.path)])
@@ -284,7 +285,7 @@ def test_F17_a_client_in_plaintext_is_no_use_to_a_server_with_tls(place, bundle,
 def test_F17_a_site_speaks_plaintext_on_loopback_only(place, bundle, tmp_path, verb):
     folder = SiteFolder(tmp_path / "north")
     found = bundles.read_file(bundle(address="192.0.2.7:9092"))
-    site_files.make(folder, found, "pictures")
+    site_folder.create(folder, found, "pictures")
     text = folder.toml.read_text().replace("[node]\n", "[node]\ninsecure = true\n")
     folder.toml.write_text(text)
     done = CliRunner().invoke(flower_client, [verb, str(folder.path)])

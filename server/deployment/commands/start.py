@@ -10,15 +10,17 @@ import typer
 from fedprompt.errors import ConfigError
 from fedprompt.options import JsonOption, show
 from fedprompt.processes import logs
+from fedprompt.processes.log_relay import log_record, relaying_pipe
 from fedprompt.protocol.address import join
 from fedprompt.run_folder import RunFolder
 from fedprompt.settings.run_config import section
 from fedprompt.settings.server import ServerConfig
 from server import outcome
-from server.deployment import chatter, credentials, single_instance, sites
+from server.deployment import credentials, single_instance, sites
 from server.deployment.commands.folder import FolderArgument
 from server.deployment.config import DeploymentConfig
 from server.deployment.folder import DeploymentFolder
+from server.deployment.superlink_process import is_routine
 from server.deployment.supervisor import Supervisor
 from server.metrics import serve
 from server.simulate import summarise, tell
@@ -45,7 +47,7 @@ def start(
     if not config.insecure:
         _check(place, config)
     with ExitStack() as stack:
-        held = stack.enter_context(single_instance.held(place.lock))
+        held = stack.enter_context(single_instance.exclusive(place.lock))
         if is_done(place):
             _check_rounds(place, rounds)
         else:
@@ -53,7 +55,7 @@ def start(
                 server, _ = serve(place.run, place.nodes, port=config.metrics_port)
                 stack.callback(server.shutdown)
             _greet(place, config, section(settings, "server", ServerConfig).min_sites)
-            stack.enter_context(chatter.listening(place.pipe))
+            stack.enter_context(relaying_pipe(place.pipe, _log_unless_routine))
             Supervisor(place, config, settings, held).run()
     result = summarise(place.run)
     show(result, tell(result, rounds), as_json=json)
@@ -63,6 +65,11 @@ def is_done(folder: DeploymentFolder) -> bool:
     """Tell whether the folder's run came to its end before."""
     found = outcome.read(folder.run)
     return found is not None and not found.error
+
+
+def _log_unless_routine(record: logging.LogRecord) -> None:
+    if not is_routine(record):
+        log_record(record)
 
 
 def _check_rounds(folder: DeploymentFolder, wanted: int) -> None:

@@ -11,7 +11,7 @@ from server import app, outcome
 @pytest.fixture(autouse=True)
 def alone(monkeypatch):
     monkeypatch.setattr(app.logs, "tell_parent", lambda: None)
-    monkeypatch.setattr(app.parent_watchdog, "follow_parent", lambda: None)
+    monkeypatch.setattr(app.parent_watchdog, "watch_parent", lambda: None)
 
 
 def main(folder, **settings):

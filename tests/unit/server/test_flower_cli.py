@@ -6,7 +6,7 @@ import tomllib
 import pytest
 
 from fedprompt.errors import FedpromptError
-from server.flower_cli import FlowerCli, answers, free_port, write_app
+from server.flower_cli import FlowerCli, write_app
 
 
 def test_the_bundle_carries_every_setting_and_no_code(tmp_path):
@@ -62,7 +62,3 @@ def test_the_connection_is_written_for_flower(tmp_path, trusted):
     found = tomllib.loads((tmp_path / "home" / "config.toml").read_text())["superlink"]
     expected = {"root-certificates": str(certificate)} if trusted else {"insecure": True}
     assert found["fedprompt"] == {"address": "127.0.0.1:9093", **expected}
-
-
-def test_a_free_port_is_free():
-    assert not answers(free_port())

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from client.deployment import join, preflight, start
+from client.deployment import join, preflight, supervisor
 from client.deployment.command import VERBS, group
 from client.deployment.egress_log import EgressLog
 from client.deployment.site_folder import SiteFolder
@@ -210,9 +210,9 @@ def test_F34_a_signal_ends_the_service_without_an_error(
             signal.raise_signal(number)
             seen.append(stopped.wait(60))
 
-    monkeypatch.setattr(start, "Supervisor", Told)
-    monkeypatch.setattr(start.logs, "configure", lambda *_, **__: None)
+    monkeypatch.setattr(supervisor, "Supervisor", Told)
+    monkeypatch.setattr(supervisor.logs, "configure", lambda *_, **__: None)
     before = signal.getsignal(number)
-    start.take_part(folder)
+    supervisor.take_part(folder)
     assert seen == [True]
     assert signal.getsignal(number) is before

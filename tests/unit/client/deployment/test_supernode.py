@@ -21,12 +21,13 @@ from flwr.supernode import fleet_http_connection, start_client_internal
 from flwr.supernode.fleet_http_client import FleetHttpClient
 from flwr.supernode.nodestate.in_memory_nodestate import InMemoryNodeState
 
-from client.deployment import connection_status, surroundings
+from client.deployment import connection_status
 from client.deployment.connection_status import Diary
 from client.deployment.egress_filter import Border
 from client.deployment.egress_log import EgressLog
 from client.deployment.site_folder import SiteFolder
 from client.deployment.supernode import Watch, guarded_client, options, pull_or_reply
+from fedprompt.protocol.address import free_port
 from tests.enrolled import bundle, message, site
 
 NOBODY = Border(SiteFolder(Path("nowhere")))  # of requests that no border looks at
@@ -271,7 +272,7 @@ def test_a_redirect_is_not_followed(folder: SiteFolder) -> None:
 
 
 def test_a_server_that_is_away_is_noted(folder: SiteFolder) -> None:
-    port = surroundings.free_port()
+    port = free_port()
     client = guarded_client(None, Watch(Diary(folder.contact)), NOBODY)
     with (
         client.from_server_address(f"127.0.0.1:{port}", True, None, []) as made,
@@ -282,7 +283,7 @@ def test_a_server_that_is_away_is_noted(folder: SiteFolder) -> None:
 
 
 def test_a_proxy_that_is_away_is_named(folder: SiteFolder, monkeypatch: pytest.MonkeyPatch) -> None:
-    proxy = f"http://127.0.0.1:{surroundings.free_port()}"
+    proxy = f"http://127.0.0.1:{free_port()}"
     monkeypatch.setenv("https_proxy", proxy.replace("//", "//me:secret@"))
     monkeypatch.delenv("no_proxy", raising=False)
     client = guarded_client(ssl.create_default_context(), Watch(Diary(folder.contact)), NOBODY)

@@ -1,4 +1,4 @@
-"""F16, F17: real handshakes on loopback, one server a fault."""
+"""F16, F17: TLS contexts, and real handshakes on loopback, one server a fault."""
 
 import datetime as dt
 import os
@@ -15,9 +15,7 @@ import httpx
 import pytest
 import trustme
 
-from client.deployment import tls
-from client.deployment.proxy import described, proxy_of
-from client.deployment.tls_probe import Greeting, greet
+from client.deployment.tls_probe import Greeting, described, greet, proxy_of, tls_context
 from fedprompt.errors import ConfigError, LinkError
 from fedprompt.processes.flower_environment import variables
 from fedprompt.protocol.address import join
@@ -78,7 +76,7 @@ def test_a_good_server_tells_when_its_certificate_ends_and_its_time(
     ca: trustme.CA, trusted: Path
 ) -> None:
     with serving(server_side(ca, not_after=NOW + 20 * DAY)) as address:
-        found = greet(address, tls.context(trusted))
+        found = greet(address, tls_context(trusted))
     assert isinstance(found, Greeting)
     assert found.expires == (NOW + 20 * DAY).replace(microsecond=0)
     assert abs(found.ahead) < 5
@@ -103,7 +101,7 @@ def test_F16_F17_a_server_that_cannot_be_trusted_is_refused_with_the_reason(
 ) -> None:
     make, told = FAULTS[fault]
     with serving(make(ca)) as address, pytest.raises(LinkError, match=told) as caught:
-        greet(address, tls.context(trusted))
+        greet(address, tls_context(trusted))
     assert caught.value.exit_code == 15
     assert address in str(caught.value)
 
@@ -112,7 +110,7 @@ def test_F16_a_wrong_host_name_is_told_from_a_wrong_address(ca: trustme.CA, trus
     with serving(server_side(ca, "fed.example.org")) as address:
         port = address.rpartition(":")[2]
         with pytest.raises(LinkError, match="for another host name"):
-            greet(f"localhost:{port}", tls.context(trusted))
+            greet(f"localhost:{port}", tls_context(trusted))
 
 
 def test_F16_a_revoked_certificate_is_refused_and_another_is_not(tmp_path: Path) -> None:
@@ -129,7 +127,7 @@ def test_F16_a_revoked_certificate_is_refused_and_another_is_not(tmp_path: Path)
         for serials in ([], [(made.serial_number, NOW)]):
             found = issuer.revocation_list(authority, ca_key, serials)
             crl.write_bytes(issuer.pem(found))
-            trust = tls.context(tmp_path / "ca.crt", crl)
+            trust = tls_context(tmp_path / "ca.crt", crl)
             if not serials:
                 assert greet(address, trust).expires
                 continue
@@ -138,7 +136,7 @@ def test_F16_a_revoked_certificate_is_refused_and_another_is_not(tmp_path: Path)
 
 
 def test_F17_an_old_tls_is_refused(ca: trustme.CA, trusted: Path) -> None:
-    context = tls.context(trusted)
+    context = tls_context(trusted)
     assert context.minimum_version >= ssl.TLSVersion.TLSv1_2
     assert context.verify_mode == ssl.CERT_REQUIRED
     assert context.check_hostname
@@ -148,7 +146,7 @@ def test_nobody_listens(trusted: Path) -> None:
     with serving(None) as address:
         pass
     with pytest.raises(LinkError, match="nobody listens there"):
-        greet(address, tls.context(trusted))
+        greet(address, tls_context(trusted))
 
 
 def test_a_name_that_nobody_knows(trusted: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -157,14 +155,14 @@ def test_a_name_that_nobody_knows(trusted: Path, monkeypatch: pytest.MonkeyPatch
 
     monkeypatch.setattr(socket, "getaddrinfo", unknown)
     with pytest.raises(LinkError, match="name is not known"):
-        greet("no-such-host.invalid:9092", tls.context(trusted))
+        greet("no-such-host.invalid:9092", tls_context(trusted))
 
 
 def test_a_server_that_says_nothing_is_not_waited_for(trusted: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as mute:
         address = f"127.0.0.1:{mute.getsockname()[1]}"
         with pytest.raises(LinkError, match=r"no answer within 0\.2 s"):
-            greet(address, tls.context(trusted), patience=0.2)
+            greet(address, tls_context(trusted), patience=0.2)
 
 
 def test_a_server_that_hangs_up(trusted: Path) -> None:
@@ -176,7 +174,7 @@ def test_a_server_that_hangs_up(trusted: Path) -> None:
         thread = threading.Thread(target=hang_up)
         thread.start()
         with pytest.raises(LinkError, match="closed the connection"):
-            greet(f"127.0.0.1:{rude.getsockname()[1]}", tls.context(trusted))
+            greet(f"127.0.0.1:{rude.getsockname()[1]}", tls_context(trusted))
         thread.join()
 
 
@@ -184,7 +182,7 @@ def test_a_broken_certificate_file_is_named(tmp_path: Path) -> None:
     for path in (tmp_path / "none.crt", tmp_path / "bad.crt"):
         (tmp_path / "bad.crt").write_text("no certificate")
         with pytest.raises(ConfigError, match=path.name):
-            tls.context(path)
+            tls_context(path)
 
 
 class Carrier(BaseHTTPRequestHandler):
@@ -238,7 +236,7 @@ def test_the_proxy_of_the_environment_is_used(
 ) -> None:
     with serving(server_side(ca, host, not_after=NOW + 20 * DAY)) as address:
         carrier.target = ("127.0.0.1", int(address.rpartition(":")[2]))
-        found = greet(join(host, 9092), tls.context(trusted))
+        found = greet(join(host, 9092), tls_context(trusted))
     assert found.expires == (NOW + 20 * DAY).replace(microsecond=0)
     assert carrier.asked == [(join(host, 9092), None)]
 
@@ -249,7 +247,7 @@ def test_what_the_server_did_wrong_is_told_apart_from_the_proxy(
     with serving(server_side(ca, "other.example.org")) as address:
         carrier.target = ("127.0.0.1", int(address.rpartition(":")[2]))
         with pytest.raises(LinkError, match=r"another host name \(through the proxy http://127"):
-            greet("fed.example.org:9092", tls.context(trusted))
+            greet("fed.example.org:9092", tls_context(trusted))
 
 
 @pytest.mark.parametrize("refusal", [407, 502])
@@ -258,7 +256,7 @@ def test_a_proxy_that_refuses_is_named_with_its_answer(
 ) -> None:
     carrier.refusal = refusal
     with pytest.raises(LinkError, match=rf"proxy http://.*does not lead there: .* {refusal} "):
-        greet("fed.example.org:9092", tls.context(trusted))
+        greet("fed.example.org:9092", tls_context(trusted))
 
 
 def test_name_and_password_go_to_the_proxy_and_into_no_message(
@@ -267,7 +265,7 @@ def test_name_and_password_go_to_the_proxy_and_into_no_message(
     monkeypatch.setenv("https_proxy", os.environ["https_proxy"].replace("//", "//me:p%40ss@"))
     carrier.refusal = 403
     with pytest.raises(LinkError) as caught:
-        greet("fed.example.org:9092", tls.context(trusted))
+        greet("fed.example.org:9092", tls_context(trusted))
     assert carrier.asked == [("fed.example.org:9092", "Basic bWU6cEBzcw==")]
     assert "p%40ss" not in str(caught.value)
 
@@ -283,7 +281,7 @@ def test_a_dead_proxy_is_named_and_not_the_server(
             patch.setenv(variable, dead)  # without a scheme, as many write it
             told = rf"the proxy http://{dead} \({variable}\).*nobody listens there.*into no_proxy"
             with pytest.raises(LinkError, match=told):
-                greet("fed.example.org:9092", tls.context(trusted))
+                greet("fed.example.org:9092", tls_context(trusted))
 
 
 @pytest.mark.parametrize(
@@ -297,7 +295,7 @@ def test_a_proxy_of_another_kind_is_refused(
     with pytest.raises(
         LinkError, match=r"https_proxy names the proxy .* expected http://HOST:PORT"
     ):
-        greet("fed.example.org:9092", tls.context(trusted))
+        greet("fed.example.org:9092", tls_context(trusted))
 
 
 @pytest.mark.parametrize("unset", ["", "127.0.0.1", "*"])
@@ -307,7 +305,7 @@ def test_this_machine_and_what_no_proxy_lists_are_dialled_themselves(
     monkeypatch.setenv("https_proxy", "http://me:secret@127.0.0.1:9")
     monkeypatch.setenv("no_proxy", unset)
     with serving(server_side(ca)) as address:
-        assert greet(address, tls.context(trusted)).expires
+        assert greet(address, tls_context(trusted)).expires
     told = "directly, without the proxy http://127.0.0.1:9 (https_proxy)"
     assert described("127.0.0.1") == told
     assert (proxy_of("127.0.0.2") is None) == (unset == "*")
@@ -332,3 +330,37 @@ def test_the_way_is_that_of_flowers_client(
     monkeypatch.setenv("no_proxy", unset)
     monkeypatch.delenv("NO_PROXY")
     assert (proxy_of(host) is None) == is_direct
+
+
+@pytest.fixture
+def issued(tmp_path: Path) -> tuple[Path, Path]:
+    """Return the files of a CA's certificate and of its list of revocations."""
+    key = issuer.new_key()
+    authority = issuer.authority(key, "a test")
+    ca, crl = tmp_path / "ca.crt", tmp_path / "ca.crl"
+    ca.write_bytes(issuer.pem(authority))
+    crl.write_bytes(issuer.pem(issuer.revocation_list(authority, key, [])))
+    return ca, crl
+
+
+def test_one_ca_is_trusted_and_host_names_are_compared(issued: tuple[Path, Path]) -> None:
+    made = tls_context(issued[0])
+    assert len(made.get_ca_certs()) == 1  # none of the system's
+    assert made.verify_mode == ssl.CERT_REQUIRED
+    assert made.check_hostname
+    assert made.minimum_version == ssl.TLSVersion.TLSv1_2
+
+
+def test_revocations_are_asked_for_where_there_is_a_list(issued: tuple[Path, Path]) -> None:
+    ca, crl = issued
+    assert tls_context(ca, crl).verify_flags & ssl.VERIFY_CRL_CHECK_LEAF
+    assert not tls_context(ca, crl.with_name("none.crl")).verify_flags & ssl.VERIFY_CRL_CHECK_LEAF
+
+
+@pytest.mark.parametrize("content", [None, b"no certificate"])
+def test_a_file_that_cannot_be_read_is_told(tmp_path: Path, content: bytes | None) -> None:
+    path = tmp_path / "ca.crt"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(ConfigError, match="join again with the invitation"):
+        tls_context(path)

@@ -9,8 +9,10 @@ from pathlib import Path
 import pytest
 
 from fedprompt.processes import child as module
-from fedprompt.processes.child import Backoff, Child, Ended
+from fedprompt.processes.child import Backoff, Ended, RestartedChild
 from tests.waiting import until
+
+Make = Callable[[str], RestartedChild]
 
 
 def python(code: str) -> Callable[[], list[str]]:
@@ -18,11 +20,11 @@ def python(code: str) -> Callable[[], list[str]]:
 
 
 @pytest.fixture
-def made() -> Iterator[Callable[[str], Child]]:
+def made() -> Iterator[Make]:
     children = []
 
-    def make(code: str) -> Child:
-        children.append(Child("probe", python(code), dict(os.environ)))
+    def make(code: str) -> RestartedChild:
+        children.append(RestartedChild("probe", python(code), dict(os.environ)))
         return children[-1]
 
     yield make
@@ -41,44 +43,48 @@ def test_pauses_double_up_to_a_limit_with_jitter() -> None:
     assert backoff.next() <= 1.0
 
 
-def test_a_child_that_ends_says_how_and_starts_again(made: Callable[[str], Child]) -> None:
+def test_a_child_that_ends_says_how_and_starts_again(made: Make) -> None:
     child = made("raise SystemExit(7)")
-    child.tend()
+    child.poll()
     first = child.pid
     assert first
-    ended = until(child.tend)
+    ended = until(child.poll)
     assert isinstance(ended, Ended)
     assert ended.code == 7
     assert child.pid is None
-    child.wait(0.0)
-    assert child.tend() is None
+    child.postpone(0.0)
+    assert child.poll() is None
     assert child.pid not in (None, first)
 
 
-def test_a_child_is_not_started_before_its_pause_is_over(made: Callable[[str], Child]) -> None:
+def test_a_child_is_not_started_before_its_pause_is_over(
+    made: Make,
+) -> None:
     child = made("raise SystemExit(1)")
-    child.tend()
-    child.again(until(child.tend))
-    child.wait(3600.0)
-    assert child.tend() is None
+    child.poll()
+    child.restart(until(child.poll))
+    child.postpone(3600.0)
+    assert child.poll() is None
     assert child.pid is None
 
 
 def test_a_child_that_ran_for_a_while_starts_its_pauses_anew(
-    made: Callable[[str], Child], monkeypatch: pytest.MonkeyPatch
+    made: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     told: list[float] = []
     child = made("pass")
-    monkeypatch.setattr(child, "wait", told.append)
+    monkeypatch.setattr(child, "postpone", told.append)
     for _ in range(10):
-        child.again(Ended(1, 0.1))
+        child.restart(Ended(1, 0.1))
     assert told[-1] > 30
-    child.again(Ended(1, module.SETTLED + 1))
+    child.restart(Ended(1, module.SETTLED + 1))
     assert told[-1] <= 1
 
 
 def test_a_child_that_does_not_end_is_killed(
-    made: Callable[[str], Child], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    made: Make,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     monkeypatch.setattr(module, "_GRACE", 0.2)
     child = made(
@@ -86,35 +92,33 @@ def test_a_child_that_does_not_end_is_killed(
         "print('deaf', flush=True); time.sleep(600)"
     )
     with caplog.at_level(logging.WARNING):
-        child.tend()
+        child.poll()
         pid = child.pid
         until(lambda: "deaf" in caplog.text)
         child.end()
-    assert "it is killed" in caplog.text
+    assert "it was killed" in caplog.text
     with pytest.raises(ProcessLookupError):
         os.kill(pid, 0)
 
 
-def test_ctrl_c_is_not_the_childs_to_hear(made: Callable[[str], Child]) -> None:
+def test_ctrl_c_is_not_the_childs_to_hear(made: Make) -> None:
     child = made("import time; time.sleep(600)")
-    child.tend()
+    child.poll()
     assert os.getpgid(child.pid) != os.getpgid(0)
 
 
-def test_what_a_child_says_is_logged(
-    made: Callable[[str], Child], caplog: pytest.LogCaptureFixture
-) -> None:
+def test_what_a_child_says_is_logged(made: Make, caplog: pytest.LogCaptureFixture) -> None:
     child = made("print('not JSON')")
     with caplog.at_level(logging.INFO):
-        child.tend()
-        until(child.tend)
+        child.poll()
+        until(child.poll)
     assert "not JSON" in caplog.messages
 
 
-LEASHED = """
+WATCHED = """
 import sys, time
-from fedprompt.processes import parent_watchdog as leash
-leash.hold(grace=5.0)
+from fedprompt.processes import parent_watchdog
+parent_watchdog.watch_stdin(grace=5.0)
 print("held", flush=True)
 time.sleep(600)
 """
@@ -124,7 +128,7 @@ def test_F34_a_child_ends_when_its_parent_is_killed() -> None:
     """kill -9 of the parent: the pipe closes, and the child ends without a word from anybody."""
     parent = f"""
 import subprocess, sys, time
-child = subprocess.Popen([sys.executable, "-c", {LEASHED!r}], stdin=subprocess.PIPE,
+child = subprocess.Popen([sys.executable, "-c", {WATCHED!r}], stdin=subprocess.PIPE,
                          stdout=subprocess.PIPE)
 child.stdout.readline()
 print(child.pid, flush=True)
@@ -146,8 +150,8 @@ def _lives(pid: int) -> bool:
     return state not in ("Z", "X")
 
 
-def test_the_leash_cuts_off_what_does_not_hear(made: Callable[[str], Child]) -> None:
-    deaf = LEASHED.replace("grace=5.0", "grace=0.2").replace(
+def test_the_watchdog_cuts_off_what_does_not_hear(made: Make) -> None:
+    deaf = WATCHED.replace("grace=5.0", "grace=0.2").replace(
         "import sys, time",
         "import signal, sys, time; signal.signal(signal.SIGTERM, signal.SIG_IGN)",
     )

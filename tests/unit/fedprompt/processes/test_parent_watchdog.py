@@ -1,4 +1,4 @@
-"""A command on a leash: it ends when its parent does, however that happens."""
+"""A watched command: it ends when its parent does, however that happens."""
 
 import os
 import signal
@@ -11,7 +11,7 @@ import pytest
 
 from fedprompt.processes import parent_watchdog
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[4]
 SLEEP = [sys.executable, "-c", "import time; print('up', flush=True); time.sleep(600)"]
 
 
@@ -84,8 +84,8 @@ def test_what_the_command_started_ends_with_it(tmp_path):
 
 
 WAITS = (  # as a ServerApp that sends: the main thread waits for a lock, another one for ever
-    "import threading; from fedprompt.processes import parent_watchdog as leash;"
-    "leash.follow_parent(grace=0.5);"
+    "import threading; from fedprompt.processes import parent_watchdog;"
+    "parent_watchdog.watch_parent(grace=0.5);"
     "threading.Thread(target=threading.Event().wait).start();"
     "print(__import__('os').getpid(), flush=True); threading.Event().wait()"
 )
@@ -113,7 +113,7 @@ def test_a_child_that_was_not_told_to_stays():
         parent.kill()
     try:
         time.sleep(2.5)  # two looks and the grace
-        assert b"follow_parent" in _line(child)
+        assert b"watch_parent" in _line(child)
     finally:
         os.kill(child, signal.SIGKILL)
 

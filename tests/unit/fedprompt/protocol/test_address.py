@@ -100,7 +100,7 @@ def test_who_dials_an_address_reaches_what_is_listened_on_for_it(text: str) -> N
 
 @pytest.mark.parametrize("host", ["::", "0:0:0:0:0:0:0:0"])
 def test_every_interface_is_both_families_without_one_taking_the_other(host: str) -> None:
-    port = free_port()
+    port = address.free_port()
     doors = address.listen(host, port)
     try:
         families = {door.family for door in doors}
@@ -128,13 +128,21 @@ def test_a_family_that_this_machine_lacks_is_left_out(monkeypatch: pytest.Monkey
 
 
 def test_a_port_that_one_family_has_taken_is_refused_and_nothing_stays_open() -> None:
-    port = free_port()
+    port = address.free_port()
     with socket.create_server(("0.0.0.0", port)), pytest.raises(OSError, match="in use"):  # noqa: S104
         address.listen("::", port)
     for door in address.listen("::", port):  # also what had been opened before
         door.close()
 
 
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as door:
-        return int(door.getsockname()[1])
+def test_a_port_is_free_until_somebody_listens_there() -> None:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        port = listener.getsockname()[1]
+        assert address.is_answering(port)
+        assert not address.is_free(port)
+    assert not address.is_answering(port)
+    assert address.is_free(port)
+    assert not address.is_answering(0)
+    assert not address.is_free(0)

@@ -117,7 +117,7 @@ def test_F16_a_server_does_not_start_for_another_host(tmp_path):
 
 def test_a_second_server_in_a_folder_is_refused(tmp_path):
     folder = deployment(tmp_path / "d")
-    with single_instance.held(folder.lock):
+    with single_instance.exclusive(folder.lock):
         done = invoke("start", folder.path)
     assert done.exit_code == 1
     assert "a server runs in" in done.stderr

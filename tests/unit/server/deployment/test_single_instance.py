@@ -30,24 +30,24 @@ def end(process) -> None:
 
 def test_one_server_at_a_time_and_the_first_is_named(path):
     with (
-        single_instance.held(path),
+        single_instance.exclusive(path),
         pytest.raises(FedpromptError, match=f"runs in .* already .process {os.getpid()}"),
-        single_instance.held(path),
+        single_instance.exclusive(path),
     ):
         pass
-    with single_instance.held(path):
+    with single_instance.exclusive(path):
         pass
 
 
 def test_the_lock_tells_whether_a_server_runs(path):
     assert not is_locked(path)
-    with single_instance.held(path):
+    with single_instance.exclusive(path):
         assert is_locked(path)
     assert not is_locked(path)
 
 
 def test_the_lock_is_held_as_long_as_a_child_lives(path):
-    with single_instance.held(path) as file:
+    with single_instance.exclusive(path) as file:
         left = child(file)
     try:
         assert is_locked(path)
@@ -65,12 +65,12 @@ def dead() -> int:
 
 
 def test_the_children_of_a_dead_server_are_ended_by_the_next_one(path, monkeypatch):
-    monkeypatch.setattr(single_instance, "_PATIENCE", 1.0)
-    with single_instance.held(path) as file:
+    monkeypatch.setattr(single_instance, "_TIMEOUT", 1.0)
+    with single_instance.exclusive(path) as file:
         left = child(file)
     path.write_text(f"{dead()}\n")
     try:
-        with single_instance.held(path):
+        with single_instance.exclusive(path):
             assert single_instance.children(path) == []
         assert left.wait(60) == -9
     finally:
@@ -78,7 +78,7 @@ def test_the_children_of_a_dead_server_are_ended_by_the_next_one(path, monkeypat
 
 
 def test_children_that_end_by_themselves_are_not_killed(path):
-    with single_instance.held(path) as file:
+    with single_instance.exclusive(path) as file:
         brief = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(0.5)"], stdin=file)
         single_instance.end_children(path, 20)
     assert brief.wait(60) == 0
@@ -86,5 +86,5 @@ def test_children_that_end_by_themselves_are_not_killed(path):
 
 def test_a_lock_file_that_names_nobody_is_no_hindrance(path):
     path.write_text("nonsense")
-    with single_instance.held(path):
+    with single_instance.exclusive(path):
         assert path.read_text() == f"{os.getpid()}\n"

@@ -58,7 +58,7 @@ def test_a_run_is_told_site_by_site(folder):
         {"verdicts": [verdict(0), verdict(1, "norm", accepted=False), verdict(None, "stale")]},
         {"verdicts": [verdict(0, "clipped")], "strikes": {"1": 3}, "quarantined": [1]},
     )
-    with single_instance.held(folder.lock):
+    with single_instance.exclusive(folder.lock):
         told = statuses.status(folder)
     assert (told["run"], told["round"], told["accuracy"]) == ("running", 2, 0.25)
     first, second, third = told["sites"]

@@ -12,27 +12,27 @@ from server.deployment.supervisor import Supervisor
 from tests.paperwork import deployment
 
 
-class FakeLink:
+class FakeSuperLink:
     """A SuperLink that lives as long as the script says."""
 
-    made: list["FakeLink"]
+    made: list["FakeSuperLink"]
     script: list[object]
 
     def __init__(self, folder, config, lock) -> None:
         self.folder, self.ended, self.told_to_leave = folder, False, False
-        self.process = self
-        self.returncode, self.words = -9, "Flower's last words: none"
+        self.last_output = "The end of Flower's log: empty"
         step = self.script.pop(0)
         if isinstance(step, Exception):
             raise step
         self.step = step
         self.made.append(self)
 
-    def lives(self) -> bool:
+    @property
+    def exit_code(self) -> int | None:
         self.step(self.folder.run)
-        return not self.ended and self.step is not dies
+        return -9 if self.ended or self.step is dies else None
 
-    def leave(self) -> None:
+    def expect_end(self) -> None:
         self.told_to_leave = True
 
     def end(self) -> None:
@@ -99,19 +99,19 @@ def play(tmp_path, monkeypatch):
 
     def run(*script: object, restarts: int = 3, unfinished: tuple[str, ...] = ()):
         pauses: list[float] = []
-        FakeLink.script, FakeLink.made = list(script), []
+        FakeSuperLink.script, FakeSuperLink.made = list(script), []
         FakeFlower.said, FakeFlower.unfinished_runs = [], list(unfinished)
-        monkeypatch.setattr(supervisor, "Link", FakeLink)
+        monkeypatch.setattr(supervisor, "SuperLinkProcess", FakeSuperLink)
         monkeypatch.setattr(supervisor, "FlowerCli", FakeFlower)
         monkeypatch.setattr(supervisor.time, "sleep", pauses.append)
-        monkeypatch.setattr(supervisor, "_LOOK", -1.0)
+        monkeypatch.setattr(supervisor, "_ASK_FLOWER", -1.0)
         folder = deployment(tmp_path / "d")
         config = folder.config().model_copy(update={"restarts": restarts})
         try:
             Supervisor(folder, config, folder.run_settings(), None).run()
         finally:
-            assert all(link.ended for link in FakeLink.made)
-            run.pauses = [pause for pause in pauses if pause != supervisor._PAUSE]
+            assert all(link.ended for link in FakeSuperLink.made)
+            run.pauses = [pause for pause in pauses if pause != supervisor._POLL]
         return FakeFlower.said
 
     return run
@@ -130,12 +130,14 @@ def test_F19_an_error_of_the_run_is_the_servers_and_is_not_tried_again(play):
 def test_F21_a_dead_superlink_is_started_again_and_the_run_with_it(play, caplog):
     assert play(dies, dies, ends_with(None)) == ["submit"] * 3
     assert play.pauses == [1.0, 2.0]
-    assert "the SuperLink ended with code -9. Flower's last words: none; starting" in caplog.text
+    assert (
+        "the SuperLink ended with code -9. The end of Flower's log: empty; starting" in caplog.text
+    )
 
 
 def test_F21_a_vanished_serverapp_is_submitted_again(play, caplog):
     assert play(vanishes, ends_with(None)) == ["submit", "stop 7", "submit"]
-    assert FakeLink.made[0].told_to_leave
+    assert FakeSuperLink.made[0].told_to_leave
     assert "finished:failed" in caplog.text
 
 
@@ -166,7 +168,7 @@ def test_pauses_grow_to_a_minute(play):
 
 def test_F34_a_signal_stops_the_run_and_every_process(play):
     def signalled(run) -> None:
-        FakeLink.made[-1].step = lambda run: None  # the SuperLink itself goes on
+        FakeSuperLink.made[-1].step = lambda run: None  # the SuperLink itself goes on
         raise SystemExit(143)
 
     with pytest.raises(SystemExit):
@@ -189,12 +191,12 @@ def test_a_crash_is_tried_again_and_then_told_on_the_last_line_and_in_the_status
     told = status(folder)
     assert told["run"] == "failed"
     assert "ValueError: why" in told["error"]
-    with single_instance.held(folder.lock):
+    with single_instance.exclusive(folder.lock):
         outcome.write_failure(folder.run, ValueError("again"))
         assert status(folder)["run"] == "starting again"
 
 
 def test_a_serverapp_that_is_killed_leaves_a_word_too(play, tmp_path):
-    with pytest.raises(FedpromptError, match=r"left no word: .*from outside.*last words"):
+    with pytest.raises(FedpromptError, match=r"left no outcome: .*was killed.*end of Flower"):
         play(vanishes, restarts=0)
     assert status(DeploymentFolder(tmp_path / "d"))["error"]

@@ -1,6 +1,6 @@
 """What a line of the log is in the table; the command itself is in test_commands.py."""
 
-from client.deployment.egress_table import row, what
+from client.deployment.status import row, what
 
 ARRAY = {"name": "ctx.B", "shape": [1, 512], "dtype": "float32", "norm": 0.0123, "sha256": "c" * 64}
 

@@ -5,7 +5,7 @@ import json
 import pytest
 from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 
-from client.deployment import masked
+from client.deployment import egress_filter
 from client.deployment.egress_filter import border
 from client.reply.secure_aggregation import secured
 from fedprompt.errors import PolicyError
@@ -65,7 +65,7 @@ def reply(**changes):
 
 
 def test_an_honest_masked_reply_passes():
-    masked.check(reply())
+    egress_filter.check_masked(reply())
 
 
 @pytest.mark.parametrize(
@@ -85,11 +85,11 @@ def test_an_honest_masked_reply_passes():
 )
 def test_nothing_else_leaves_in_the_shape_of_one(changes):
     with pytest.raises(PolicyError):
-        masked.check(reply(**changes))
+        egress_filter.check_masked(reply(**changes))
 
 
 def test_bytes_are_told_by_their_hash():
-    assert masked.told([b"", 3, "text"]) == [
+    assert egress_filter._loggable([b"", 3, "text"]) == [
         "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855",
         3,
         "text",
