@@ -1,17 +1,32 @@
 """The ``flower-server`` command: a deployment's folder, its sites and its run."""
 
+from pathlib import Path
+from typing import Annotated
+
 import click
+import typer
 
 from fedprompt.cli import HELP, LazyGroup, run
 
+FolderOption = Annotated[
+    Path,
+    typer.Option(
+        "--folder", envvar="FLOWER_SERVER_FOLDER", help="Deployment folder of `flower-server init`."
+    ),
+]
+
+FolderArgument = Annotated[
+    Path, typer.Argument(envvar="FLOWER_SERVER_FOLDER", help="Deployment folder.")
+]
+
 # verb -> (where it lives, what it does), in the order of a deployment's life
 VERBS = {
-    "init": ("server.deployment.commands.init:init", "Make a deployment folder."),
-    "enrol": ("server.deployment.commands.enrol:enrol", "Make the one file a site joins with."),
-    "start": ("server.deployment.commands.start:start", "Serve the sites until the run is done."),
-    "status": ("server.deployment.commands.status:status", "Show sites, rounds and certificate."),
-    "revoke": ("server.deployment.commands.revoke:revoke", "Refuse a site's key from now on."),
-    "renew": ("server.deployment.commands.renew:renew", "Replace the server's certificate."),
+    "init": ("server.deployment.commands:init", "Make a deployment folder."),
+    "enrol": ("server.deployment.commands:enrol", "Make the one file a site joins with."),
+    "start": ("server.deployment.supervisor:start", "Serve the sites until the run is done."),
+    "status": ("server.deployment.status:status", "Show sites, rounds and certificate."),
+    "revoke": ("server.deployment.commands:revoke", "Refuse a site's key from now on."),
+    "renew": ("server.deployment.commands:renew", "Replace the server's certificate."),
 }
 
 

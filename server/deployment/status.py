@@ -1,23 +1,96 @@
-"""Tell how a deployment is doing, from its files alone: no server need run."""
+"""``flower-server status``: sites, rounds and the certificate, from the folder's files alone."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from rich.console import Console
+from rich.table import Table
+
 from fedprompt.errors import FedpromptError
 from fedprompt.files.file_lock import is_locked
+from fedprompt.options import JsonOption, show
 from fedprompt.round_record import RoundRecord
 from fedprompt.run_folder import RunFolder
 from fedprompt.settings.run_config import section
 from fedprompt.settings.server import ServerConfig
+from fedprompt.text import one_line
 from server import outcome
 from server.deployment import credentials, sites
+from server.deployment.command import FolderArgument
 from server.deployment.folder import DeploymentFolder
 from server.outcome import Outcome
 
+_WIDTH = 140  # columns; a longer verdict is folded
+_ERROR = 5000  # characters; an error may name many sites
 
-def status(folder: DeploymentFolder) -> dict[str, Any]:
+
+def status(folder: FolderArgument = Path(), json: JsonOption = False) -> None:
+    """Show who is enrolled and online, how far the run is and how long the certificate is good."""
+    told = summary(DeploymentFolder(folder))
+    show(told, "" if json else lines(told), as_json=json)
+
+
+def lines(told: Mapping[str, Any]) -> str:
+    """Return a status for a person."""
+    console = Console(width=_WIDTH, no_color=True, highlight=False)
+    with console.capture() as captured:
+        console.print(_head(told), soft_wrap=True, markup=False)
+        if told["sites"]:
+            console.print(_table(told["sites"]))
+    return captured.get().rstrip()
+
+
+def _head(told: Mapping[str, Any]) -> str:
+    server = "runs" if told["running"] else "does not run"
+    parts = [f"server {server} at {told['address']}; run: {told['run']}"]
+    if told["error"]:
+        parts.append(f"error: {one_line(told['error'], _ERROR)}")
+    reached = "no round yet" if told["round"] is None else f"round {told['round']}"
+    accuracy = "" if told["accuracy"] is None else f", accuracy {told['accuracy']:.1%}"
+    parts.append(f"{reached} of {told['rounds']}{accuracy}")
+    if certificate := told["certificate"]:
+        problem = certificate["fault"] or certificate["warning"]
+        parts.append(problem or f"certificate good for {certificate['days']} days")
+    else:
+        parts.append("insecure: plaintext without keys, on loopback")
+    return "\n".join(parts)
+
+
+def _table(sites: list[dict[str, Any]]) -> Table:
+    table = Table(box=None, pad_edge=False)
+    for name in ("site", "name", "state", "last seen", "images", "strikes", "last verdict"):
+        table.add_column(name, no_wrap=name != "last verdict")
+    for site in sites:
+        table.add_row(
+            str(site["number"]),
+            site["name"],
+            _site_state(site),
+            site["last_seen"] or "never",
+            str(site["images"] or "any"),
+            str(site["strikes"]),
+            _verdict(site["verdict"]),
+        )
+    return table
+
+
+def _site_state(site: Mapping[str, Any]) -> str:
+    if site["revoked"]:
+        return "revoked"
+    state = "online" if site["online"] else "offline"
+    return f"{state}, quarantined" if site["quarantined"] else state
+
+
+def _verdict(verdict: Mapping[str, Any] | None) -> str:
+    if verdict is None:
+        return ""
+    said = "accepted" if verdict["accepted"] else "refused"
+    reasons = f" ({', '.join(verdict['reasons'])})" if verdict["reasons"] else ""
+    return f"round {verdict['round']}: {said}{reasons}"
+
+
+def summary(folder: DeploymentFolder) -> dict[str, Any]:
     """Return what is known of server, run, sites and certificate.
 
     Raises
@@ -35,7 +108,7 @@ def status(folder: DeploymentFolder) -> dict[str, Any]:
         "folder": str(folder.path),
         "address": config.address,
         "running": running,
-        "run": _state(running, ended),
+        "run": _run_state(running, ended),
         "error": (ended.message or None) if ended else None,
         "round": last.round if last else None,
         "rounds": section(settings, "server", ServerConfig).rounds,
@@ -49,7 +122,7 @@ def status(folder: DeploymentFolder) -> dict[str, Any]:
     }
 
 
-def _state(running: bool, ended: Outcome | None) -> str:
+def _run_state(running: bool, ended: Outcome | None) -> str:
     if ended is None:
         return "running" if running else "not running"
     if running and ended.crashed:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import uvicorn
+from flwr.supercore import sql_mixin
 from flwr.supercore.app_utils import start_parent_process_monitor
 from flwr.supercore.constant import FLWR_IN_MEMORY_DB_NAME
 from flwr.superlink.cli.flower_superlink import (
@@ -27,13 +28,15 @@ from flwr.superlink.main import create_app
 from fedprompt.errors import FedpromptError
 from fedprompt.processes import logs
 from fedprompt.protocol import address
-from server.deployment import database, nodes, sender_check
+from server.deployment import nodes, sender_check
 from server.deployment.config import DeploymentConfig
 from server.deployment.folder import DeploymentFolder
 from server.deployment.guard import Guard
 
 _KEEP_ALIVE = 75  # seconds an idle connection stays open; longer than a heartbeat (30 s)
 _REQUESTS = 32  # of the largest size that a reply may take
+_BUSY_TIMEOUT = 60.0  # seconds a write may wait for others; as long as Flower's requests may take
+_PRAGMAS, _TIMEOUT = "SQLITE_PRAGMAS", "busy_timeout"  # Flower's private names; ms
 _GRACE = 2  # seconds that open requests have when the server leaves
 
 
@@ -49,7 +52,7 @@ def serve(folder: DeploymentFolder, config: DeploymentConfig) -> None:
     os.umask(0o077)  # Flower's database holds who is registered
     sys.argv = ["flower-superlink", *options(folder, config)]
     lifespan = _parse_superlink_lifespan_config()
-    database.be_patient()
+    set_busy_timeout()
     sender_check.check(_REQUESTS * config.max_request)
     app = create_app(lifespan, SuperLinkLifespan)
     guarded = Guard(app, config.port, config.max_request)
@@ -73,6 +76,17 @@ def _following(state: nodes.LinkState, folder: Path) -> Iterator[None]:
     finally:
         stopped.set()
         follower.join(2 * nodes.PAUSE)
+
+
+def set_busy_timeout(seconds: float = _BUSY_TIMEOUT) -> None:
+    """Let every database connection opened from now on wait for a busy database.
+
+    A hundred sites that answer at once write to one SQLite file from as many threads. Flower 1.41
+    gives up after 5 s, and the reply is lost: on a busy machine one of a hundred was.
+    """
+    pragmas = dict[str, str](getattr(sql_mixin, _PRAGMAS))
+    pragmas[_TIMEOUT] = str(round(1000 * seconds))
+    setattr(sql_mixin, _PRAGMAS, tuple(pragmas.items()))
 
 
 def options(folder: DeploymentFolder, config: DeploymentConfig) -> list[str]:

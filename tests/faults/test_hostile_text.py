@@ -14,7 +14,7 @@ from fedprompt.errors import QuorumError
 from fedprompt.processes.logs import CommandFormatter, JsonFormatter, PlainFormatter
 from server import outcome
 from server.admission import read_card
-from server.deployment.commands.status import lines as status_lines
+from server.deployment.status import lines as status_lines
 from server.exchange import Answer
 from server.local_grid import LocalGrid
 from server.metrics import RunCollector

@@ -147,5 +147,5 @@ def test_a_run_that_was_done_before_is_told_and_nothing_is_started(tmp_path):
 
 def test_the_process_that_serves_for_weeks_loads_no_torch():
     """It only watches; a second or three of imports, and sites would find nobody listening yet."""
-    code = "import sys, server.deployment.commands.start; sys.exit('torch' in sys.modules)"
+    code = "import sys, server.deployment.supervisor; sys.exit('torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from fedprompt.errors import ConfigError, DataError, StorageError
 from server.deployment import create_folder, credentials, sites
+from server.deployment.create_folder import server_toml
 from server.deployment.folder import DeploymentFolder
-from server.deployment.template import server_toml
 
 
 def create(path, address="fed.example.org:9092", classes="healthy,ill", run=(), days=397):

@@ -7,8 +7,8 @@ from fedprompt.identity import canonical_json
 from server import outcome
 from server.deployment import single_instance, sites
 from server.deployment import status as statuses
-from server.deployment.commands.status import lines
 from server.deployment.folder import DeploymentFolder
+from server.deployment.status import lines
 from tests.paperwork import deployment
 
 
@@ -41,7 +41,7 @@ def nodes(folder) -> None:
 
 
 def test_before_the_first_start_everybody_is_offline(folder):
-    told = statuses.status(folder)
+    told = statuses.summary(folder)
     assert (told["running"], told["run"], told["round"], told["rounds"]) == (
         False, "not running", None, 5,
     )  # fmt: skip
@@ -59,7 +59,7 @@ def test_a_run_is_told_site_by_site(folder):
         {"verdicts": [verdict(0, "clipped")], "strikes": {"1": 3}, "quarantined": [1]},
     )
     with single_instance.exclusive(folder.lock):
-        told = statuses.status(folder)
+        told = statuses.summary(folder)
     assert (told["run"], told["round"], told["accuracy"]) == ("running", 2, 0.25)
     first, second, third = told["sites"]
     assert (first["online"], first["strikes"], first["quarantined"]) == (True, 0, False)
@@ -76,41 +76,41 @@ def test_a_run_is_told_site_by_site(folder):
 
 def test_an_ordinary_reply_is_a_verdict_too(folder):
     play(folder, {"verdicts": [verdict(1, "norm", accepted=False)]}, {"accepted": [0, 1]})
-    told = [site["verdict"] for site in statuses.status(folder)["sites"]]
+    told = [site["verdict"] for site in statuses.summary(folder)["sites"]]
     assert told == [{"round": 1, "accepted": True, "reasons": []}] * 2 + [None]
 
 
 def test_nobody_is_online_at_a_server_that_does_not_run(folder):
     nodes(folder)
-    assert not any(site["online"] for site in statuses.status(folder)["sites"])
+    assert not any(site["online"] for site in statuses.summary(folder)["sites"])
 
 
 def test_the_end_of_a_run_is_told(folder):
     folder.run.mkdir()
     outcome.write_failure(folder.run, QuorumError("too few\nsites"))
-    told = statuses.status(folder)
+    told = statuses.summary(folder)
     assert (told["run"], told["error"]) == ("failed", "too few\nsites")
     assert "error: too few sites" in lines(told)
     outcome.write_success(folder.run, "0" * 64)
-    assert statuses.status(folder)["run"] == "done"
+    assert statuses.summary(folder)["run"] == "done"
 
 
 def test_a_damaged_list_of_nodes_hides_nothing_else(folder):
     for text in (b"", b"[]", b'{"sites": [{}]}', b"\xff"):
         folder.nodes.write_bytes(text)
-        assert len(statuses.status(folder)["sites"]) == 3
+        assert len(statuses.summary(folder)["sites"]) == 3
 
 
 def test_F16_a_missing_certificate_is_told_and_not_raised(folder):
     folder.certificate.unlink()
-    fault = statuses.status(folder)["certificate"]["fault"]
+    fault = statuses.summary(folder)["certificate"]["fault"]
     assert "server.crt could not be read" in fault
-    assert fault in lines(statuses.status(folder))
+    assert fault in lines(statuses.summary(folder))
 
 
 def test_what_is_damaged_for_good_is_refused(folder, tmp_path):
     (folder.path / sites.NAME).write_bytes(b"{")
     with pytest.raises(ConfigError, match="is damaged"):
-        statuses.status(folder)
+        statuses.summary(folder)
     with pytest.raises(ConfigError, match=r"holds no server.toml"):
-        statuses.status(DeploymentFolder(tmp_path))
+        statuses.summary(DeploymentFolder(tmp_path))

@@ -1,6 +1,9 @@
 import socket
+import sqlite3
+from contextlib import closing
 
 import pytest
+from flwr.supercore import sql_mixin
 from flwr.supercore.constant import FLWR_IN_MEMORY_DB_NAME
 
 from fedprompt.errors import FedpromptError
@@ -35,3 +38,13 @@ def test_a_port_that_is_taken_is_named():
 def test_an_ipv6_address_is_named_in_brackets():
     with pytest.raises(FedpromptError, match=r"\[2001:db8::7\]:9092 cannot be listened on"):
         superlink._listen("2001:db8::7", 9092)
+
+
+def test_the_superlinks_connections_wait(monkeypatch):
+    monkeypatch.setattr(sql_mixin, "SQLITE_PRAGMAS", sql_mixin.SQLITE_PRAGMAS)
+    before = dict(sql_mixin.SQLITE_PRAGMAS)
+    superlink.set_busy_timeout(17.5)
+    assert dict(sql_mixin.SQLITE_PRAGMAS) == before | {"busy_timeout": "17500"}
+    with closing(sqlite3.connect(":memory:")) as connection:
+        sql_mixin._set_sqlite_pragmas(connection, None)
+        assert connection.execute("PRAGMA busy_timeout").fetchone() == (17500,)

@@ -7,7 +7,7 @@ from fedprompt.identity import canonical_json
 from server import outcome
 from server.deployment import single_instance, supervisor
 from server.deployment.folder import DeploymentFolder
-from server.deployment.status import status
+from server.deployment.status import summary as status
 from server.deployment.supervisor import Supervisor
 from tests.paperwork import deployment
 
