@@ -16,13 +16,13 @@ from benchmarks.console import run, show
 from benchmarks.intervals import half_width
 from client.tuning.evaluate import evaluate
 from fedprompt.artefact import Artefact
-from fedprompt.experiments.setup import open_workbench
+from fedprompt.experiments.setup import open_experiment
+from fedprompt.experiments.simulation import run_local
 from fedprompt.prompts.artefacts import from_artefact
 from fedprompt.prompts.template import Template
 from fedprompt.settings.run_config import defaults, load
 from fedprompt.settings.section import Flat
 from server.progress import display
-from server.simulate import run_local
 
 SEEDS = (0, 1, 2)
 DEMO = Path(__file__).parents[1] / "examples" / "demo.toml"
@@ -68,7 +68,7 @@ def outcomes(seed: int) -> dict[str, Outcome]:
     """Return what zero-shot CLIP and every case reach at one seed."""
     seeds = {f"{name}.seed": seed for name in ("data", "prompt", "server")}
     settings = defaults() | load(DEMO) | seeds
-    bench = open_workbench(settings)
+    bench = open_experiment(settings)
     images, labels = bench.encode(bench.test)
     template = Template(bench.clip, bench.test.classes, bench.data.template)
     prompts, sent = {ZERO_SHOT: template}, {ZERO_SHOT: 0}

@@ -29,7 +29,7 @@ from benchmarks.console import run, show
 from client.tuning.evaluate import predict
 from fedprompt.artefact import Artefact
 from fedprompt.backbone.encoded import EncodedImages
-from fedprompt.experiments.setup import Workbench, open_workbench
+from fedprompt.experiments.setup import Experiment, open_experiment
 from fedprompt.prompts.artefacts import from_artefact
 from fedprompt.run_folder import RunFolder
 from fedprompt.settings.run_config import defaults
@@ -103,9 +103,9 @@ def attacked(case: Case) -> Outcome:
 
 
 @cache
-def bench(seed: int) -> Workbench:
+def bench(seed: int) -> Experiment:
     """Open the test images once a process."""
-    return open_workbench(settings("plain", seed))
+    return open_experiment(settings("plain", seed))
 
 
 @cache

@@ -18,13 +18,13 @@ from benchmarks.results_parts import SEEDS, Cases, Part, Rates, parts
 from benchmarks.tiny_imagenet import unpack
 from fedprompt.data.cache import cache_folder
 from fedprompt.errors import ConfigError, FedpromptError
-from fedprompt.experiments.commands.protocol import write_results
 from fedprompt.experiments.protocols import Protocol
+from fedprompt.experiments.protocols.run import write_results
 from fedprompt.experiments.protocols.series import Series
+from fedprompt.experiments.simulation import federate
 from fedprompt.settings.run_config import load
 from fedprompt.settings.section import Flat
 from fedprompt.storage import write_atomic
-from server.simulate import federate
 
 UNPACKED = "tiny-imagenet-unseen"  # in the cache
 PAGE = Path(__file__).parents[1] / "docs" / "results.md"

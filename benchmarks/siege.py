@@ -33,7 +33,7 @@ from client.deployment.site_folder import SiteFolder
 from client.tuning.evaluate import predict
 from fedprompt.artefact import Artefact
 from fedprompt.data.image_set import ImageSet
-from fedprompt.experiments.setup import Workbench, open_workbench
+from fedprompt.experiments.setup import Experiment, open_experiment
 from fedprompt.processes import logs
 from fedprompt.prompts.artefacts import from_artefact
 from fedprompt.protocol import invitation as bundles
@@ -77,17 +77,17 @@ def known(images: ImageSet) -> ImageSet:
     return ImageSet(images.classes[1:], images.labels[kept] - 1, images.source, images.rows[kept])
 
 
-def workbench(setting: Setting) -> Workbench:
+def workbench(setting: Setting) -> Experiment:
     """Open the images that sites and test are drawn from."""
     sites = setting.honest + len(setting.attacks)
     limits: Flat = {
         "data.limit": 2 * sites * setting.images,  # more than enough without the class left out
         "data.test_limit": setting.test_images,
     }
-    return open_workbench(defaults() | limits)
+    return open_experiment(defaults() | limits)
 
 
-def make(folder: Path, setting: Setting, bench: Workbench, sites: int) -> Deployment:
+def make(folder: Path, setting: Setting, bench: Experiment, sites: int) -> Deployment:
     """Make a server's folder and its sites', the honest ones first."""
     server, images = DeploymentFolder(folder / "server"), known(bench.train)
     classes = ",".join(images.classes)
@@ -111,7 +111,7 @@ def make(folder: Path, setting: Setting, bench: Workbench, sites: int) -> Deploy
     return Deployment(server, made)
 
 
-def play(folder: Path, setting: Setting, bench: Workbench, attacks: Sequence[str]) -> Path:
+def play(folder: Path, setting: Setting, bench: Experiment, attacks: Sequence[str]) -> Path:
     """Run a deployment to its end, besieged or not, and return the folder of its run."""
     deployment = make(folder, setting, bench, setting.honest + len(attacks))
     honest, hostile = deployment.sites[: setting.honest], deployment.sites[setting.honest :]
@@ -124,7 +124,7 @@ def play(folder: Path, setting: Setting, bench: Workbench, attacks: Sequence[str
     return deployment.server.run
 
 
-def accuracy(run: Path, bench: Workbench) -> float:
+def accuracy(run: Path, bench: Experiment) -> float:
     """Return a run's accuracy on the test images, per cent."""
     prompt = from_artefact(Artefact.load(RunFolder(run).artefact), bench.clip)
     images, labels = bench.encode(known(bench.test))

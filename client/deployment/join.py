@@ -3,17 +3,13 @@
 from pathlib import Path
 from typing import Annotated
 
-import torch
 import typer
 
 from client.deployment import site_folder
 from client.deployment.preflight import look, refuse_failed
 from client.deployment.site_folder import PRIVATE, SiteFolder
 from client.deployment.supervisor import take_part
-from client.features.encode import image_features, store_key
-from client.features.feature_store import FeatureStore
 from fedprompt import toml
-from fedprompt.backbone.load import shared_backbone
 from fedprompt.data.load import own
 from fedprompt.errors import ConfigError
 from fedprompt.home import at_home
@@ -82,6 +78,12 @@ def encode(folder: SiteFolder) -> int:
     FedpromptError
         Images, backbone or store cannot be used.
     """
+    import torch
+
+    from client.features.encode import image_features, store_key
+    from client.features.feature_store import FeatureStore
+    from fedprompt.backbone.load import shared_backbone
+
     settings = folder.settings({"data.template": folder.bundle().template})
     fit = section(settings, "fit", FitConfig)
     if not fit.cache:

@@ -30,7 +30,7 @@ from fedprompt.data.image_set import ImageSet
 from fedprompt.data.shots import stratified
 from fedprompt.errors import DataError
 from fedprompt.experiments.corruption import corrupt
-from fedprompt.experiments.metrics import metrics
+from fedprompt.experiments.evaluation import metrics
 from fedprompt.identity import canonical_json, sha256_bytes
 from fedprompt.prompts.build import Prompt
 from fedprompt.types import Labels, Logits, Pixels, UnitPixels

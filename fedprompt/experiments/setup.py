@@ -23,7 +23,7 @@ from fedprompt.types import Labels
 
 
 @dataclass(frozen=True)
-class Workbench:
+class Experiment:
     """Hold a backbone and the images of a run, with features encoded once."""
 
     clip: FrozenClip
@@ -69,12 +69,12 @@ class Workbench:
         )
 
 
-def open_workbench(flat: Flat) -> Workbench:
+def open_experiment(flat: Flat) -> Experiment:
     """Load what a configuration names."""
     data = section(flat, "data", DataConfig)
     train, test = load_images(data)
     clip = shared_backbone(section(flat, "backbone", BackboneConfig))
-    return Workbench(clip, data, section(flat, "fit", FitConfig), train, test)
+    return Experiment(clip, data, section(flat, "fit", FitConfig), train, test)
 
 
 def of_artefact(flat: Flat, artefact: Artefact) -> Flat:

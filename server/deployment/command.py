@@ -6,7 +6,7 @@ from typing import Annotated
 import click
 import typer
 
-from fedprompt.cli import HELP, LazyGroup, run
+from fedprompt.command_line import HELP, LazyGroup, run
 
 FolderOption = Annotated[
     Path,

@@ -30,7 +30,7 @@ from server.deployment.folder import DeploymentFolder
 from server.deployment.superlink_process import FLOWER_LOG, SuperLinkProcess, is_routine
 from server.flower_cli import FlowerCli, write_app
 from server.metrics import serve
-from server.simulate import summarise, tell
+from server.run_summary import summarise, tell
 
 _LOG = "server.jsonl"
 log = logging.getLogger("fedprompt.server")

@@ -80,7 +80,7 @@ def final_bytes(folder, rounds):
 SCRIPT = """
 import sys, time
 from pathlib import Path
-from fedprompt import cli
+from fedprompt import cli, command_line
 from server.local_grid import LocalGrid
 from server.rounds import Rounds
 from tests.sites import client, config, start, task
@@ -110,7 +110,7 @@ if handlers == "flower":  # as flwr-serverapp does before it runs a ServerApp
     verb()
 else:
     cli.COMMANDS["verb"] = ("tests:verb", "Do it.")
-    cli.resolve = lambda _: verb
+    command_line.resolve = lambda _: verb
     sys.argv = ["fedprompt", "verb"]
     cli.main()
 """
@@ -148,7 +148,7 @@ def test_F34_sigterm_while_a_site_works(tmp_path, toy, work, handlers, expected)
 HUNG = """
 import sys, time
 from flwr.app import Message, RecordDict
-from fedprompt import cli
+from fedprompt import cli, command_line
 from fedprompt.errors import DataError
 from server.local_grid import LocalGrid
 
@@ -169,7 +169,7 @@ kind, sys.argv = sys.argv[1], ["fedprompt", "verb"]
 if kind == "library":
     verb()
 cli.COMMANDS["verb"] = ("tests:verb", "Do it.")
-cli.resolve = lambda _: verb
+command_line.resolve = lambda _: verb
 cli.main()
 """
 
@@ -196,7 +196,7 @@ def test_F34_sigterm_before_anything_is_done(tmp_path):
 # A verb that computes in C for ever: Python's handlers cannot run
 IN_C = """
 import ctypes, sys, threading
-from fedprompt import cli
+from fedprompt import cli, command_line
 
 def locked():
     \"\"\"Wait for a lock that is never let go, in the C library.\"\"\"
@@ -211,7 +211,7 @@ def python():
 
 cli.COMMANDS["verb"] = ("tests:verb", "Do it.")
 verb = globals()[sys.argv.pop()]
-cli.resolve = lambda _: verb
+command_line.resolve = lambda _: verb
 sys.argv = ["fedprompt", "verb"]
 cli.main()
 """

@@ -19,7 +19,7 @@ from fedprompt.backbone.load import load_backbone
 from fedprompt.data.decode import decode
 from fedprompt.data.load import load
 from fedprompt.data.preprocess import fit_to_input
-from fedprompt.experiments.setup import Workbench
+from fedprompt.experiments.setup import Experiment
 from fedprompt.prompts.artefacts import from_artefact, to_artefact
 from fedprompt.prompts.build import build_prompt
 from fedprompt.prompts.template import Template, zero_shot_vectors
@@ -35,20 +35,20 @@ BOUND = 1e-3  # of a logit, fp32 (issue 2)
 
 
 @pytest.fixture(scope="module")
-def bench() -> Workbench:
+def bench() -> Experiment:
     """Open the embedded backbone and 1,000 test images of Fashion-MNIST."""
     data = DataConfig(source="fashion-mnist", limit=20, test_limit=IMAGES)
     clip = load_backbone(BackboneConfig(name="embedded", device="cpu"))
-    return Workbench(clip, data, FitConfig(cache=False), *load(data))
+    return Experiment(clip, data, FitConfig(cache=False), *load(data))
 
 
 @pytest.fixture(scope="module")
-def encoded(bench: Workbench) -> tuple[EncodedImages, Labels]:
+def encoded(bench: Experiment) -> tuple[EncodedImages, Labels]:
     return bench.encode(bench.test)
 
 
 @pytest.fixture(scope="module")
-def artefact(bench: Workbench) -> Artefact:
+def artefact(bench: Experiment) -> Artefact:
     """Return a prompt that is far from its start."""
     classes, template = bench.test.classes, bench.data.template
     prompt = build_prompt(PromptConfig(rank=2), bench.clip, classes, template)
@@ -59,7 +59,7 @@ def artefact(bench: Workbench) -> Artefact:
 @pytest.mark.slow
 @pytest.mark.parametrize("flavour", ["ort", "portable"])
 def test_onnx_equals_torch_on_real_images(
-    bench: Workbench,
+    bench: Experiment,
     encoded: tuple[EncodedImages, Labels],
     artefact: Artefact,
     tmp_path: Path,
@@ -94,7 +94,7 @@ def test_onnx_equals_torch_on_real_images(
 @pytest.mark.slow
 @pytest.mark.parametrize("recipe", [Recipe("ort", "fp16"), Recipe("portable", "int8-dynamic")])
 def test_short_numbers_lose_less_than_a_point(
-    bench: Workbench, tmp_path: Path, recipe: Recipe
+    bench: Experiment, tmp_path: Path, recipe: Recipe
 ) -> None:
     """On the template's classes: labels are right more often than chance, so a loss can be seen."""
     classes, pre = bench.test.classes, bench.clip.preprocessing
@@ -122,7 +122,7 @@ def test_short_numbers_lose_less_than_a_point(
 
 @pytest.mark.slow
 def test_the_tuned_prompt_is_not_the_template(
-    bench: Workbench, encoded: tuple[EncodedImages, Labels], artefact: Artefact
+    bench: Experiment, encoded: tuple[EncodedImages, Labels], artefact: Artefact
 ) -> None:
     """Else the comparison above would not see a prompt that was dropped."""
     template = Template(bench.clip, bench.test.classes, bench.data.template)
@@ -134,7 +134,7 @@ def test_the_tuned_prompt_is_not_the_template(
 @pytest.mark.slow
 @pytest.mark.parametrize("method", ["dip", "coop"])
 def test_round_0_equals_clip(
-    bench: Workbench, encoded: tuple[EncodedImages, Labels], method: str
+    bench: Experiment, encoded: tuple[EncodedImages, Labels], method: str
 ) -> None:
     """open_clip's own forward of the template's sentences, no part of the prompts package."""
     clip, classes, template = bench.clip, bench.test.classes, bench.data.template

@@ -9,7 +9,7 @@ from client import app, site
 from fedprompt.artefact import Artefact
 from fedprompt.cli import group
 from fedprompt.data.load import load
-from fedprompt.experiments import setup as workbench
+from fedprompt.experiments import setup
 from fedprompt.run_folder import RunFolder
 from server import tuning
 from tests import round_lines
@@ -21,7 +21,7 @@ CLASSES = ("ant", "bee", "cat", "dog", "emu")  # three of them base
 @pytest.fixture
 def photos(clip, monkeypatch, tmp_path):
     monkeypatch.setenv("FEDPROMPT_CACHE", str(tmp_path / "cache"))
-    for module in (site, tuning, workbench):
+    for module in (site, tuning, setup):
         monkeypatch.setattr(module, "shared_backbone", lambda config: clip)
     return image_folder(tmp_path / "photos", CLASSES, 20)
 

@@ -12,13 +12,13 @@ from fedprompt.experiments.protocols.base_to_new import FEW_SHOT
 from fedprompt.experiments.protocols.protocol import Found, Metrics, Protocol, Trial
 from fedprompt.experiments.protocols.tune import centrally
 from fedprompt.experiments.robustness import Sweep, adversarial_accuracy
-from fedprompt.experiments.setup import open_workbench
+from fedprompt.experiments.setup import open_experiment
 
 
 def run(trial: Trial) -> Found:
     """Return ``accuracy`` on clean images, ``adversarial_acc`` and ``adaptive_acc``."""
     tuned = centrally(trial, "tuned", {})
-    bench, prompt = open_workbench(tuned.settings), tuned.as_tuned()
+    bench, prompt = open_experiment(tuned.settings), tuned.as_tuned()
     scores = tuned.score({})
     metrics: Metrics = {"accuracy": scores["accuracy"] if scores else None}
     fit, data = bench.fit, bench.data

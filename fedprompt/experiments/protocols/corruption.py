@@ -11,13 +11,13 @@ from fedprompt.experiments.protocols.cross_dataset import mean
 from fedprompt.experiments.protocols.protocol import Found, Metrics, Protocol, Trial
 from fedprompt.experiments.protocols.tune import centrally
 from fedprompt.experiments.robustness import Sweep, corrupted_accuracy
-from fedprompt.experiments.setup import open_workbench
+from fedprompt.experiments.setup import open_experiment
 
 
 def run(trial: Trial) -> Found:
     """Return ``accuracy`` on clean images, ``corruption_acc``, the mean, and each kind's."""
     tuned = centrally(trial, "clean", {})
-    bench, prompt = open_workbench(tuned.settings), tuned.as_tuned()
+    bench, prompt = open_experiment(tuned.settings), tuned.as_tuned()
     sweep = Sweep(batch=bench.fit.encode_batch, max_pixels=bench.data.max_pixels)
     kinds: Metrics = {}
     for kind in CORRUPTIONS:

@@ -8,7 +8,7 @@ from fedprompt.data.image_set import ImageSet
 from fedprompt.errors import DataError
 from fedprompt.experiments.protocols.protocol import Metrics
 from fedprompt.experiments.protocols.tuned import Tuned
-from fedprompt.experiments.setup import open_workbench
+from fedprompt.experiments.setup import open_experiment
 
 
 def of_domain(images: ImageSet, domain: int) -> ImageSet:
@@ -28,7 +28,7 @@ def by_domain(tuned: Tuned) -> Metrics:
 
 
 def _scores(tuned: Tuned) -> Iterator[tuple[str, float | None]]:
-    test = open_workbench(tuned.settings).test
+    test = open_experiment(tuned.settings).test
     if not test.domain_names:
         raise DataError(
             "the images belong to no domains; take data.source = emoji, or a manifest with a "

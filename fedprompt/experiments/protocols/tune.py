@@ -5,16 +5,15 @@ from collections.abc import Callable, Sequence
 
 from client.app import forget_sites
 from client.tuning.evaluate import evaluate
-from fedprompt.artefact import Artefact, load_artefact
+from fedprompt.artefact import load_artefact
 from fedprompt.data.image_set import ImageSet
 from fedprompt.data.load import share
 from fedprompt.errors import DataError
-from fedprompt.experiments.centralised_training import fit_run
+from fedprompt.experiments.centralised_training import artefact_of, tune
 from fedprompt.experiments.protocols.protocol import Trial
 from fedprompt.experiments.protocols.tuned import Tuned
-from fedprompt.experiments.setup import Workbench, open_workbench
-from fedprompt.prompts.artefacts import to_artefact
-from fedprompt.prompts.build import UNTRAINED, bank_of, build_prompt, rule_of
+from fedprompt.experiments.setup import Experiment, open_experiment
+from fedprompt.prompts.build import UNTRAINED, build_prompt
 from fedprompt.round_record import RoundRecord, SiteScore
 from fedprompt.settings.data import DataConfig
 from fedprompt.settings.prompt import PromptConfig
@@ -39,11 +38,15 @@ def centrally(
         Takes some of the training images; None = all.
     """
     settings = trial.settings | changes
-    bench = open_workbench(settings)
-    artefact = _fitted(bench, settings, choose(bench.train) if choose else bench.train)
-    if artefact:
-        artefact.save(trial.folder / part)
-    return Tuned(bench.clip, settings, bench.train.classes, artefact)
+    experiment = open_experiment(settings)
+    classes = experiment.train.classes
+    if settings["prompt.method"] in UNTRAINED:
+        return Tuned(experiment.clip, settings, classes, None)
+    images = choose(experiment.train) if choose else experiment.train
+    prompt, _ = tune(experiment, settings, images)
+    artefact = artefact_of(experiment, prompt, section(settings, "prompt", PromptConfig).seed)
+    artefact.save(trial.folder / part)
+    return Tuned(experiment.clip, settings, classes, artefact)
 
 
 def federated(trial: Trial, part: str, changes: Flat) -> tuple[Tuned, list[RoundRecord]]:
@@ -54,7 +57,7 @@ def federated(trial: Trial, part: str, changes: Flat) -> tuple[Tuned, list[Round
     folder = trial.folder / part
     own: Flat = {"server.output": str(folder), "server.overwrite": True}
     settings = trial.settings | changes | own
-    bench = open_workbench(settings)
+    bench = open_experiment(settings)
     classes = bench.train.classes
     if settings["prompt.method"] in UNTRAINED:
         return Tuned(bench.clip, settings, classes, None), [_scored_at_sites(bench, settings)]
@@ -87,18 +90,7 @@ def local_accuracy(record: RoundRecord) -> float:
     return statistics.fmean(score.accuracy for score in record.sites.values())
 
 
-def _fitted(bench: Workbench, settings: Flat, train: ImageSet) -> Artefact | None:
-    config, template = section(settings, "prompt", PromptConfig), bench.data.template
-    prompt = build_prompt(config, bench.clip, train.classes, template, rule=rule_of(settings))
-    if not prompt.arrays():
-        return None
-    images, labels = bench.encode(train, prompt.first_layer, bank_of(config.method))
-    fit_run(prompt, images, labels, bench.fit, config)
-    told = {"round": 0, "seed": config.seed, "aggregation": None}
-    return to_artefact(bench.clip, prompt, train.classes, template, **told)
-
-
-def _scored_at_sites(bench: Workbench, settings: Flat) -> RoundRecord:
+def _scored_at_sites(bench: Experiment, settings: Flat) -> RoundRecord:
     """Return what the sites of a federation would tell of a prompt that is never tuned."""
     config, data = section(settings, "prompt", PromptConfig), section(settings, "data", DataConfig)
     prompt = build_prompt(config, bench.clip, bench.train.classes, data.template)

@@ -9,9 +9,9 @@ from fedprompt.artefact import Artefact
 from fedprompt.backbone.clip import FrozenClip
 from fedprompt.data.image_set import ImageSet
 from fedprompt.errors import PromptError
-from fedprompt.experiments.metrics import metrics
+from fedprompt.experiments.evaluation import metrics
 from fedprompt.experiments.reply_size import reply_bytes
-from fedprompt.experiments.setup import open_workbench
+from fedprompt.experiments.setup import open_experiment
 from fedprompt.prompt_state import PromptState
 from fedprompt.prompts.artefacts import from_artefact
 from fedprompt.prompts.build import METHODS, Prompt, build_prompt, is_tied, rule_of
@@ -82,7 +82,7 @@ class Tuned:
         chosen
             Images to score; None = all test images that the settings name.
         """
-        bench = open_workbench(self.settings | changes)
+        bench = open_experiment(self.settings | changes)
         images = bench.test if chosen is None else chosen
         prompt = self.for_classes(images.classes)
         if prompt is None:

@@ -11,7 +11,7 @@ from benchmarks.results_page import comparisons, merging_table, page, section
 from benchmarks.results_parts import SEEDS, merging_case, parts
 from client import site
 from fedprompt.errors import ConfigError
-from fedprompt.experiments import setup as workbench
+from fedprompt.experiments import setup
 from fedprompt.experiments.protocols.series import Result
 from fedprompt.experiments.protocols.table import rows
 from fedprompt.prompts.build import METHODS, UNTRAINED
@@ -145,7 +145,7 @@ def test_a_part_has_its_table_with_intervals_over_the_seeds():
 
 def test_a_run_leaves_trials_tables_and_the_page_and_goes_on(clip, monkeypatch, tmp_path):
     monkeypatch.setenv("FEDPROMPT_CACHE", str(tmp_path / "cache"))
-    for module in (site, tuning, workbench):
+    for module in (site, tuning, setup):
         monkeypatch.setattr(module, "shared_backbone", lambda config: clip)
     photos = image_folder(tmp_path / "photos", ("ant", "bee", "cat", "dog"), 12)
     few = {name: PARTS["fashion"].cases({})[name] for name in ("template", "dip")}

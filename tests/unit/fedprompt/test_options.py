@@ -5,7 +5,7 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from fedprompt.cli import command
+from fedprompt.command_line import command
 from fedprompt.options import ConfigOption, JsonOption, SetOption, show, shown
 
 

@@ -18,7 +18,7 @@ from client.features.encode import store_key
 from client.features.feature_store import FeatureStore
 from fedprompt.backbone import load as backbones
 from fedprompt.backbone.clip import FrozenClip
-from fedprompt.cli import resolve
+from fedprompt.command_line import resolve
 from fedprompt.data import load
 from fedprompt.protocol import invitation as bundles
 from fedprompt.protocol.invitation import Bundle
@@ -32,8 +32,7 @@ CLASSES = ("cat", "dog")
 
 @pytest.fixture(autouse=True)
 def alone(clip: FrozenClip, monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (backbones, join):
-        monkeypatch.setattr(module, "shared_backbone", lambda config: clip)
+    monkeypatch.setattr(backbones, "shared_backbone", lambda config: clip)
     found = Greeting(datetime.now(UTC) + timedelta(days=300), 0.2)
     monkeypatch.setattr(preflight.tls_probe, "greet", lambda *_: found)
     load.inspect.cache_clear()

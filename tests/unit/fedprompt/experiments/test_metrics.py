@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from fedprompt.experiments.metrics import confusion, metrics, spread_choice
+from fedprompt.experiments.evaluation import confusion, metrics, spread_choice
 
 # four images, three classes; the third class is neither true nor ever right
 PROBABILITIES = [[0.8, 0.1, 0.1], [0.6, 0.3, 0.1], [0.2, 0.7, 0.1], [0.3, 0.2, 0.5]]

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from click.testing import CliRunner, Result
 
-from fedprompt.cli import command, resolve
+from fedprompt.command_line import command, resolve
 from server import outcome
 from server.deployment import credentials, issuer, single_instance, sites
 from server.deployment.command import VERBS, group

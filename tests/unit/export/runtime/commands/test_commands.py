@@ -17,7 +17,7 @@ from export.targets.classifier import Written, write_classifier
 from export.targets.commands import export as export_command
 from fedprompt.artefact import Artefact
 from fedprompt.backbone.clip import FrozenClip
-from fedprompt.cli import command
+from fedprompt.command_line import command
 from fedprompt.errors import (
     ArtefactError,
     ConfigError,

@@ -5,7 +5,7 @@ from click.testing import CliRunner
 
 from export.runtime.commands.rollback import rollback
 from export.runtime.open_vocabulary.bundle import Bundle
-from fedprompt.cli import command
+from fedprompt.command_line import command
 
 
 def test_the_version_before_is_served_and_told(bundle: Path) -> None:

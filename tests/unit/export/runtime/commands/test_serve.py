@@ -9,7 +9,7 @@ from export.runtime import Classifier, OpenClassifier
 from export.runtime.commands.serve import serve as serve_command
 from export.runtime.serving.service import Service
 from fedprompt.backbone.clip import FrozenClip
-from fedprompt.cli import command
+from fedprompt.command_line import command
 from fedprompt.errors import ConfigError, FedpromptError, GraphError
 from fedprompt.processes import logs
 from tests.prompts import CLASSES, tuned

@@ -15,7 +15,7 @@ from export.runtime.commands.verify import verify
 from export.runtime.open_vocabulary.bundle import Bundle
 from export.targets.commands import export as export_command
 from fedprompt.backbone.clip import FrozenClip
-from fedprompt.cli import command
+from fedprompt.command_line import command
 from fedprompt.errors import ArtefactError, DataError, GraphError, ParityError
 from tests.prompts import CLASSES, tuned
 

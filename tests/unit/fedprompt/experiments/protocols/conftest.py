@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from fedprompt.backbone.clip import FrozenClip
-from fedprompt.experiments import setup as workbench
+from fedprompt.experiments import setup
 from fedprompt.experiments.protocols.protocol import Trial
 from fedprompt.settings.run_config import defaults
 from fedprompt.settings.section import Flat
@@ -20,7 +20,7 @@ MakeTrial = Callable[..., Trial]
 @pytest.fixture(autouse=True)
 def small(clip: FrozenClip, monkeypatch: pytest.MonkeyPatch) -> None:
     """Let every backbone be the small one."""
-    monkeypatch.setattr(workbench, "shared_backbone", lambda config: clip)
+    monkeypatch.setattr(setup, "shared_backbone", lambda config: clip)
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ from torch.nn import functional as F
 from fedprompt.artefact import Artefact
 from fedprompt.experiments.protocols.base_to_new import BASE, PROTOCOL, run
 from fedprompt.experiments.protocols.protocol import harmonic_mean
-from fedprompt.experiments.setup import open_workbench
+from fedprompt.experiments.setup import open_experiment
 from tests.unit.fedprompt.experiments.protocols.conftest import CLASSES
 from tests.unit.fedprompt.prompts.naive import class_vectors
 
@@ -15,7 +15,7 @@ def by_hand(trial, clip, half: str) -> float:
     """Return the accuracy of the kept context on one half's test images, by the naive tower."""
     context = Artefact.load(trial.folder / "base").tensors["ctx"]
     chosen = slice(0, 3) if half == "base" else slice(3, 5)
-    bench = open_workbench(trial.settings)
+    bench = open_experiment(trial.settings)
     images, labels = bench.encode(bench.test)
     rows = (labels >= chosen.start) & (labels < chosen.stop)
     with torch.no_grad():

@@ -4,12 +4,13 @@ from pathlib import Path
 import pytest
 
 from fedprompt.errors import DataError
+from fedprompt.experiments import centralised_training
 from fedprompt.experiments.protocols import domains as module
-from fedprompt.experiments.protocols import multi_domain, tune
+from fedprompt.experiments.protocols import multi_domain
 from fedprompt.experiments.protocols.cross_domain import run
 from fedprompt.experiments.protocols.domains import by_domain
 from fedprompt.experiments.protocols.tuned import Tuned
-from fedprompt.experiments.setup import open_workbench
+from fedprompt.experiments.setup import open_experiment
 from tests.pictures import image_folder
 
 CLASSES = ("ant", "bee")
@@ -34,13 +35,13 @@ def drawn(tmp_path: Path) -> Path:
 
 def test_the_first_domain_alone_is_trained_on(make_trial, drawn, monkeypatch):
     seen = []
-    fit = tune.fit_run
+    fit = centralised_training.fit_run
 
     def note(prompt, images, labels, *rest, **more):
         seen.append(labels.tolist())
         return fit(prompt, images, labels, *rest, **more)
 
-    monkeypatch.setattr(tune, "fit_run", note)
+    monkeypatch.setattr(centralised_training, "fit_run", note)
     trial = make_trial(data__source=str(drawn), prompt__method="coop", data__shots=4)
     found = run(trial)
     assert sorted(seen[0]) == [0] * 4 + [1] * 4  # shots of the source domain
@@ -53,17 +54,20 @@ def test_the_first_domain_alone_is_trained_on(make_trial, drawn, monkeypatch):
 
 def test_without_shots_all_of_the_domain(make_trial, drawn, monkeypatch):
     sizes = []
-    fit = tune.fit_run
-    monkeypatch.setattr(
-        tune, "fit_run", lambda p, i, y, c, s: sizes.append(len(y)) or fit(p, i, y, c, s)
-    )
+    fit = centralised_training.fit_run
+
+    def note(prompt, images, labels, *rest):
+        sizes.append(len(labels))
+        return fit(prompt, images, labels, *rest)
+
+    monkeypatch.setattr(centralised_training, "fit_run", note)
     run(make_trial(data__source=str(drawn), prompt__method="coop"))
     assert sizes == [12]
 
 
 def test_the_domains_accuracies_make_up_the_whole(make_trial, drawn):
     trial = make_trial(data__source=str(drawn), prompt__method="template")
-    bench = open_workbench(trial.settings)
+    bench = open_experiment(trial.settings)
     tuned = Tuned(bench.clip, trial.settings, CLASSES, None)
     found = by_domain(tuned)
     assert sum(found.values()) / 3 == pytest.approx(tuned.score({})["accuracy"])  # of equal size

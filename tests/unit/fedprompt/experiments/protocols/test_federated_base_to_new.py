@@ -10,7 +10,7 @@ from fedprompt.errors import DataError
 from fedprompt.experiments.protocols import tune
 from fedprompt.experiments.protocols.federated_base_to_new import PROTOCOL, run
 from fedprompt.experiments.protocols.personal import run as personal
-from fedprompt.experiments.setup import open_workbench
+from fedprompt.experiments.setup import open_experiment
 from fedprompt.prompts.artefacts import to_artefact
 from fedprompt.prompts.build import build_prompt
 from fedprompt.prompts.template import Template
@@ -30,7 +30,7 @@ def federate():
 
     def run(settings):
         asked.append(settings)
-        bench = open_workbench(settings)
+        bench = open_experiment(settings)
         config = section(settings, "prompt", PromptConfig)
         prompt = build_prompt(config, bench.clip, bench.train.classes, "a photo of a {}.")
         about = {"round": 1, "seed": 0}
@@ -62,7 +62,7 @@ def test_a_method_that_trains_nothing_is_scored_at_the_sites(make_trial, clip):
     )
     found = run(trial)
     flat = trial.settings | {"data.subsample_classes": "base"}
-    data, bench = section(flat, "data", DataConfig), open_workbench(flat)
+    data, bench = section(flat, "data", DataConfig), open_experiment(flat)
     prompt = Template(clip, bench.train.classes, data.template)
     shares = []
     for number in range(3):

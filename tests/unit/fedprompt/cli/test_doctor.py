@@ -10,7 +10,7 @@ import torch
 from click.testing import CliRunner, Result
 
 from export.runtime import providers
-from fedprompt import doctor as module
+from fedprompt.cli import doctor as module
 from fedprompt.cli import group
 
 

@@ -68,10 +68,10 @@ def _gpu() -> Finding:
 
 
 def _onnx_runtime() -> Finding:
-    from fedprompt.cli import resolve
+    from export.runtime.providers import onnx_runtime
 
     try:
-        runtime = resolve("export.runtime.providers:onnx_runtime")()
+        runtime = onnx_runtime()
     except FedpromptError as error:
         return Finding("ONNX Runtime", "missing", str(error))
     providers = ", ".join(runtime.get_available_providers())

@@ -3,9 +3,9 @@ import json
 import pytest
 from click.testing import CliRunner
 
-from fedprompt import methods as module
 from fedprompt.cli import group
-from fedprompt.methods import listed
+from fedprompt.cli import methods as module
+from fedprompt.cli.methods import listed
 from fedprompt.prompts.build import METHODS, UNTRAINED
 from tests.conftest import tiny_clip
 

@@ -10,9 +10,12 @@ import pytest
 import typer
 from click.testing import CliRunner, Result
 
-from fedprompt import cli, errors, options
-from fedprompt.cli import COMMANDS, command, group, resolve
+from client.deployment.command import VERBS as CLIENT_VERBS
+from fedprompt import command_line, errors, options
+from fedprompt.cli import COMMANDS, group
+from fedprompt.command_line import command, resolve
 from fedprompt.errors import DataError, FedpromptError
+from server.deployment.command import VERBS as SERVER_VERBS
 
 HEAVY = {"torch", "flwr", "onnx", "onnxruntime", "pydantic", "open_clip", "numpy", "PIL"}
 KINDS = [kind for kind in vars(errors).values() if isinstance(kind, type)]
@@ -28,7 +31,7 @@ def verb(monkeypatch: pytest.MonkeyPatch):
 
     def add(function) -> None:
         monkeypatch.setitem(COMMANDS, "verb", ("tests:verb", "Do it."))
-        monkeypatch.setattr(cli, "resolve", lambda reference: function)
+        monkeypatch.setattr(command_line, "resolve", lambda reference: function)
 
     return add
 
@@ -46,6 +49,18 @@ def test_importing_the_command_loads_nothing_heavy() -> None:
     code = "import sys, fedprompt.cli; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert not HEAVY & set(done.stdout.split())
+
+
+def test_no_verb_loads_a_library_of_the_training_to_explain_itself() -> None:
+    verbs = [
+        where for table in (COMMANDS, CLIENT_VERBS, SERVER_VERBS) for where, _ in table.values()
+    ]
+    code = (
+        "import sys\nfrom fedprompt.command_line import resolve\n"
+        f"for verb in {verbs}: resolve(verb)\nprint(*sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert not {"torch", "open_clip", "sklearn", "matplotlib"} & set(done.stdout.split())
 
 
 def test_help_lists_every_verb_and_every_exit_code() -> None:

@@ -1,4 +1,4 @@
-"""``fedprompt eval --protocol NAME``: a protocol over methods and seeds, to tables and plots."""
+"""Run an evaluation protocol over methods and seeds, to tables and plots."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -7,12 +7,12 @@ from typing import Any
 
 import typer
 
-from fedprompt.cli import FEDERATION, resolve
 from fedprompt.errors import ConfigError
 from fedprompt.experiments.protocols import PROTOCOLS
 from fedprompt.experiments.protocols.plots import plots
 from fedprompt.experiments.protocols.series import Result, Series
 from fedprompt.experiments.protocols.table import markdown, rows, to_csv, to_json
+from fedprompt.experiments.simulation import federate
 from fedprompt.prompts.build import METHODS, UNTRAINED
 from fedprompt.settings.run_config import load
 from fedprompt.settings.section import Flat
@@ -48,7 +48,7 @@ def run_protocol(
         seeds=chosen_seeds(seeds),
         given=given,
         output=output,
-        federate=resolve(FEDERATION),
+        federate=federate,
         targets={path.stem: load(path) for path in targets},
     )
     try:

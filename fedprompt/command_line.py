@@ -1,4 +1,4 @@
-"""The ``fedprompt`` command: each verb lives with its owner and is imported when it is called."""
+"""How a command line is made: verbs imported when called, errors as one line, signals obeyed."""
 
 import errno
 import importlib
@@ -24,35 +24,7 @@ from typer.models import ArgumentInfo
 from fedprompt.errors import FedpromptError, StorageError
 from fedprompt.home import at_home
 from fedprompt.options import shown
-from fedprompt.processes import logs
 from fedprompt.text import one_line
-
-# verb -> (where it lives, what it does); strings, because the library imports no application
-COMMANDS = {
-    "doctor": ("fedprompt.doctor:doctor", "Say what this machine has and lacks."),
-    "methods": ("fedprompt.methods:methods", "List the methods, with the numbers each sends."),
-    "simulate": ("server.simulate:simulate", "Tune a prompt over simulated sites."),
-    "train": (
-        "fedprompt.experiments.commands.train:train",
-        "Tune a prompt on one site's images alone.",
-    ),
-    "eval": ("fedprompt.experiments.commands.eval:evaluate", "Score a prompt on held-out images."),
-    "export": ("export.targets.commands:export", "Fuse a prompt into one ONNX file."),
-    "verify": (
-        "export.runtime.commands.verify:verify",
-        "Check an ONNX file's parity without torch.",
-    ),
-    "sign": ("export.targets.sign_command:sign", "Sign what was exported with a local key."),
-    "predict": ("export.runtime.commands.predict:predict", "Classify images with an ONNX file."),
-    "bench": ("export.runtime.commands.bench:bench", "Time an ONNX file on this machine."),
-    "serve": ("export.runtime.commands.serve:serve", "Answer over HTTP with an ONNX file."),
-    "swap": ("export.runtime.commands.swap:swap", "Put a new prompt into a deployed bundle."),
-    "rollback": ("export.runtime.commands.rollback:rollback", "Serve a bundle's version before."),
-    "report": ("server.report.command:report", "Make one HTML page of a run."),
-}
-
-# what an evaluation protocol of the client runs a federation with
-FEDERATION = "server.simulate:federate"
 
 _MESSAGE = 5000  # characters of the last line
 # what a file system says no with, wherever a path was used; everything else is a fault of ours
@@ -184,34 +156,6 @@ def _convert_path(convert: Callable[..., Any], value: Any, *context: Any) -> Any
 
 
 HELP = {"help_option_names": ["-h", "--help"]}
-
-
-@click.group(
-    cls=LazyGroup,
-    program="fedprompt",
-    verbs=COMMANDS,
-    hint="`fedprompt simulate` goes on with --resume",
-    context_settings=HELP,
-)
-@click.version_option(package_name="fedprompt")
-@click.option("-v", "--verbose", is_flag=True, help="Log what happens inside.")
-def group(verbose: bool) -> None:
-    """Tune a few hundred numbers over many sites, fuse them into one ONNX file, run it anywhere.
-
-    Exit codes: 0 done, 1 error, 2 configuration, 3 data, 4 backbone, 5 prompt, 6 artefact,
-    7 checkpoint, 8 quorum, 9 parity, 10 ONNX Runtime, 11 ONNX file, 12 storage, 13 privacy,
-    14 policy, 15 connection, 16 refused, 130 interrupted, 143 terminated.
-    """
-    handler = logging.StreamHandler()
-    handler.name = logs.MARK  # a verb that has a log of its own replaces it
-    level = logging.DEBUG if verbose else logging.WARNING
-    handler.setFormatter(logs.CommandFormatter())
-    logging.basicConfig(level=level, handlers=[handler])
-
-
-def main() -> None:
-    """Run the command line ``fedprompt``."""
-    run(group)
 
 
 def run(group: LazyGroup) -> None:

@@ -1,9 +1,4 @@
-"""The command's own parts; whole runs are in tests/integration."""
-
-import logging
-
 import pytest
-from rich.console import Console
 
 from fedprompt.errors import CheckpointError
 from fedprompt.identity import canonical_json
@@ -11,30 +6,8 @@ from fedprompt.prompts.build import METHODS
 from fedprompt.prompts.coop import Coop
 from fedprompt.run_folder import RunFolder
 from server import outcome
-from server.progress import LineDisplay
-from server.rounds import log
-from server.simulate import (
-    _AT_WORDS,
-    Engine,
-    feeding,
-    queued,
-    run_local,
-    run_on,
-    starts_at_template,
-    summarise,
-    tell,
-)
+from server.run_summary import _AT_WORDS, starts_at_template, summarise, tell
 from tests import round_lines
-
-
-def test_deadlines_of_sites_that_wait_for_each_other_add_up():
-    found = queued({"data.clients": 7, "server.deadline": 2.0})
-    assert found == {"server.deadline": 14.0, "server.join_deadline": 4200.0}
-
-
-def test_engines_are_found_by_name():
-    assert run_on(Engine.LOCAL) is run_local
-    assert run_on(Engine.RAY).__name__ == "run_ray"
 
 
 def test_a_run_is_summed_up_from_its_record(tmp_path):
@@ -117,13 +90,6 @@ def test_an_unevaluated_run_is_told_without_accuracy(tmp_path):
     line = {"round": 0, "information_density": 1.0, "prompt": "a" * 64, "strikes": {}}
     round_lines.append(tmp_path, line)
     assert "accuracy" not in tell(summarise(tmp_path), 0)
-
-
-def test_feeding_leaves_the_logger_as_it_was():
-    before = (log.level, log.propagate, list(log.handlers))
-    with feeding(LineDisplay(1, Console(stderr=True))):
-        assert log.level == logging.DEBUG
-    assert (log.level, log.propagate, list(log.handlers)) == before
 
 
 def test_a_run_without_its_record_is_told_in_one_line(tmp_path):

@@ -9,7 +9,7 @@ from fedprompt.artefact import Artefact
 from fedprompt.backbone.clip import FrozenClip
 from fedprompt.cli import group
 from fedprompt.errors import StorageError
-from fedprompt.experiments import setup as workbench
+from fedprompt.experiments import setup
 from fedprompt.identity import sha256_arrays
 from fedprompt.prompts.artefacts import from_artefact
 from fedprompt.prompts.build import build_prompt
@@ -19,7 +19,7 @@ from tests.pictures import image_folder
 
 @pytest.fixture(autouse=True)
 def photos(clip: FrozenClip, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    monkeypatch.setattr(workbench, "shared_backbone", lambda config: clip)
+    monkeypatch.setattr(setup, "shared_backbone", lambda config: clip)
     return image_folder(tmp_path / "photos", ("cat", "dog"), 12)
 
 

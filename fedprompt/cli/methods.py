@@ -1,6 +1,7 @@
-"""``fedprompt methods``: every prompt method, and what it trains and sends on a given backbone."""
+"""Count the numbers that every prompt method trains and sends on a given backbone."""
 
 from dataclasses import asdict, dataclass
+from typing import Any
 
 from fedprompt.backbone.clip import FrozenClip
 from fedprompt.backbone.weightless import weightless_backbone
@@ -8,12 +9,11 @@ from fedprompt.data.classes import configured_names
 from fedprompt.data.emoji_vendors import VENDORS
 from fedprompt.data.fashion_mnist import CLASSES
 from fedprompt.errors import BackboneError, PromptError
-from fedprompt.options import ConfigOption, JsonOption, SetOption, show
 from fedprompt.prompts.build import METHODS, UNTRAINED, ZERO_SHOT_SOURCE, build_prompt, rule_of
 from fedprompt.settings.backbone import BackboneConfig
 from fedprompt.settings.data import DataConfig
 from fedprompt.settings.prompt import PromptConfig
-from fedprompt.settings.run_config import load, section
+from fedprompt.settings.run_config import section
 from fedprompt.settings.section import Flat
 
 _HEADER = ("method", "host", "form", "trained", "sent", "source")
@@ -39,20 +39,13 @@ class Listed:
     note: str = ""
 
 
-def methods(
-    config: ConfigOption = None, override: SetOption = None, json: JsonOption = False
-) -> None:
-    """List the methods, with the numbers each trains and sends.
-
-    Counted from the backbone's shapes: no weights are loaded but the embedded ones.
-    Example: fedprompt methods --set backbone.name=ViT-B-16 --set prompt.form=lowrank
-    """
-    flat = load(config, override or ())
+def list_methods(flat: Flat) -> tuple[dict[str, Any], str]:
+    """Return every method with its counts, for a program and for a person."""
     clip = weightless_backbone(section(flat, "backbone", BackboneConfig))
     classes = _classes(section(flat, "data", DataConfig))
     found = [listed(method, flat, clip, classes) for method in (*METHODS, *UNTRAINED)]
     result = {"backbone": clip.name, "classes": len(classes), "methods": [*map(asdict, found)]}
-    show(result, f"{clip.name}, {len(classes)} classes\n{table(found)}", as_json=json)
+    return result, f"{clip.name}, {len(classes)} classes\n{table(found)}"
 
 
 def listed(method: str, flat: Flat, clip: FrozenClip, classes: tuple[str, ...]) -> Listed:

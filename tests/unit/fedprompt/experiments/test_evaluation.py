@@ -11,8 +11,8 @@ from PIL import Image
 
 from fedprompt.backbone.clip import FrozenClip
 from fedprompt.cli import group
-from fedprompt.experiments import setup as workbench
-from fedprompt.experiments.setup import open_workbench
+from fedprompt.experiments import setup
+from fedprompt.experiments.setup import open_experiment
 from fedprompt.prompts.artefacts import to_artefact
 from fedprompt.prompts.build import Prompt, build_prompt
 from fedprompt.settings.prompt import PromptConfig
@@ -26,7 +26,7 @@ PIXELS = np.zeros((5, 5, 3), np.uint8)
 @pytest.fixture(autouse=True)
 def photos(clip: FrozenClip, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """Nine images to train on and six to test on, two a class."""
-    monkeypatch.setattr(workbench, "shared_backbone", lambda config: clip)
+    monkeypatch.setattr(setup, "shared_backbone", lambda config: clip)
     image_folder(tmp_path / "photos" / "train", CLASSES, 3)
     return image_folder(tmp_path / "photos" / "test", CLASSES, 2, size=50).parent
 
@@ -55,7 +55,7 @@ def call(photos: Path, *arguments: object) -> Result:
 
 def by_hand(photos: Path, prompt: Prompt) -> tuple[list[int], list[int], list[float]]:
     """Return true and predicted classes and the probabilities, one image at a time."""
-    bench = open_workbench({"data.source": str(photos), "fit.cache": False})
+    bench = open_experiment({"data.source": str(photos), "fit.cache": False})
     images, labels = bench.encode(bench.test)
     features = images.features
     with torch.no_grad():

@@ -9,7 +9,7 @@ from click.testing import CliRunner
 
 from fedprompt import cli
 from fedprompt.errors import CheckpointError, StorageError
-from server.report import command
+from fedprompt.experiments import evaluation
 from tests.unit.server.report.made_up_run import lines, predictions
 
 
@@ -44,12 +44,11 @@ def test_a_missing_part_is_told_with_its_command(make_run):
 def test_data_scores_images_first_and_prints_one_result(make_run, monkeypatch):
     folder = make_run(found=lines(1), predicted=None)
 
-    def evaluate(path, config, override, as_json):
-        assert (path, config, override) == (folder, None, ["data.source=photos"])
-        sys.stdout.write("noise")
+    def score(path, given):
+        assert (path, given) == (folder, {"data.source": "photos"})
         (path / "predictions.json").write_text(json.dumps(predictions()))
 
-    monkeypatch.setattr(command, "resolve", lambda reference: evaluate)
+    monkeypatch.setattr(evaluation, "score", score)
     told = json.loads(run(folder, "--data", "photos", "--json").output)
     assert told["predictions"] is True
 
@@ -70,7 +69,7 @@ def test_a_page_that_cannot_be_written_is_a_clear_error(make_run, tmp_path):
 
 def test_the_report_loads_neither_torch_nor_flower():
     code = (
-        "import sys, server.report.command as c; "
+        "import sys, server.report.write; "
         "assert not {'torch', 'flwr', 'open_clip', 'matplotlib.pyplot'} & set(sys.modules), 'heavy'"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

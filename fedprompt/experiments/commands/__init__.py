@@ -1,1 +1,0 @@
-"""The site's commands, one file a verb."""

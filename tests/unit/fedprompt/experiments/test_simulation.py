@@ -1,0 +1,21 @@
+"""The parts of a simulation; whole runs are in tests/integration."""
+
+import logging
+
+from rich.console import Console
+
+from fedprompt.experiments.simulation import feeding, queued
+from server.progress import LineDisplay
+from server.rounds import log
+
+
+def test_deadlines_of_sites_that_wait_for_each_other_add_up():
+    deadlines = queued({"data.clients": 7, "server.deadline": 2.0})
+    assert deadlines == {"server.deadline": 14.0, "server.join_deadline": 4200.0}
+
+
+def test_feeding_leaves_the_logger_as_it_was():
+    before = (log.level, log.propagate, list(log.handlers))
+    with feeding(LineDisplay(1, Console(stderr=True))):
+        assert log.level == logging.DEBUG
+    assert (log.level, log.propagate, list(log.handlers)) == before
