@@ -10,7 +10,7 @@ import numpy as np
 from client.deployment import site_folder
 from client.deployment.site_folder import SiteFolder
 from client.site import Site, deployed
-from fedprompt.protocol import invitation as bundles
+from fedprompt.protocol import invitation as invitations
 from fedprompt.settings.section import Flat
 from server.deployment import create_folder, enrolment
 from server.deployment.folder import DeploymentFolder
@@ -41,16 +41,16 @@ def make(folder: Path, sites: int, settings: Flat) -> Deployment:
 
 def _join(folder: Path, server: DeploymentFolder, number: int) -> SiteFolder:
     name = f"site-{number:03d}"
-    images, bundle = folder / "images" / name, folder / f"{name}.fedprompt"
+    images, invitation = folder / "images" / name, folder / f"{name}.fedprompt"
     write_images(images, number)
-    enrolment.enrol(server, name, images=0, output=bundle)
+    enrolment.enrol(server, name, images=0, output=invitation)
     site = SiteFolder(folder / "sites" / name)
-    site_folder.create(site, bundles.read_file(bundle), str(images))
+    site_folder.create(site, invitations.read_file(invitation), str(images))
     text = site.toml.read_text(encoding="utf-8")
     site.toml.write_text(
         text.replace("encode_batch = 64", f"encode_batch = {ENCODE_BATCH}"), encoding="utf-8"
     )
-    bundle.unlink()  # it holds the key
+    invitation.unlink()  # it holds the key
     return site
 
 

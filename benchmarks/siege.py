@@ -36,7 +36,7 @@ from fedprompt.data.image_set import ImageSet
 from fedprompt.experiments.setup import Experiment, open_experiment
 from fedprompt.processes import logs
 from fedprompt.prompts.artefacts import from_artefact
-from fedprompt.protocol import invitation as bundles
+from fedprompt.protocol import invitation as invitations
 from fedprompt.round_record import RoundRecord
 from fedprompt.run_folder import RunFolder
 from fedprompt.settings.run_config import defaults
@@ -96,14 +96,14 @@ def make(folder: Path, setting: Setting, bench: Experiment, sites: int) -> Deplo
     made = []
     for number in range(sites):
         name, places = f"site-{number:02d}", range(number * setting.images, len(images.rows))
-        pictures, bundle = folder / "images" / name, folder / f"{name}.fedprompt"
+        pictures, invitation = folder / "images" / name, folder / f"{name}.fedprompt"
         for place in places[: setting.images]:
             path = pictures / images.classes[images.labels[place]] / f"{place:05d}.pgm"
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(images.source.content(images.rows[place]))
-        enrolment.enrol(server, name, images=setting.images, output=bundle)
+        enrolment.enrol(server, name, images=setting.images, output=invitation)
         site = SiteFolder(folder / "sites" / name)
-        site_folder.create(site, bundles.read_file(bundle), str(pictures))
+        site_folder.create(site, invitations.read_file(invitation), str(pictures))
         text = site.toml.read_text(encoding="utf-8")
         text = text.replace("encode_batch = 64", f"encode_batch = {ENCODE_BATCH}")
         site.toml.write_text(text, encoding="utf-8")

@@ -24,7 +24,7 @@ from client.deployment import site_folder
 from client.deployment.join import encode
 from client.deployment.site_folder import SiteFolder
 from fedprompt.protocol import address
-from fedprompt.protocol import invitation as bundles
+from fedprompt.protocol import invitation as invitations
 from server.deployment import create_folder, enrolment
 from server.deployment.folder import DeploymentFolder
 from tests import round_lines
@@ -208,9 +208,9 @@ class Deployment:
 
     def site(self, name: str, seed: int) -> "Site":
         """Enrol a site with pictures of its own, and join without starting."""
-        bundle = self.root / f"{name}{enrolment.SUFFIX}"
-        enrolment.enrol(self.folder, name, 0, bundle)
-        found = bundles.read_file(bundle)
+        invitation = self.root / f"{name}{enrolment.SUFFIX}"
+        enrolment.enrol(self.folder, name, 0, invitation)
+        found = invitations.read_file(invitation)
         folder = SiteFolder(self.root / name)
         site_folder.create(folder, found, str(pictures(self.root / f"pictures-{name}", seed)))
         before = os.environ.get("FEDPROMPT_CACHE")
@@ -220,7 +220,7 @@ class Deployment:
         finally:
             os.environ.pop("FEDPROMPT_CACHE")
             os.environ |= {"FEDPROMPT_CACHE": before} if before else {}
-        self.sites.append(Site(self, folder, found.number, bundle))
+        self.sites.append(Site(self, folder, found.number, invitation))
         return self.sites[-1]
 
     def lines(self) -> list[dict[str, Any]]:
@@ -266,9 +266,14 @@ class Site:
     """One site: its folder, and its client while it runs."""
 
     def __init__(
-        self, deployment: Deployment, folder: SiteFolder, number: int, bundle: Path
+        self, deployment: Deployment, folder: SiteFolder, number: int, invitation: Path
     ) -> None:
-        self.deployment, self.folder, self.number, self.bundle = deployment, folder, number, bundle
+        self.deployment, self.folder, self.number, self.invitation = (
+            deployment,
+            folder,
+            number,
+            invitation,
+        )
         self.client: Running | None = None
 
     def start(self, netns: str = "") -> Running:

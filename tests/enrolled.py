@@ -1,4 +1,4 @@
-"""Enrolled sites for tests: a CA, its bundles and the folders that joining makes of them."""
+"""Enrolled sites for tests: a CA, its invitations and the folders that joining makes of them."""
 
 import time
 from datetime import UTC, datetime
@@ -11,14 +11,16 @@ from client.app import app
 from client.deployment import site_folder
 from client.deployment.site_folder import SiteFolder
 from fedprompt.backbone.clip import FrozenClip
-from fedprompt.protocol.invitation import Bundle, SharedBackbone
+from fedprompt.protocol.invitation import Invitation, SharedBackbone
 from server.deployment import issuer
 
 SERVER = "127.0.0.1:9092"
 
 
-def bundle(classes: tuple[str, ...], clip: FrozenClip | None = None, **fields: object) -> Bundle:
-    """Return the bundle of a site of a new deployment."""
+def invitation(
+    classes: tuple[str, ...], clip: FrozenClip | None = None, **fields: object
+) -> Invitation:
+    """Return the invitation of a site of a new deployment."""
     ca_key = issuer.new_key()
     ca = issuer.authority(ca_key, "a test")
     crl = issuer.revocation_list(ca, ca_key, [])
@@ -42,10 +44,10 @@ def bundle(classes: tuple[str, ...], clip: FrozenClip | None = None, **fields: o
         "version": version("fedprompt"),
         "issued": datetime.now(UTC).isoformat(),
     }
-    return Bundle(**(known | fields))
+    return Invitation(**(known | fields))
 
 
-def site(path: Path, data: Path, found: Bundle) -> SiteFolder:
+def site(path: Path, data: Path, found: Invitation) -> SiteFolder:
     """Return the folder that joining makes."""
     folder = SiteFolder(path)
     site_folder.create(folder, found, str(data))

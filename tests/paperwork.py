@@ -1,4 +1,4 @@
-"""A CA, bundles and deployment folders for tests, without loading a CLIP."""
+"""A CA, invitations and deployment folders for tests, without loading a CLIP."""
 
 import functools
 from datetime import UTC, datetime
@@ -8,7 +8,7 @@ from typing import Any
 from cryptography import x509
 
 from fedprompt.protocol.certificates import Key
-from fedprompt.protocol.invitation import Bundle, SharedBackbone
+from fedprompt.protocol.invitation import Invitation, SharedBackbone
 from server.deployment import create_folder, issuer
 from server.deployment.folder import DeploymentFolder
 
@@ -40,8 +40,8 @@ def crl(*serials: int) -> str:
     return issuer.pem(listed).decode()
 
 
-def bundle(**changes: Any) -> Bundle:
-    """Return a bundle, some fields changed."""
+def invitation(**changes: Any) -> Invitation:
+    """Return an invitation, some fields changed."""
     fields: dict[str, Any] = {
         "name": "st-mary",
         "number": 3,
@@ -59,7 +59,7 @@ def bundle(**changes: Any) -> Bundle:
         "version": "0.1.0",
         "issued": "2026-01-02T03:04:05+00:00",
     }
-    return Bundle.model_validate(fields | changes)
+    return Invitation.model_validate(fields | changes)
 
 
 def deployment(path: Path, **settings: Any) -> DeploymentFolder:

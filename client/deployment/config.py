@@ -8,7 +8,7 @@ from fedprompt.settings.section import Section
 
 
 class NodeConfig(Section):
-    """Hold the settings of section ``[node]`` of ``site.toml``; the bundle gave them."""
+    """Hold the settings of section ``[node]`` of ``site.toml``; the invitation gave them."""
 
     name: str = ""
     number: int = Field(0, ge=0)  # this site's place in records; the server checks it by the key

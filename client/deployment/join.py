@@ -13,8 +13,8 @@ from fedprompt import toml
 from fedprompt.data.load import own
 from fedprompt.errors import ConfigError
 from fedprompt.home import at_home
-from fedprompt.protocol import invitation as bundles
-from fedprompt.protocol.invitation import Bundle
+from fedprompt.protocol import invitation as invitations
+from fedprompt.protocol.invitation import Invitation
 from fedprompt.settings.backbone import BackboneConfig
 from fedprompt.settings.data import DataConfig
 from fedprompt.settings.fit import FitConfig
@@ -25,7 +25,7 @@ _AT_ONCE = 256  # images between two looks at the progress
 
 
 def join(
-    bundle: Annotated[Path, typer.Argument(help="The file that `flower-server enrol` wrote.")],
+    invitation: Annotated[Path, typer.Argument(help="The file that `flower-server enrol` wrote.")],
     data: Annotated[str, typer.Option(help="Folder of images, or any other data.source.")],
     folder: Annotated[
         Path | None, typer.Option(help="Where the site's files go; the site's name by default.")
@@ -37,11 +37,11 @@ def join(
 ) -> None:
     """Check everything, encode the images once, then take part until told to stop.
 
-    Compare the CA's fingerprint that is printed with the one that the server's people see, over
-    the telephone. The bundle holds the site's key: remove it when the site has joined. A second
-    join into the same folder goes on where the first one ended and overwrites nothing.
+    Compare the CA's fingerprint that is printed with the one that the server's administrator sees,
+    over the telephone. The invitation holds the site's key: remove it when the site has joined. A
+    second join into the same folder goes on where the first one ended and overwrites nothing.
     """
-    found = bundles.read_file(bundle)
+    found = invitations.read_file(invitation)
     check_fingerprint(found, fingerprint)
     site = SiteFolder(folder or Path(found.name))
     typer.echo(f"CA      {found.fingerprint}, compare it by telephone")
@@ -54,8 +54,8 @@ def join(
         take_part(site)
 
 
-def check_fingerprint(found: Bundle, expected: str) -> None:
-    """Refuse a bundle of another CA than a person expects.
+def check_fingerprint(found: Invitation, expected: str) -> None:
+    """Refuse an invitation of another CA than a person expects.
 
     Raises
     ------
@@ -65,8 +65,8 @@ def check_fingerprint(found: Bundle, expected: str) -> None:
     bare = expected.replace(":", "").replace(" ", "").lower()
     if bare and bare != found.fingerprint:
         raise ConfigError(
-            f"the CA of the bundle is {found.fingerprint}, expected {bare:.200}; do not "
-            "use it, and ask the server's people"
+            f"the CA of the invitation is {found.fingerprint}, expected {bare:.200}; do not "
+            "use it, and ask the server's administrator"
         )
 
 
@@ -84,7 +84,7 @@ def encode(folder: SiteFolder) -> int:
     from client.features.feature_store import FeatureStore
     from fedprompt.backbone.load import shared_backbone
 
-    settings = folder.settings({"data.template": folder.bundle().template})
+    settings = folder.settings({"data.template": folder.invitation().template})
     fit = section(settings, "fit", FitConfig)
     if not fit.cache:
         return 0

@@ -58,14 +58,14 @@ def examine(folder: SiteFolder) -> Iterator[Finding]:
 Found = tuple[Literal["ok", "note"], str]
 
 
-def _bundle(folder: SiteFolder) -> Found:
-    bundle = folder.bundle()
-    age = (datetime.now(UTC) - datetime.fromisoformat(bundle.issued)).days
-    return "ok", f"site {bundle.name} (number {bundle.number}), issued {age} days ago"
+def _invitation(folder: SiteFolder) -> Found:
+    invitation = folder.invitation()
+    age = (datetime.now(UTC) - datetime.fromisoformat(invitation.issued)).days
+    return "ok", f"site {invitation.name} (number {invitation.number}), issued {age} days ago"
 
 
 def _version(folder: SiteFolder) -> Found:
-    theirs, ours = folder.bundle().version, version("fedprompt")
+    theirs, ours = folder.invitation().version, version("fedprompt")
     if theirs != ours:
         raise ConfigError(
             f"the server runs fedprompt {theirs}, this site {ours}; both must be the same: "
@@ -75,11 +75,13 @@ def _version(folder: SiteFolder) -> Found:
 
 
 def _policy(folder: SiteFolder) -> Found:
-    policy, node, bundle = Policy.read(folder.policy), folder.node(), folder.bundle()
+    policy, node, invitation = Policy.read(folder.policy), folder.node(), folder.invitation()
     if node.server not in policy.servers:
         raise PolicyError(f"servers: {node.server} of site.toml is not listed in {folder.policy}")
-    if bundle.method not in policy.methods:
-        raise PolicyError(f"methods: {bundle.method} is tuned, {folder.policy} does not list it")
+    if invitation.method not in policy.methods:
+        raise PolicyError(
+            f"methods: {invitation.method} is tuned, {folder.policy} does not list it"
+        )
     kept = ", ".join(sorted(policy.metrics)) or "no number"
     masked = ", masked updates only" if policy.secure_aggregation_only else ""
     rules = f"{policy.min_sites} sites at least, norm {policy.max_norm:g}{masked}"
@@ -95,7 +97,10 @@ def _server(folder: SiteFolder) -> Found:
     way = tls_probe.described(address.split(server)[0])
     detail = f"{server}{way and f' {way}'}, certificate until {found.expires.date()}"
     if days < _SOON:
-        return "note", f"{detail}: {days} days left; tell the server's people (flower-server renew)"
+        return (
+            "note",
+            f"{detail}: {days} days left; tell the server's administrator (flower-server renew)",
+        )
     return "ok", detail
 
 
@@ -121,7 +126,7 @@ def _backbone(folder: SiteFolder) -> Found:
     from fedprompt.backbone.load import shared_backbone
     from fedprompt.settings.backbone import BackboneConfig
 
-    agreed = folder.bundle()
+    agreed = folder.invitation()
     clip = shared_backbone(section(folder.settings({}), "backbone", BackboneConfig))
     for what, ours, theirs in (
         ("CLIP", clip.fingerprint, agreed.backbone.sha256),
@@ -143,7 +148,7 @@ def _images(folder: SiteFolder) -> Found:
     from fedprompt.data.load import inspect, own
 
     config = section(_local(folder), "data", DataConfig)
-    images, agreed = own(config), folder.bundle().classes
+    images, agreed = own(config), folder.invitation().classes
     if images.train.classes != tuple(map(one_form, agreed)):
         raise ConfigError(_difference(images.train.classes, tuple(map(one_form, agreed))))
     counts = images.train.counts() + images.holdout.counts()
@@ -181,7 +186,7 @@ def _greeting(folder: SiteFolder) -> tls_probe.Greeting:
 
 def _local(folder: SiteFolder) -> Flat:
     """Return the site's settings with the template that all share."""
-    return folder.settings({"data.template": folder.bundle().template})
+    return folder.settings({"data.template": folder.invitation().template})
 
 
 def _difference(ours: tuple[str, ...], agreed: tuple[str, ...]) -> str:
@@ -197,7 +202,7 @@ def _difference(ours: tuple[str, ...], agreed: tuple[str, ...]) -> str:
 
 
 CHECKS: dict[str, Callable[[SiteFolder], Found]] = {
-    "bundle": _bundle,
+    "invitation": _invitation,
     "version": _version,
     "policy": _policy,
     "server": _server,

@@ -8,7 +8,7 @@ from client.deployment.config import NodeConfig
 from fedprompt import toml
 from fedprompt.errors import ConfigError, StorageError
 from fedprompt.identity import canonical_json
-from fedprompt.protocol.invitation import Bundle
+from fedprompt.protocol.invitation import Invitation
 from fedprompt.settings import run_config as settings
 from fedprompt.settings.run_config import section
 from fedprompt.settings.section import Flat, Scalar
@@ -41,7 +41,7 @@ class SiteFolder:
         self.ca_certificate = path / "ca.crt"  # of the CA that must have signed the server's
         self.key = path / "node.key"  # this site's private key
         self.revocations = path / "ca.crl"  # certificates the CA had revoked when the site joined
-        self.agreed = path / "agreed.json"  # what the bundle said, without the key
+        self.agreed = path / "agreed.json"  # what the invitation said, without the key
         self.secret = path / "flower" / "worker.secret"  # proves the worker; new at each start
         self.node_config = path / "flower" / "node.toml"  # tells the worker where this folder is
         self.contact = path / "contact.json"  # when the server was last heard
@@ -61,7 +61,7 @@ class SiteFolder:
         """
         return section(self._read(), "node", NodeConfig)
 
-    def bundle(self) -> Bundle:
+    def invitation(self) -> Invitation:
         """Return what this site got when it was enrolled.
 
         Raises
@@ -71,13 +71,13 @@ class SiteFolder:
         """
         try:
             fields = json.loads(self.agreed.read_bytes())
-            return Bundle.model_validate_json(
+            return Invitation.model_validate_json(
                 json.dumps({**fields, "key": self.key.read_text(encoding="utf-8")})
             )
         except (OSError, ValueError, TypeError) as error:
             raise ConfigError(
                 f"{self.agreed} or {self.key.name} is missing or damaged "
-                f"({type(error).__name__}); join again with the bundle"
+                f"({type(error).__name__}); join again with the invitation"
             ) from None
 
     def class_list(self) -> tuple[str, ...]:
@@ -117,7 +117,7 @@ class SiteFolder:
     def _read(self) -> Flat:
         if not self.toml.is_file():
             raise ConfigError(
-                f"{self.path} holds no site.toml; join with `flower-client join BUNDLE`"
+                f"{self.path} holds no site.toml; join with `flower-client join INVITATION`"
             )
         return settings.read(self.toml)
 
@@ -127,14 +127,14 @@ def is_own(key: str) -> bool:
     return key in OURS_TOO or (key.startswith(OURS) and key not in THEIRS)
 
 
-def create(folder: SiteFolder, bundle: Bundle, data: str) -> None:
+def create(folder: SiteFolder, invitation: Invitation, data: str) -> None:
     """Write what the folder lacks; what is there already stays as it is.
 
     Parameters
     ----------
     folder
         The site's.
-    bundle
+    invitation
         Who it is, whom it trusts, what all sites share.
     data
         ``data.source``: where its images are.
@@ -146,28 +146,28 @@ def create(folder: SiteFolder, bundle: Bundle, data: str) -> None:
     StorageError
         The folder cannot be written.
     """
-    check_same(folder, bundle)
+    check_same(folder, invitation)
     try:
         folder.path.mkdir(mode=0o700, parents=True, exist_ok=True)
         folder.path.chmod(0o700)
     except OSError as error:
         raise StorageError(f"{folder.path} cannot be made: {error.strerror}") from None
     contents = {
-        folder.key: bundle.key,
-        folder.ca_certificate: bundle.ca,
-        folder.revocations: bundle.crl,
-        folder.classes: json.dumps(list(bundle.classes), ensure_ascii=False, indent=1) + "\n",
-        folder.agreed: canonical_json(bundle.model_dump(mode="json", exclude={"key"})).decode(),
-        folder.policy: policy_toml(bundle),
-        folder.toml: site_toml(bundle, data),
+        folder.key: invitation.key,
+        folder.ca_certificate: invitation.ca,
+        folder.revocations: invitation.crl,
+        folder.classes: json.dumps(list(invitation.classes), ensure_ascii=False, indent=1) + "\n",
+        folder.agreed: canonical_json(invitation.model_dump(mode="json", exclude={"key"})).decode(),
+        folder.policy: policy_toml(invitation),
+        folder.toml: site_toml(invitation, data),
     }
     for path, text in contents.items():
         if not path.exists():
             write_atomic(path, text.encode(), PRIVATE)
 
 
-def check_same(folder: SiteFolder, bundle: Bundle) -> None:
-    """Refuse a bundle into a folder that holds another key or trusts another CA.
+def check_same(folder: SiteFolder, invitation: Invitation) -> None:
+    """Refuse an invitation into a folder that holds another key or trusts another CA.
 
     Raises
     ------
@@ -175,8 +175,8 @@ def check_same(folder: SiteFolder, bundle: Bundle) -> None:
         Says which.
     """
     for path, text, what in (
-        (folder.key, bundle.key, "another site's key"),
-        (folder.ca_certificate, bundle.ca, "the certificate of another deployment"),
+        (folder.key, invitation.key, "another site's key"),
+        (folder.ca_certificate, invitation.ca, "the certificate of another deployment"),
     ):
         if path.exists() and _read_text(path) != text:
             raise ConfigError(
@@ -185,22 +185,24 @@ def check_same(folder: SiteFolder, bundle: Bundle) -> None:
             )
 
 
-def policy_toml(bundle: Bundle) -> str:
+def policy_toml(invitation: Invitation) -> str:
     """Return a policy that lets a site take part, with the reasons beside it."""
-    return _POLICY.format(server=toml.dumps(bundle.address), method=toml.dumps(bundle.method))
+    return _POLICY.format(
+        server=toml.dumps(invitation.address), method=toml.dumps(invitation.method)
+    )
 
 
-def site_toml(bundle: Bundle, data: str) -> str:
+def site_toml(invitation: Invitation, data: str) -> str:
     """Return a site's settings, with what they mean beside them."""
     return _SITE.format(
-        name=toml.dumps(bundle.name),
-        number=bundle.number,
-        server=toml.dumps(bundle.address),
-        backbone=toml.dumps(bundle.backbone.name),
-        pretrained=toml.dumps(bundle.backbone.pretrained),
-        quick_gelu=toml.dumps(bundle.backbone.quick_gelu),
-        preprocess=toml.dumps(bundle.backbone.preprocess),
-        sha256=bundle.backbone.sha256,
+        name=toml.dumps(invitation.name),
+        number=invitation.number,
+        server=toml.dumps(invitation.address),
+        backbone=toml.dumps(invitation.backbone.name),
+        pretrained=toml.dumps(invitation.backbone.pretrained),
+        quick_gelu=toml.dumps(invitation.backbone.quick_gelu),
+        preprocess=toml.dumps(invitation.backbone.preprocess),
+        sha256=invitation.backbone.sha256,
         data=toml.dumps(data),
     )
 

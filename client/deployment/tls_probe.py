@@ -142,7 +142,7 @@ _PATH = "/v1/fleet/"  # the only door that a server has for sites; nothing lies 
 # OpenSSL's numbers of why a certificate was refused (X509_V_ERR_*)
 _REASONS = {
     9: "the server's certificate is not valid yet; compare this machine's clock with the server's",
-    10: "the server's certificate has expired; its people renew it with `flower-server renew`",
+    10: "the server's certificate has expired; `flower-server renew` at the server replaces it",
     23: "the server's certificate is revoked: whoever answers holds a key that was taken back",
     62: "the server's certificate is for another host name",
     64: "the server's certificate is for another IP address",
@@ -234,7 +234,9 @@ def explain(error: Exception, patience: float = PATIENCE) -> str:
     if isinstance(error, ConnectionRefusedError):
         return "nobody listens there; is it started, and the port right?"
     if isinstance(error, socket.gaierror):
-        return f"the host's name is not known here ({error.strerror}); ask your network's people"
+        return (
+            f"the host's name is not known here ({error.strerror}); ask your network administrator"
+        )
     if isinstance(error, ConnectionResetError | ssl.SSLEOFError | http.client.HTTPException):
         return "it closed the connection; something that is no flower-server may listen there"
     return " ".join(str(error).split())[:200] or type(error).__name__

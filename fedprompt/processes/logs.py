@@ -1,4 +1,4 @@
-"""Write logs that a site's people and their programs can read: JSON lines, or plain text.
+"""Write logs for people and programs: JSON lines, or plain text.
 
 One JSON object a line: ``time`` (UTC, ISO 8601), ``level``, ``logger``, ``message``, ``error`` if
 there is a traceback, and the values given as ``extra`` such as ``event``, ``round``, ``site``.

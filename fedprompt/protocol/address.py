@@ -1,4 +1,4 @@
-"""Read ``host:port``, as it stands in bundles, settings and on command lines, and listen there."""
+"""Read ``host:port`` of invitations, settings and command lines; listen and probe there."""
 
 import errno
 import ipaddress

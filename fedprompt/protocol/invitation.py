@@ -71,8 +71,8 @@ class SharedBackbone(_Strict):
     sha256: Sha256
 
 
-class Bundle(_Strict):
-    """Hold what a bundle says.
+class Invitation(_Strict):
+    """Hold what an invitation says.
 
     Attributes
     ----------
@@ -115,9 +115,9 @@ class Bundle(_Strict):
         return certificates.fingerprint(self.ca)
 
 
-def pack(bundle: Bundle, ca_key: certificates.Key) -> bytes:
-    """Return a bundle's file, signed."""
-    return seal(bundle.model_dump(mode="json"), ca_key)
+def pack(invitation: Invitation, ca_key: certificates.Key) -> bytes:
+    """Return an invitation's file, signed."""
+    return seal(invitation.model_dump(mode="json"), ca_key)
 
 
 def seal(fields: Mapping[str, Any], ca_key: certificates.Key) -> bytes:
@@ -126,8 +126,8 @@ def seal(fields: Mapping[str, Any], ca_key: certificates.Key) -> bytes:
     return canonical_json({**fields, "signature": base64.b64encode(signature).decode()})
 
 
-def read_file(path: Path) -> Bundle:
-    """Return what a bundle's file says.
+def read_file(path: Path) -> Invitation:
+    """Return what an invitation's file says.
 
     Raises
     ------
@@ -138,12 +138,12 @@ def read_file(path: Path) -> Bundle:
         with path.open("rb") as file:
             data = file.read(MAX_BYTES + 1)
     except OSError as error:
-        raise ConfigError(f"the bundle {path} could not be read: {error.strerror}") from None
+        raise ConfigError(f"the invitation {path} could not be read: {error.strerror}") from None
     return read(data)
 
 
-def read(data: bytes) -> Bundle:
-    """Return what a bundle says, every field and the signature checked.
+def read(data: bytes) -> Invitation:
+    """Return what an invitation says, every field and the signature checked.
 
     Raises
     ------
@@ -153,46 +153,49 @@ def read(data: bytes) -> Bundle:
     fields = _fields(data)
     signature = fields.pop("signature", None)
     try:
-        bundle = Bundle.model_validate(fields)
+        invitation = Invitation.model_validate(fields)
     except ValidationError as error:
         raise ConfigError(_explain(error)) from None
-    _check_signature(bundle, signature, canonical_json(fields))
-    certificates.revocations(bundle.crl, bundle.ca)
-    return bundle
+    _check_signature(invitation, signature, canonical_json(fields))
+    certificates.revocations(invitation.crl, invitation.ca)
+    return invitation
 
 
 def _fields(data: bytes) -> dict[str, Any]:
     """Return the fields; a value has one canonical text, so that nothing stands there twice."""
     if len(data) > MAX_BYTES:
-        raise ConfigError(f"this is no bundle: it is larger than {MAX_BYTES:,} bytes")
+        raise ConfigError(f"this is no invitation: it is larger than {MAX_BYTES:,} bytes")
     try:
         fields = json.loads(data)
         is_canonical = canonical_json(fields) == data
     except (ValueError, RecursionError):
-        raise ConfigError("this is no bundle: expected a file of `flower-server enrol`") from None
+        raise ConfigError(
+            "this is no invitation: expected a file of `flower-server enrol`"
+        ) from None
     if not isinstance(fields, dict):
-        raise ConfigError("this is no bundle: expected a JSON object")
+        raise ConfigError("this is no invitation: expected a JSON object")
     if fields.get("format") != FORMAT:
         raise ConfigError(
-            f"the bundle has format {fields.get('format')!r:.40}, this version reads {FORMAT}; "
+            f"the invitation has format {fields.get('format')!r:.40}, this version reads {FORMAT}; "
             "use the same fedprompt at server and site"
         )
     if not is_canonical:
-        raise ConfigError("the bundle was changed on its way; ask for it again")
+        raise ConfigError("the invitation was changed on its way; ask for it again")
     return fields
 
 
-def _check_signature(bundle: Bundle, signature: object, signed: bytes) -> None:
-    key = certificates.ca_key(bundle.ca)
+def _check_signature(invitation: Invitation, signature: object, signed: bytes) -> None:
+    key = certificates.ca_key(invitation.ca)
     try:
         key.verify(base64.b64decode(str(signature), validate=True), signed, _SIGNED_WITH)
     except (InvalidSignature, ValueError):
         raise ConfigError(
-            "the bundle's signature is not its CA's: it was changed on its way; ask for it again"
+            "the invitation's signature is not its CA's: the file was changed on its way; ask for "
+            "it again"
         ) from None
 
 
 def _explain(error: ValidationError) -> str:
     first = error.errors()[0]
     field = ".".join(str(part) for part in first["loc"])
-    return f"the bundle's {field} is refused: {first['msg']}; ask for it again"
+    return f"the invitation's {field} is refused: {first['msg']}; ask for it again"

@@ -55,7 +55,7 @@ def _lines(folder: Path, classes: int, fingerprint: str) -> str:
             f"  flower-server enrol SITE --folder {folder}    # once for each site",
             f"  flower-server start {folder}",
             f"Fingerprint of its CA: {fingerprint}",
-            f"{folder}/ca.key signs bundles and certificates: keep a copy elsewhere. "
+            f"{folder}/ca.key signs invitations and certificates: keep a copy elsewhere. "
             "Only enrol and renew need it; the server runs without it.",
         ]
     )
@@ -72,7 +72,7 @@ def enrol(
         ),
     ] = 0,
     output: Annotated[
-        Path | None, typer.Option(help="The bundle's file.", show_default="SITE.fedprompt")
+        Path | None, typer.Option(help="The invitation's file.", show_default="SITE.fedprompt")
     ] = None,
     folder: FolderOption = Path(),
     json: JsonOption = False,
@@ -130,7 +130,7 @@ def renew(
 ) -> None:
     """Replace the server's key and certificate; sites need nothing new, they trust the CA.
 
-    With --revoke-old, sites that get a bundle or the file ca.crl from now on refuse the old one.
+    With --revoke-old, sites that get a new invitation or the new ca.crl refuse the old certificate.
     """
     place = DeploymentFolder(folder)
     host = place.config().dialled

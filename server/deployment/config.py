@@ -10,7 +10,7 @@ from fedprompt.settings.section import Section
 class DeploymentConfig(Section):
     """Hold the settings of section ``[deployment]`` of ``server.toml``."""
 
-    address: str = "127.0.0.1:9092"  # host:port that sites dial; stands in their bundles
+    address: str = "127.0.0.1:9092"  # host:port that sites dial; stands in their invitations
     host: str = "127.0.0.1"  # interface that sites reach; :: = all, 0.0.0.0 = all of IPv4
     port: int = Field(9092, ge=1, le=65535)  # for sites: Flower's fleet API and nothing else
     control_port: int = Field(9093, ge=1, le=65535)  # on loopback: Flower's control API

@@ -1,4 +1,4 @@
-"""Enrol a site: a key pair whose private half leaves in the site's bundle and stays nowhere."""
+"""Enrol a site: a key pair whose private half leaves in the site's invitation and stays nowhere."""
 
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -8,8 +8,8 @@ from fedprompt.backbone.load import shared_backbone
 from fedprompt.backbone.tags import agreed_preprocessing
 from fedprompt.data.classes import configured_names
 from fedprompt.errors import ConfigError
-from fedprompt.protocol import invitation as bundles
-from fedprompt.protocol.invitation import Bundle, SharedBackbone
+from fedprompt.protocol import invitation as invitations
+from fedprompt.protocol.invitation import Invitation, SharedBackbone
 from fedprompt.settings.backbone import BackboneConfig
 from fedprompt.settings.run_config import section
 from fedprompt.storage import write_atomic
@@ -19,8 +19,8 @@ from server.deployment.folder import DeploymentFolder
 SUFFIX = ".fedprompt"
 
 
-def enrol(folder: DeploymentFolder, name: str, images: int, output: Path) -> Bundle:
-    """Enrol a site and write its bundle.
+def enrol(folder: DeploymentFolder, name: str, images: int, output: Path) -> Invitation:
+    """Enrol a site and write its invitation.
 
     Works while the server runs: it follows the list of sites. Should anything fail once the site
     is listed, its key is refused again.
@@ -32,7 +32,7 @@ def enrol(folder: DeploymentFolder, name: str, images: int, output: Path) -> Bun
     images
         Most examples the site may speak for; 0 = none is agreed.
     output
-        The bundle's file; it must not exist.
+        The invitation's file; it must not exist.
 
     Raises
     ------
@@ -50,9 +50,11 @@ def enrol(folder: DeploymentFolder, name: str, images: int, output: Path) -> Bun
     private, public = issuer.ssh_pair(issuer.new_key())
     site = sites.add(folder.path, name, public, images)
     try:
-        made = Bundle.model_validate(shared | {"name": name, "number": site.number, "key": private})
-        data = bundles.pack(made, ca_key)
-        bundles.read(data)  # what the site would refuse is not handed out
+        made = Invitation.model_validate(
+            shared | {"name": name, "number": site.number, "key": private}
+        )
+        data = invitations.pack(made, ca_key)
+        invitations.read(data)  # what the site would refuse is not handed out
         write_atomic(output, data, 0o600)
     except BaseException:
         sites.revoke(folder.path, name)
@@ -61,7 +63,7 @@ def enrol(folder: DeploymentFolder, name: str, images: int, output: Path) -> Bun
 
 
 def _shared(folder: DeploymentFolder) -> dict[str, object]:
-    """Return what every bundle of a deployment says."""
+    """Return what every invitation of a deployment says."""
     config, settings = folder.config(), folder.run_settings()
     backbone = section(settings, "backbone", BackboneConfig)
     clip = shared_backbone(backbone.model_copy(update={"device": "cpu"}))

@@ -18,13 +18,13 @@ class DeploymentFolder:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.toml = path / "server.toml"  # the settings of the server and the run
-        self.ca_key = path / "ca.key"  # signs certificates and bundles; may be kept elsewhere
+        self.ca_key = path / "ca.key"  # signs certificates and invitations; may be kept elsewhere
         self.ca_certificate = path / "ca.crt"  # the certificate that sites trust
         self.revocations = path / "ca.crl"  # certificates that the CA revoked
         self.key = path / "server.key"  # the server's TLS key
         self.certificate = path / "server.crt"  # the server's TLS certificate
         self.database = path / "superlink.db"  # the SuperLink's state
-        self.classes = path / "classes.json"  # the class list that every bundle carries
+        self.classes = path / "classes.json"  # the class list that every invitation carries
         self.nodes = path / "nodes.json"  # who is enrolled and online; the SuperLink keeps it
         self.lock = path / "server.lock"  # held by every process of a running server
         self.pipe = path / "log.pipe"  # carries the ServerApp's log lines

@@ -70,7 +70,7 @@ def revocation_list(
 ) -> x509.CertificateRevocationList:
     """Return the CA's list of serial numbers that are void, and since when.
 
-    It is valid as long as the CA: sites get it in their bundles, there is no place to fetch it.
+    It is valid as long as the CA: sites get it in their invitations, there is no place to fetch it.
     """
     moment = now or datetime.now(UTC)
     builder = (

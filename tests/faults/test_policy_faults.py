@@ -25,7 +25,7 @@ from fedprompt.settings.run_config import defaults
 from fedprompt.settings.section import Flat
 from fedprompt.wire import SHARED, from_array_record, receipt, to_array_record
 from tests import enrolled
-from tests.enrolled import SERVER, bundle, rule, send, site
+from tests.enrolled import SERVER, invitation, rule, send, site
 from tests.pictures import image_folder
 
 CLASSES = ("cat", "dog")
@@ -48,7 +48,7 @@ def folder(clip: FrozenClip, tmp_path: Path) -> SiteFolder:
     photos = image_folder(tmp_path / SECRET, CLASSES, 10)
     for picture in photos.rglob("*.png"):
         picture.rename(picture.with_name(f"{SECRET}-{picture.name}"))
-    return site(tmp_path / "site", photos, bundle(CLASSES, clip))
+    return site(tmp_path / "site", photos, invitation(CLASSES, clip))
 
 
 @pytest.fixture

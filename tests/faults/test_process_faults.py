@@ -15,7 +15,7 @@ from client.deployment import connection_status
 from client.deployment.site_folder import SiteFolder
 from client.deployment.supervisor import environment
 from client.deployment.tls_probe import tls_context
-from fedprompt.protocol import invitation as bundles
+from fedprompt.protocol import invitation as invitations
 from server import outcome
 from server.deployment import credentials, issuer, sites
 from tests.deployment import SCRIPTS, deployment, log_lines, pictures, wait
@@ -175,7 +175,7 @@ def test_F15_a_key_that_is_not_enrolled_or_revoked_is_refused(live):
 def test_F12_F13_F14_F15_a_site_that_passes_for_another_is_not_admitted(live):
     """Number, CLIP, tokenizer, classes, version: each is named; the truth is let in."""
     west = live.site("south-west", 4)
-    agreed = west.folder.bundle()
+    agreed = west.folder.invitation()
     impostor = hostile(live, west.folder, "impostor")
     line = until(live, lambda x: west.number in x["asked"], "west is admitted in the end")
     told = live.audit("not admitted")
@@ -199,7 +199,7 @@ def test_F12_F13_F14_F15_a_site_that_passes_for_another_is_not_admitted(live):
 
 def test_F12_F13_F14_joining_is_refused_before_anything_is_sent(live):
     """One process a fault, at the running server."""
-    found = bundles.read_file(live.sites[NORTH].bundle)
+    found = invitations.read_file(live.sites[NORTH].invitation)
     key = credentials.ca_key(live.folder)
     other = found.backbone.model_copy(update={"sha256": "0" * 64})
     yellow = pictures(live.root / "yellow", 5)
@@ -211,9 +211,9 @@ def test_F12_F13_F14_joining_is_refused_before_anything_is_sent(live):
     }
     joining = {}
     for name, (changes, images, _, _) in faults.items():
-        bundle = live.root / f"{name}.fedprompt"
-        bundle.write_bytes(bundles.pack(found.model_copy(update=changes), key))
-        command = [SCRIPTS / "flower-client", "join", bundle, "--data", live.root / images]
+        invitation = live.root / f"{name}.fedprompt"
+        invitation.write_bytes(invitations.pack(found.model_copy(update=changes), key))
+        command = [SCRIPTS / "flower-client", "join", invitation, "--data", live.root / images]
         joining[name] = live.run([*command, "--folder", live.root / name], name)
     for name, (_, _, code, told) in faults.items():
         assert joining[name].result() == code, joining[name].told()

@@ -18,7 +18,7 @@ from fedprompt.data import load
 from fedprompt.settings.run_config import defaults
 from fedprompt.settings.section import Flat
 from fedprompt.wire import CENTRES, from_array_record
-from tests.enrolled import bundle, rule, send, site
+from tests.enrolled import invitation, rule, send, site
 from tests.pictures import image_folder
 
 CLASSES = ("cat", "dog")
@@ -36,7 +36,7 @@ def loaded(
 
 
 def make(path: Path, photos: Path, clip: FrozenClip, least: str = "0.05") -> SiteFolder:
-    folder = site(path, photos, bundle(CLASSES, clip, method="spt"))
+    folder = site(path, photos, invitation(CLASSES, clip, method="spt"))
     if least:
         rule(folder, "min_start_noise", least)
     return folder

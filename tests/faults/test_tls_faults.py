@@ -23,7 +23,7 @@ from client.deployment.egress_filter import Border
 from client.deployment.site_folder import SiteFolder
 from client.deployment.supernode import Watch, guarded_client
 from client.deployment.tls_probe import tls_context
-from fedprompt.protocol import invitation as bundles
+from fedprompt.protocol import invitation as invitations
 from server import outcome
 from server.deployment import create_folder, credentials, enrolment, issuer
 from server.deployment.command import group as flower_server
@@ -60,13 +60,15 @@ def place(tmp_path_factory):
 
 
 @pytest.fixture
-def bundle(place, tmp_path):
-    """Return how to make the site's bundle for another address, or with another revocation list."""
-    found = bundles.read_file(place.path.parent / "north.fedprompt")
+def invitation(place, tmp_path):
+    """Return a function that changes the site's invitation: its address, its revocation list."""
+    found = invitations.read_file(place.path.parent / "north.fedprompt")
 
     def make(**changes):
         path = tmp_path / "north.fedprompt"
-        path.write_bytes(bundles.pack(found.model_copy(update=changes), credentials.ca_key(place)))
+        path.write_bytes(
+            invitations.pack(found.model_copy(update=changes), credentials.ca_key(place))
+        )
         return path
 
     return make
@@ -194,27 +196,27 @@ FAULTS: dict[str, Case] = {
 }  # fmt: skip
 
 
-def join(bundle, place, tmp_path):
-    arguments = ["join", bundle, "--data", place.path.parent / "pictures"]
+def join(invitation, place, tmp_path):
+    arguments = ["join", invitation, "--data", place.path.parent / "pictures"]
     arguments += ["--folder", tmp_path / "north", "--no-start"]
     return CliRunner().invoke(flower_client, [str(part) for part in arguments])
 
 
-def test_F16_a_good_server_is_joined(place, bundle, tmp_path):
+def test_F16_a_good_server_is_joined(place, invitation, tmp_path):
     """Else nothing below would prove anything."""
     made = Made(place, tmp_path)
     with listening(made.context) as listener:
-        done = join(bundle(address=listener.address, crl=made.crl), place, tmp_path)
+        done = join(invitation(address=listener.address, crl=made.crl), place, tmp_path)
     assert done.exit_code == 0, done.output
     assert bytes(listener.heard).startswith(b"HEAD /v1/fleet/ ")
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_F16_F17_join_refuses_and_sends_nothing(place, bundle, tmp_path, fault):
+def test_F16_F17_join_refuses_and_sends_nothing(place, invitation, tmp_path, fault):
     make, told, _ = FAULTS[fault]
     made = make(place, tmp_path)
     with listening(made.context) as listener:
-        done = join(bundle(address=listener.address, crl=made.crl), place, tmp_path)
+        done = join(invitation(address=listener.address, crl=made.crl), place, tmp_path)
     assert done.exit_code == 15, done.output
     [line] = [x for x in done.output.splitlines() if re.match(r"failed +server ", x)]
     assert re.search(told, line), line
@@ -223,13 +225,13 @@ def test_F16_F17_join_refuses_and_sends_nothing(place, bundle, tmp_path, fault):
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_F16_F17_the_supernode_refuses_and_sends_nothing(place, bundle, tmp_path, fault):
+def test_F16_F17_the_supernode_refuses_and_sends_nothing(place, invitation, tmp_path, fault):
     """A server that was good when the site joined may be another one later."""
     make, _, told = FAULTS[fault]
     made = make(place, tmp_path)
     folder = SiteFolder(tmp_path / "north")
     with listening(made.context) as listener:
-        found = bundles.read_file(bundle(address=listener.address, crl=made.crl))
+        found = invitations.read_file(invitation(address=listener.address, crl=made.crl))
         site_folder.create(folder, found, "pictures")
         activate(folder, listener.address)
     assert re.search(told, connection_status.read(folder.contact).trouble)
@@ -254,11 +256,11 @@ def assert_nothing_sent(listener):
         assert b"HTTP" not in heard
 
 
-def test_F16_a_certificate_of_another_host(place, bundle, tmp_path):
+def test_F16_a_certificate_of_another_host(place, invitation, tmp_path):
     """The listener is at an address of loopback that the certificate does not name."""
     made = Made(place, tmp_path)
     with listening(made.context, "127.0.0.2") as listener:
-        done = join(bundle(address=listener.address, crl=made.crl), place, tmp_path)
+        done = join(invitation(address=listener.address, crl=made.crl), place, tmp_path)
         folder = SiteFolder(tmp_path / "north")
         activate(folder, listener.address)
     assert done.exit_code == 15, done.output
@@ -267,12 +269,12 @@ def test_F16_a_certificate_of_another_host(place, bundle, tmp_path):
     assert_nothing_sent(listener)
 
 
-def test_F17_a_client_in_plaintext_is_no_use_to_a_server_with_tls(place, bundle, tmp_path):
+def test_F17_a_client_in_plaintext_is_no_use_to_a_server_with_tls(place, invitation, tmp_path):
     made = Made(place, tmp_path)
     with listening(made.context) as listener:
-        path = bundle(address=listener.address, crl=made.crl)
+        path = invitation(address=listener.address, crl=made.crl)
         folder = SiteFolder(tmp_path / "north")
-        site_folder.create(folder, bundles.read_file(path), str(place.path.parent / "pictures"))
+        site_folder.create(folder, invitations.read_file(path), str(place.path.parent / "pictures"))
         text = folder.toml.read_text().replace("[node]\n", "[node]\ninsecure = true\n")
         folder.toml.write_text(text)
         done = CliRunner().invoke(flower_client, ["doctor", str(folder.path)])
@@ -282,9 +284,9 @@ def test_F17_a_client_in_plaintext_is_no_use_to_a_server_with_tls(place, bundle,
 
 
 @pytest.mark.parametrize("verb", ["start", "doctor"])
-def test_F17_a_site_speaks_plaintext_on_loopback_only(place, bundle, tmp_path, verb):
+def test_F17_a_site_speaks_plaintext_on_loopback_only(place, invitation, tmp_path, verb):
     folder = SiteFolder(tmp_path / "north")
-    found = bundles.read_file(bundle(address="192.0.2.7:9092"))
+    found = invitations.read_file(invitation(address="192.0.2.7:9092"))
     site_folder.create(folder, found, "pictures")
     text = folder.toml.read_text().replace("[node]\n", "[node]\ninsecure = true\n")
     folder.toml.write_text(text)
@@ -362,11 +364,11 @@ def test_F16_the_server_warns_30_days_ahead(server, days, warns):
 
 
 @pytest.mark.parametrize(("days", "warns"), [(31, False), (29, True)])
-def test_F16_the_site_warns_30_days_ahead(place, bundle, tmp_path, days, warns):
+def test_F16_the_site_warns_30_days_ahead(place, invitation, tmp_path, days, warns):
     made = Made(place, tmp_path, days=days)
     with listening(made.context) as listener:
-        done = join(bundle(address=listener.address, crl=made.crl), place, tmp_path)
+        done = join(invitation(address=listener.address, crl=made.crl), place, tmp_path)
     assert done.exit_code == 0, done.output
-    assert bool(re.search(r"note +server .*days left; tell the server's people", done.output)) == (
-        warns
-    )
+    assert bool(
+        re.search(r"note +server .*days left; tell the server's administrator", done.output)
+    ) == (warns)

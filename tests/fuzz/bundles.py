@@ -1,7 +1,7 @@
-"""Enrolment bundles, and the policies that sites write themselves.
+"""Invitations of sites, and the policies that sites write themselves.
 
-A bundle is signed, so an odd first byte asks the harness to sign what follows with the CA's key: a
-deployment that was taken over can do that too, and a site must still be told so in one line.
+An invitation is signed, so an odd first byte asks the harness to sign what follows with the CA's
+key: a deployment that was taken over can do that too, and a site must still be told so in one line.
 """
 
 import functools
@@ -13,7 +13,7 @@ from fedprompt.errors import PolicyError
 from fedprompt.identity import canonical_json
 from fedprompt.protocol.invitation import pack, read, seal
 from tests.fuzz.scratch import folder
-from tests.paperwork import authority, bundle
+from tests.paperwork import authority, invitation
 
 CAP = 1 << 16
 POLICY_CAP = 100_000  # as the parser's own
@@ -29,14 +29,14 @@ metrics = ["loss"]
 
 
 def feed(data: bytes) -> None:
-    """Read one bundle."""
+    """Read one invitation."""
     found = read(_signed(data[1:]) if data[:1] and data[0] % 2 else data[1:])
     canonical_json({"fingerprint": found.fingerprint})
 
 
 def seeds() -> list[bytes]:
-    """Return an honest bundle, as packed and to be signed, and one field by field."""
-    packed = pack(_bundle(), _key())
+    """Return an honest invitation, as packed and to be signed, and one field by field."""
+    packed = pack(_invitation(), _key())
     fields = json.loads(packed)
     del fields["signature"]
     changes = [{key: value} for key, value in fields.items()] + [{"number": 2**70}]
@@ -70,14 +70,14 @@ def _key() -> Any:
 
 
 @functools.cache
-def _bundle() -> Any:
-    return bundle()
+def _invitation() -> Any:
+    return invitation()
 
 
 def _signed(text: bytes) -> bytes:
-    """Return a signed bundle whose fields are an honest one's, but for those in ``text``."""
+    """Return a signed invitation whose fields are an honest one's, but for those in ``text``."""
     try:
         changes = json.loads(text)
-        return seal({**_bundle().model_dump(mode="json"), **changes}, _key())
+        return seal({**_invitation().model_dump(mode="json"), **changes}, _key())
     except (ValueError, TypeError, RecursionError):
         return text

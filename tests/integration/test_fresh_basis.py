@@ -19,7 +19,7 @@ from server.privacy import mechanism as privacy
 from server.rounds import Rounds
 from server.tuning import Tuning
 from tests import round_lines
-from tests.enrolled import bundle, rule, send, site
+from tests.enrolled import invitation, rule, send, site
 from tests.pictures import image_folder
 from tests.sites import client, config, repack, task
 
@@ -128,7 +128,7 @@ def test_a_deployed_site_sends_the_rounds_update_alone_and_within_its_policy(tmp
     """Late or not, a site needs nothing but the message: prompt and round."""
     photos = image_folder(tmp_path / "photos", ("cat", "dog"), 12)
     clip = shared_backbone(BackboneConfig(name="embedded-cnn"))
-    folder = site(tmp_path / "north", photos, bundle(("cat", "dog"), clip))
+    folder = site(tmp_path / "north", photos, invitation(("cat", "dog"), clip))
     rule(folder, "min_sites", "1")
     rule(folder, "max_norm", "0.01")
     settings = defaults() | {

@@ -26,7 +26,7 @@ from server.app import app as server
 from server.local_grid import LocalGrid
 from server.tuning import Tuning
 from tests import round_lines
-from tests.enrolled import bundle, rule, send, site
+from tests.enrolled import invitation, rule, send, site
 from tests.pictures import image_folder
 
 SITES, ROUNDS = 3, 3
@@ -187,7 +187,7 @@ def test_a_deployed_sites_log_of_what_left_has_the_shared_names_only(
     photos: Path, cache: Path, tmp_path: Path, method: str, personal: str, names: list[str]
 ) -> None:
     clip = shared_backbone(BackboneConfig(name="embedded-cnn"))
-    folder = site(tmp_path / "north", photos, bundle(CLASSES, clip, method=method))
+    folder = site(tmp_path / "north", photos, invitation(CLASSES, clip, method=method))
     rule(folder, "min_sites", "1")
     flat = settings(photos, tmp_path, prompt__personal=personal, prompt__method=method)
     start = Tuning(flat).prompt.arrays()

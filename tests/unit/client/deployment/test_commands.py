@@ -20,11 +20,11 @@ from fedprompt.backbone import load as backbones
 from fedprompt.backbone.clip import FrozenClip
 from fedprompt.command_line import resolve
 from fedprompt.data import load
-from fedprompt.protocol import invitation as bundles
-from fedprompt.protocol.invitation import Bundle
+from fedprompt.protocol import invitation as invitations
+from fedprompt.protocol.invitation import Invitation
 from fedprompt.storage import write_atomic
 from server.deployment import issuer
-from tests.enrolled import bundle, rule, site
+from tests.enrolled import invitation, rule, site
 from tests.pictures import image_folder
 
 CLASSES = ("cat", "dog")
@@ -45,12 +45,14 @@ def photos(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def packed(tmp_path: Path, clip: FrozenClip) -> Path:
-    """Return the file of a bundle."""
+    """Return the file of an invitation."""
     ca_key = issuer.new_key()
     ca = issuer.authority(ca_key, "a test")
     crl = issuer.revocation_list(ca, ca_key, [])
     pem = {"ca": issuer.pem(ca).decode(), "crl": issuer.pem(crl).decode()}
-    write_atomic(tmp_path / "north.fedprompt", bundles.pack(bundle(CLASSES, clip, **pem), ca_key))
+    write_atomic(
+        tmp_path / "north.fedprompt", invitations.pack(invitation(CLASSES, clip, **pem), ca_key)
+    )
     return tmp_path / "north.fedprompt"
 
 
@@ -70,7 +72,7 @@ def test_every_verb_is_there() -> None:
 def test_joining_checks_and_encodes(packed: Path, photos: Path, clip: FrozenClip) -> None:
     result = joined(packed, photos, "--no-start")
     assert result.exit_code == 0, result.output
-    assert bundles.read_file(packed).fingerprint in result.output
+    assert invitations.read_file(packed).fingerprint in result.output
     assert "20 images are encoded" in result.output
     digests = load.inspect.__wrapped__  # the store has them all: round one encodes none
     assert digests
@@ -102,7 +104,7 @@ def test_a_failed_check_starts_nothing(
 def test_another_ca_than_expected_is_refused_before_anything_is_written(
     packed: Path, photos: Path
 ) -> None:
-    found = bundles.read_file(packed).fingerprint
+    found = invitations.read_file(packed).fingerprint
     result = joined(packed, photos, "--fingerprint", "ab" * 32)
     assert result.exit_code == 2
     assert found in result.output
@@ -111,7 +113,7 @@ def test_another_ca_than_expected_is_refused_before_anything_is_written(
     assert joined(packed, photos, "--no-start", "--fingerprint", pairs).exit_code == 0
 
 
-def test_a_changed_bundle_is_refused(packed: Path, photos: Path) -> None:
+def test_a_changed_invitation_is_refused(packed: Path, photos: Path) -> None:
     packed.write_bytes(packed.read_bytes().replace(b"127.0.0.1", b"127.0.0.2"))
     result = joined(packed, photos)
     assert result.exit_code == 2
@@ -149,7 +151,7 @@ def test_wrong_images_can_be_corrected_while_nothing_has_left(
 
 @pytest.fixture
 def folder(tmp_path: Path, photos: Path, clip: FrozenClip) -> SiteFolder:
-    made: Bundle = bundle(CLASSES, clip)
+    made: Invitation = invitation(CLASSES, clip)
     return site(tmp_path / "north", photos, made)
 
 

@@ -16,7 +16,7 @@ from fedprompt.backbone.clip import FrozenClip
 from fedprompt.data import load
 from fedprompt.errors import LinkError
 from tests.conftest import tiny_clip
-from tests.enrolled import bundle, rule, site
+from tests.enrolled import invitation, rule, site
 from tests.pictures import image_folder
 
 CLASSES = ("cat", "dog")
@@ -45,7 +45,7 @@ def photos(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def folder(tmp_path: Path, photos: Path, clip: FrozenClip) -> SiteFolder:
-    return site(tmp_path / "north", photos, bundle(CLASSES, clip))
+    return site(tmp_path / "north", photos, invitation(CLASSES, clip))
 
 
 def look(folder: SiteFolder) -> dict[str, Finding]:
@@ -64,7 +64,7 @@ def test_a_site_that_fits_passes_every_check(folder: SiteFolder) -> None:
     assert list(found) == list(preflight.CHECKS)
     assert {f.status for f in found.values()} <= {"ok", "note"}
     assert "16 to train on, 4 held out: cat 10, dog 10" in found["images"].detail
-    assert "site north (number 3), issued 0 days ago" in found["bundle"].detail
+    assert "site north (number 3), issued 0 days ago" in found["invitation"].detail
 
 
 @pytest.mark.parametrize(
@@ -89,12 +89,12 @@ def test_the_way_to_the_server_is_told_where_there_is_a_proxy(
 def test_F12_another_backbone_or_tokenizer_is_refused_with_both_hashes(
     tmp_path: Path, photos: Path, clip: FrozenClip, what: str
 ) -> None:
-    other = {"backbone": bundle(CLASSES, tiny_clip(seed=1)).backbone}
+    other = {"backbone": invitation(CLASSES, tiny_clip(seed=1)).backbone}
     fields = other if what == "CLIP" else {"tokenizer": "7" * 64}
-    folder = site(tmp_path / "south", photos, bundle(CLASSES, clip, **fields))
+    folder = site(tmp_path / "south", photos, invitation(CLASSES, clip, **fields))
     found = failed(folder)
     ours, theirs = (
-        (clip.fingerprint, folder.bundle().backbone.sha256)
+        (clip.fingerprint, folder.invitation().backbone.sha256)
         if what == "CLIP"
         else (clip.tokenizer_fingerprint, "7" * 64)
     )
@@ -143,7 +143,7 @@ def test_a_site_may_call_its_folders_otherwise(
 def test_F14_another_version_is_refused_with_both(
     tmp_path: Path, photos: Path, clip: FrozenClip
 ) -> None:
-    found = failed(site(tmp_path / "old", photos, bundle(CLASSES, clip, version="9.9.9")))
+    found = failed(site(tmp_path / "old", photos, invitation(CLASSES, clip, version="9.9.9")))
     assert (found.name, found.exit_code) == ("version", 2)
     assert "9.9.9" in found.detail
     assert version("fedprompt") in found.detail

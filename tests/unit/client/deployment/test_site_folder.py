@@ -8,14 +8,14 @@ from client.deployment.policy import Policy
 from client.deployment.site_folder import SiteFolder
 from fedprompt.errors import ConfigError
 from fedprompt.settings.run_config import defaults
-from tests.enrolled import bundle, rule, site
+from tests.enrolled import invitation, rule, site
 
 CLASSES = ("cat", "dog")
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> SiteFolder:
-    return site(tmp_path / "north", tmp_path / 'photos "of" 2026', bundle(CLASSES))
+    return site(tmp_path / "north", tmp_path / 'photos "of" 2026', invitation(CLASSES))
 
 
 def test_only_the_owner_can_read_what_joining_writes(folder: SiteFolder) -> None:
@@ -26,7 +26,7 @@ def test_only_the_owner_can_read_what_joining_writes(folder: SiteFolder) -> None
 
 
 def test_what_is_written_is_what_is_read(folder: SiteFolder, tmp_path: Path) -> None:
-    made = folder.bundle()
+    made = folder.invitation()
     node = folder.node()
     assert (node.name, node.number, node.server) == ("north", 3, made.address)
     settings = folder.settings(defaults())
@@ -49,7 +49,7 @@ def test_joining_again_overwrites_nothing_and_mends_what_is_lost(
     folder: SiteFolder, tmp_path: Path
 ) -> None:
     rule(folder, "min_sites", "7")
-    found = folder.bundle()
+    found = folder.invitation()
     folder.revocations.unlink()
     before = {file: file.read_bytes() for file in folder.path.iterdir()}
     site_folder.create(folder, found, "elsewhere")
@@ -57,18 +57,18 @@ def test_joining_again_overwrites_nothing_and_mends_what_is_lost(
     assert folder.revocations.exists()
 
 
-def test_another_sites_bundle_is_refused_and_changes_nothing(folder: SiteFolder) -> None:
+def test_another_sites_invitation_is_refused_and_changes_nothing(folder: SiteFolder) -> None:
     before = {file: file.read_bytes() for file in folder.path.iterdir()}
     with pytest.raises(ConfigError, match="another site's key; nothing was changed"):
-        site_folder.create(folder, bundle(CLASSES), "elsewhere")
-    same_key = bundle(CLASSES, key=folder.key.read_text())
+        site_folder.create(folder, invitation(CLASSES), "elsewhere")
+    same_key = invitation(CLASSES, key=folder.key.read_text())
     with pytest.raises(ConfigError, match="certificate of another deployment"):
         site_folder.create(folder, same_key, "elsewhere")
     assert {file: file.read_bytes() for file in folder.path.iterdir()} == before
 
 
 def test_a_folder_that_join_did_not_make_is_told_from_one_it_did(tmp_path: Path) -> None:
-    for ask in (SiteFolder(tmp_path).bundle, SiteFolder(tmp_path).node):
+    for ask in (SiteFolder(tmp_path).invitation, SiteFolder(tmp_path).node):
         with pytest.raises(ConfigError, match="join"):
             ask()
     with pytest.raises(ConfigError, match="damaged"):
@@ -77,7 +77,7 @@ def test_a_folder_that_join_did_not_make_is_told_from_one_it_did(tmp_path: Path)
 
 def test_the_example_is_what_joining_writes() -> None:
     example = Path(__file__).parents[4] / "examples" / "site-policy.toml"
-    made = site_folder.policy_toml(bundle(CLASSES, address="fed.example.org:9092"))
+    made = site_folder.policy_toml(invitation(CLASSES, address="fed.example.org:9092"))
     assert example.read_text(encoding="utf-8").endswith(made)
 
 

@@ -28,7 +28,7 @@ from client.deployment.egress_log import EgressLog
 from client.deployment.site_folder import SiteFolder
 from client.deployment.supernode import Watch, guarded_client, options, pull_or_reply
 from fedprompt.protocol.address import free_port
-from tests.enrolled import bundle, message, site
+from tests.enrolled import invitation, message, site
 
 NOBODY = Border(SiteFolder(Path("nowhere")))  # of requests that no border looks at
 
@@ -182,7 +182,7 @@ def test_a_reply_leaves_though_that_of_a_stopped_run_was_sent_in_its_place(
 
 @pytest.fixture
 def folder(tmp_path: Path) -> SiteFolder:
-    return site(tmp_path / 'a "site"', tmp_path, bundle(("cat", "dog")))
+    return site(tmp_path / 'a "site"', tmp_path, invitation(("cat", "dog")))
 
 
 def ask(watch: Watch, status: int, location: str = "") -> list[str]:

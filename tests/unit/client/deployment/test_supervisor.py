@@ -18,13 +18,13 @@ from fedprompt.errors import ConfigError, RefusedError
 from fedprompt.files.file_lock import is_locked
 from fedprompt.processes.child import SETTLED, Ended
 from fedprompt.protocol.address import free_port, is_answering
-from tests.enrolled import bundle, site
+from tests.enrolled import invitation, site
 from tests.waiting import until
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> SiteFolder:
-    return site(tmp_path / 'a "site"', tmp_path, bundle(("cat", "dog")))
+    return site(tmp_path / 'a "site"', tmp_path, invitation(("cat", "dog")))
 
 
 def patience(folder: SiteFolder, seconds: float) -> None:

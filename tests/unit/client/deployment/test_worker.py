@@ -19,14 +19,14 @@ from client.deployment.site_folder import SiteFolder
 from client.deployment.worker import answer, reply_to
 from fedprompt.errors import StorageError
 from fedprompt.settings.run_config import defaults
-from tests.enrolled import bundle, message, site
+from tests.enrolled import invitation, message, site
 
 SECRET = "ward-7-smith"
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> SiteFolder:
-    return site(tmp_path / "north", tmp_path, bundle(("cat", "dog")))
+    return site(tmp_path / "north", tmp_path, invitation(("cat", "dog")))
 
 
 def asked() -> Message:

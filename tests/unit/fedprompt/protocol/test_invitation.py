@@ -1,4 +1,4 @@
-"""A bundle comes back as it was packed, and no changed byte is believed."""
+"""An invitation comes back as it was packed, and no changed byte is believed."""
 
 import json
 
@@ -8,16 +8,16 @@ from hypothesis import strategies as st
 
 from fedprompt.errors import ConfigError
 from fedprompt.identity import canonical_json
-from fedprompt.protocol import invitation as bundles
+from fedprompt.protocol import invitation as invitations
 from fedprompt.protocol.invitation import MAX_BYTES, pack, read, read_file, seal
 from server.deployment import issuer
-from tests.paperwork import authority, bundle, crl
+from tests.paperwork import authority, crl, invitation
 
 KEY = authority()[0]
-PACKED = pack(bundle(), KEY)
+PACKED = pack(invitation(), KEY)
 FIELDS = json.loads(PACKED)
 
-names = st.from_regex(bundles.SITE_NAME, fullmatch=True)
+names = st.from_regex(invitations.SITE_NAME, fullmatch=True)
 words = st.text(st.characters(codec="utf-8", categories=["L", "N", "P"]), min_size=1, max_size=30)
 
 
@@ -28,8 +28,8 @@ words = st.text(st.characters(codec="utf-8", categories=["L", "N", "P"]), min_si
     classes=st.lists(words, min_size=2, max_size=20, unique=True).map(tuple),
     template=words.filter(lambda text: not set("{}") & set(text)).map(lambda text: text + " {}"),
 )
-def test_a_bundle_comes_back_as_it_was_packed(name, number, classes, template):
-    made = bundle(name=name, number=number, classes=classes, template=template)
+def test_a_invitation_comes_back_as_it_was_packed(name, number, classes, template):
+    made = invitation(name=name, number=number, classes=classes, template=template)
     assert read(pack(made, KEY)) == made
 
 
@@ -37,7 +37,7 @@ def test_the_file_is_canonical_small_and_hides_nothing_but_the_key_in_its_repr()
     assert canonical_json(FIELDS) == PACKED
     assert len(PACKED) < 4000
     assert FIELDS["key"] in PACKED.decode().replace("\\n", "\n")
-    assert "PRIVATE KEY" not in repr(bundle())
+    assert "PRIVATE KEY" not in repr(invitation())
 
 
 @settings(max_examples=300)
@@ -50,7 +50,7 @@ def test_no_changed_byte_is_believed(place, difference):
 
 
 @given(st.integers(0, len(PACKED) - 1))
-def test_no_truncated_bundle_is_believed(length):
+def test_no_truncated_invitation_is_believed(length):
     with pytest.raises(ConfigError):
         read(PACKED[:length])
 
@@ -84,8 +84,8 @@ def test_a_missing_field_is_refused(field):
 
 
 def signed(**changes: object) -> bytes:
-    """Return a bundle with unchecked fields whose signature is right."""
-    return seal(bundle().model_dump(mode="json") | changes, KEY)
+    """Return an invitation with unchecked fields whose signature is right."""
+    return seal(invitation().model_dump(mode="json") | changes, KEY)
 
 
 def weak_key() -> str:
@@ -125,7 +125,7 @@ def weak_key() -> str:
         ("issued", "2026-01-02T03:04:05", "no time zone"),
     ],
 )
-def test_a_signed_bundle_with_a_bad_field_is_refused_and_the_field_is_named(field, value, said):
+def test_a_signed_invitation_with_a_bad_field_is_refused_and_the_field_is_named(field, value, said):
     with pytest.raises(ConfigError, match=said.replace("{", r"\{").replace("}", r"\}")):
         read(signed(**{field: value}))
 
@@ -147,14 +147,14 @@ def test_a_doubled_field_is_refused():
 
 def test_what_others_than_the_ca_signed_is_refused():
     with pytest.raises(ConfigError, match=r"signature is not its CA's"):
-        read(pack(bundle(), issuer.new_key()))
+        read(pack(invitation(), issuer.new_key()))
 
 
 def test_a_list_of_another_ca_is_refused():
     key, ca = authority("another CA")
     foreign = issuer.pem(issuer.revocation_list(ca, key, [])).decode()
     with pytest.raises(ConfigError, match="not signed by the CA"):
-        read(pack(bundle(crl=foreign), KEY))
+        read(pack(invitation(crl=foreign), KEY))
 
 
 def test_a_server_certificate_is_no_ca():
@@ -180,7 +180,7 @@ def test_a_file_that_cannot_be_read_says_so(tmp_path):
 
 
 def test_the_fingerprint_is_the_cas_and_nobody_elses():
-    assert bundle().fingerprint == bundle(name="other").fingerprint
+    assert invitation().fingerprint == invitation(name="other").fingerprint
     other = issuer.pem(authority("another CA")[1]).decode()
-    assert bundle(ca=other).fingerprint != bundle().fingerprint
-    assert len(bundle().fingerprint) == 64
+    assert invitation(ca=other).fingerprint != invitation().fingerprint
+    assert len(invitation().fingerprint) == 64

@@ -5,7 +5,7 @@ from cryptography.hazmat.primitives import serialization
 
 from fedprompt.errors import BackboneError, ConfigError, StorageError
 from fedprompt.protocol import certificates
-from fedprompt.protocol import invitation as bundles
+from fedprompt.protocol import invitation as invitations
 from server.deployment import enrolment, sites
 from server.deployment.folder import DeploymentFolder
 from tests.paperwork import CLASSES, deployment
@@ -17,10 +17,10 @@ def folder(tmp_path, clip, monkeypatch) -> DeploymentFolder:
     return deployment(tmp_path / "d", prompt__method="coop", data__template="a scan of {}.")
 
 
-def test_a_bundle_says_what_its_deployment_is(folder, tmp_path, clip):
+def test_a_invitation_says_what_its_deployment_is(folder, tmp_path, clip):
     path = tmp_path / "st-mary.fedprompt"
     made = enrolment.enrol(folder, "st-mary", 120, path)
-    read = bundles.read_file(path)
+    read = invitations.read_file(path)
     assert read == made
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert (read.name, read.number, read.address) == ("st-mary", 0, "127.0.0.1:9092")
@@ -30,7 +30,7 @@ def test_a_bundle_says_what_its_deployment_is(folder, tmp_path, clip):
     assert read.crl == folder.revocations.read_text()
 
 
-def test_the_private_half_of_the_key_is_in_the_bundle_and_nowhere_else(folder, tmp_path):
+def test_the_private_half_of_the_key_is_in_the_invitation_and_nowhere_else(folder, tmp_path):
     made = enrolment.enrol(folder, "st-mary", 0, tmp_path / "b")
     (site,) = sites.read(folder.path)
     public = serialization.load_ssh_public_key(site.key.encode())
@@ -83,7 +83,7 @@ def test_a_backbone_that_cannot_be_hashed_stops_before_anything_is_written(
     assert sites.read(folder.path) == []
 
 
-def test_a_bundle_that_cannot_be_written_leaves_a_refused_key(folder, tmp_path):
+def test_a_invitation_that_cannot_be_written_leaves_a_refused_key(folder, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(StorageError):
         enrolment.enrol(folder, "st-mary", 0, tmp_path / "file" / "b")
