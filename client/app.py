@@ -1,6 +1,6 @@
 """The Flower ClientApp: unpack a message, ask the site, pack its answer. No maths here.
 
-A deployed site's messages pass its border first and last: its policy, and its log of what left.
+A deployed site's messages pass its policy and its egress log first and last.
 """
 
 import functools
@@ -10,7 +10,7 @@ import torch
 from flwr.app import ConfigRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 
-from client.deployment.egress_filter import border, folder_of
+from client.deployment.egress_filter import folder_of, policy_mod
 from client.deployment.policy import Policy
 from client.reply.secure_aggregation import secured
 from client.site import Site, deployed, simulated
@@ -28,7 +28,7 @@ from fedprompt.wire import (
     to_array_record,
 )
 
-app = ClientApp(mods=[border])
+app = ClientApp(mods=[policy_mod])
 
 
 @app.query()

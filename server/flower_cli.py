@@ -1,7 +1,7 @@
-"""Drive Flower's own command line: submit a run, look at it, stop it.
+"""Drive Flower's own command line: submit, query and stop a run.
 
-The bundle that is submitted holds the settings only: server and sites import fedprompt from where
-it is installed, with its assets, which a Flower bundle cannot carry.
+The submitted app bundle holds settings only: server and sites import the installed fedprompt, with
+its assets, which an app bundle cannot carry.
 """
 
 import json
@@ -29,7 +29,7 @@ def environment(home: Path) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class FlowerCli:
-    """Speak to one SuperLink's control API.
+    """A client of one SuperLink's control API.
 
     Parameters
     ----------
@@ -62,7 +62,7 @@ class FlowerCli:
         (self.home / "config.toml").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
     def submit(self, app: Path, *options: str) -> str:
-        """Submit a bundle and return the run's id."""
+        """Submit an app bundle and return the run's id."""
         return str(self._call("run", str(app), _CONNECTION, *options)["run-id"])
 
     def status(self, run: str) -> str:
@@ -88,7 +88,7 @@ class FlowerCli:
         except subprocess.TimeoutExpired:
             raise FedpromptError(
                 f"`flwr {arguments[0]}` took over {self.patience:.0f} s: the SuperLink at "
-                f"{self.address} does not answer; look into its log"
+                f"{self.address} does not answer; see its log"
             ) from None
         try:
             told: dict[str, Any] = json.loads(done.stdout)
@@ -101,7 +101,7 @@ class FlowerCli:
 
 
 def write_app(folder: Path, settings: Mapping[str, Any]) -> Path:
-    """Write the bundle that is submitted: a pyproject.toml with every setting."""
+    """Write the app bundle that is submitted: a pyproject.toml with every setting."""
     folder.mkdir(parents=True, exist_ok=True)
     config = "\n".join(f"{toml.dumps(k)} = {toml.dumps(v)}" for k, v in settings.items())
     (folder / "pyproject.toml").write_text(_PYPROJECT.format(config=config), encoding="utf-8")

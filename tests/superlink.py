@@ -204,7 +204,7 @@ def superlink(folder: Path, monkeypatch: Any, *, guarded: bool = True) -> Iterat
         monkeypatch.setattr(runtime_handlers, name, getattr(runtime_handlers, name))
     monkeypatch.setattr(sql_corestate, "HEARTBEAT_DEFAULT_INTERVAL", _LONG)  # of the ServerApp
     if guarded:
-        sender_check.check(MOST)
+        sender_check.install(MOST)
     link = SuperLink(folder / "state.db")
     monkeypatch.setattr(TaskIdentity, "_run_id", link.run)
     monkeypatch.setattr(TaskIdentity, "_task_id", link.task.task_id)

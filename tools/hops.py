@@ -121,9 +121,9 @@ def one_join(folder: Path) -> set[str]:
     run(flower_server, "init", place, "--address", "127.0.0.1:9092", "--classes", names)
     bundle = folder / "north.fedprompt"
     run(flower_server, "enrol", "north", "--output", bundle, "--folder", place)
-    greet, tls_probe.greet = (
-        tls_probe.greet,
-        lambda *_: tls_probe.Greeting(None, None),
+    greet, tls_probe.probe = (
+        tls_probe.probe,
+        lambda *_: tls_probe.ProbeResult(None, None),
     )  # no server is up
     site, sent = folder / "north", _sent(place)
     try:
@@ -134,7 +134,7 @@ def one_join(folder: Path) -> set[str]:
             message.metadata.__dict__["_message_id"] = message.object_id
             app(message, Context(1, 7, {"site-folder": str(site)}, RecordDict(), sent))
     finally:
-        tls_probe.greet = greet
+        tls_probe.probe = greet
     return files
 
 

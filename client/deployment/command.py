@@ -14,7 +14,7 @@ VERBS = {
     "join": ("client.deployment.join:join", "Check everything, then take part."),
     "start": ("client.deployment.supervisor:start", "Take part again, from a folder made by join."),
     "doctor": ("client.deployment.preflight:doctor", "Repeat the checks of join."),
-    "status": ("client.deployment.status:status", "Say what this site did and sent."),
+    "status": ("client.deployment.status:status", "Show what this site did and sent."),
     "egress": ("client.deployment.status:egress", "List everything that left this site."),
 }
 

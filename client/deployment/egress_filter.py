@@ -26,28 +26,28 @@ from fedprompt.identity import canonical_json, sha256_bytes
 from fedprompt.wire import ARRAYS, CENTRES, CONFIG, DECLINED, IDENTITY, METRICS, SHARED
 
 Ask = Callable[[Message, Context], Message]
-_EXPECTED = {  # kind of a message -> the records of its answer
+_EXPECTED = {  # type of a message -> the records of its answer
     "query": {IDENTITY},
     CENTRES: {ARRAYS, METRICS},
     "train": {ARRAYS, METRICS},
     "evaluate": {METRICS},
 }
-_OURS = ErrorCode.CLIENT_APP_RAISED_EXCEPTION  # the code of an error that passed this border
+_OURS = ErrorCode.CLIENT_APP_RAISED_EXCEPTION  # the code of errors that are in the log
 _CARD = {*SHARED, "partition", "num-examples"}
 _log = logging.getLogger("client.border")
 
 
-def border(message: Message, context: Context, call_next: Ask) -> Message:
+def policy_mod(message: Message, context: Context, call_next: Ask) -> Message:
     """Answer a message under the site's policy; in a simulation just answer it.
 
     Raises
     ------
     StorageError
-        The log of what leaves cannot be written: then nothing leaves, not even this error.
+        The egress log cannot be written: then nothing leaves, not even this error.
     """
     folder = folder_of(context)
     return (
-        Border(folder).answer(message, context, call_next)
+        EgressFilter(folder).answer(message, context, call_next)
         if folder
         else call_next(message, context)
     )
@@ -59,8 +59,8 @@ def folder_of(context: Context) -> SiteFolder | None:
     return SiteFolder(Path(str(path))) if path else None
 
 
-class Border:
-    """Hold one site's policy and its log.
+class EgressFilter:
+    """Enforce one site's policy, and log its answers.
 
     Parameters
     ----------
@@ -73,7 +73,7 @@ class Border:
         self._egress = EgressLog(folder.egress)
 
     def answer(self, message: Message, context: Context, ask: Ask) -> Message:
-        """Return the answer that may leave: the app's, less what is withheld, or an error."""
+        """Return the answer that may leave: the app's without withheld numbers, or an error."""
         try:
             policy = Policy.read(self._folder.policy)
             server, kind = self._folder.node().server, _kind(message)
@@ -84,7 +84,7 @@ class Border:
             if reply.has_error():
                 raise PolicyError("the app answered with an error of its own")
             release(reply, kind, policy, self._folder.class_list())
-            _undate(message, reply)
+            _copy_date(message, reply)
             entry = self._describe(message, reply)
             policy.allow_bytes(entry["bytes"], self._egress.sent_today())
         except Exception as error:
@@ -93,35 +93,35 @@ class Border:
         return reply
 
     def refuse(self, message: Message, error: Exception) -> Message:
-        """Return an error that names the rule, or the kind of the fault and nothing more.
+        """Return an error that names the rule, or only the type of the exception.
 
-        What was wrong may hold names of files and patients: it stays in this site's log.
+        Its text may hold names of files and patients: it stays in this site's log.
 
         Raises
         ------
         StorageError
-            The log of what leaves cannot be written.
+            The egress log cannot be written.
         """
         kind = type(error).__name__
         if isinstance(error, PolicyError):
             reason = f"{DECLINED}: {error}"
             _log.warning("%s", reason, extra={"event": "refused", "kind": kind})
         else:
-            reason = f"{kind}; the site's own log says more"
-            told = {"event": "error", "kind": kind}
-            _log.error("the site could not answer", exc_info=error, extra=told)
+            reason = f"{kind}; see the site's own log"
+            extra = {"event": "error", "kind": kind}
+            _log.error("the site could not answer", exc_info=error, extra=extra)
         reply = Message(Error(_OURS, reason), reply_to=message)
-        _undate(message, reply)
+        _copy_date(message, reply)
         self._egress.append(self._describe(message, reply) | {"error": reason})
         return reply
 
-    def note(self, reply: ProtoMessage) -> None:
+    def log_flower_error(self, reply: ProtoMessage) -> None:
         """Log an error that Flower's SuperNode sends in the ClientApp's place; others are logged.
 
         Raises
         ------
         StorageError
-            The log of what leaves cannot be written.
+            The egress log cannot be written.
         """
         if not reply.HasField("error") or reply.error.code == _OURS:
             return
@@ -136,7 +136,7 @@ class Border:
         )
 
     def _describe(self, message: Message, reply: Message) -> dict[str, Any]:
-        """Return what the log says of an answer."""
+        """Return the log entry of an answer."""
         content = RecordDict() if reply.has_error() else reply.content
         config = _config(message)
         return {
@@ -159,23 +159,23 @@ class Border:
 
 
 def release(reply: Message, kind: str, policy: Policy, classes: tuple[str, ...]) -> None:
-    """Take out of an answer what may not leave, and make sure that nothing else is in it.
+    """Remove from an answer what may not leave, and refuse an answer with unknown content.
 
     Parameters
     ----------
     reply
         Changed in place.
     kind
-        Of the message that it answers.
+        Type of the message that it answers.
     policy
         The site's.
     classes
-        The list that was agreed on: names of folders must not leave in its place.
+        The agreed class list: names of folders must not leave in its place.
 
     Raises
     ------
     PolicyError
-        There is something in it that no answer of this kind has.
+        It holds something that no answer of this type has.
     """
     content = reply.content
     if kind == "train":
@@ -184,7 +184,7 @@ def release(reply: Message, kind: str, policy: Policy, classes: tuple[str, ...])
             check_masked(content)
             return
     if set(content) != _EXPECTED[kind]:
-        raise PolicyError("the answer has other parts than an answer of its kind")
+        raise PolicyError("the answer has other records than an answer of its type")
     if kind == "query":
         _release_card(content.config_records[IDENTITY], policy, classes)
         return
@@ -199,8 +199,8 @@ def release(reply: Message, kind: str, policy: Policy, classes: tuple[str, ...])
     _check_metrics(metrics)
 
 
-def _undate(message: Message, reply: Message) -> None:
-    """Give an answer the date of its question: when it was made tells how long the site worked."""
+def _copy_date(message: Message, reply: Message) -> None:
+    """Date an answer as its question: its own date would reveal how long the site worked."""
     reply.metadata.created_at, reply.metadata.ttl = (
         message.metadata.created_at,
         message.metadata.ttl,
@@ -209,7 +209,7 @@ def _undate(message: Message, reply: Message) -> None:
 
 def _release_card(card: ConfigRecord, policy: Policy, classes: tuple[str, ...]) -> None:
     if set(card) - {"domain"} != _CARD:
-        raise PolicyError("the identity has other fields than an identity has")
+        raise PolicyError("the identity has unknown or missing fields")
     if card["classes"] != canonical_json(list(classes)).decode():
         raise PolicyError("the classes of this site's images are not the list that was agreed on")
     if "num-examples" not in policy.metrics and card["num-examples"]:
@@ -218,7 +218,7 @@ def _release_card(card: ConfigRecord, policy: Policy, classes: tuple[str, ...]) 
 
 def _check_metrics(metrics: MetricRecord) -> None:
     if set(metrics) - ALLOWABLE != {"receipt"}:
-        raise PolicyError("the answer has other numbers than an answer of its kind")
+        raise PolicyError("the answer has other numbers than an answer of its type")
     for name, value in metrics.items():
         if not isinstance(value, int | float) or not math.isfinite(value):
             raise PolicyError(f"{name} is no finite number")
@@ -264,17 +264,17 @@ _STAGES = (  # what the answer to each stage holds
 
 
 def is_masked(content: RecordDict) -> bool:
-    """Tell whether an answer belongs to secure aggregation."""
+    """Return whether an answer belongs to secure aggregation."""
     return RECORD_KEY_CONFIGS in content
 
 
 def check_masked(content: RecordDict) -> None:
-    """Make sure that such an answer holds no more than a stage of the protocol sends.
+    """Refuse an answer of secure aggregation that holds more than a stage of it sends.
 
     Raises
     ------
     PolicyError
-        There is something else in it, an unmasked array for one.
+        It holds something else, such as an unmasked array.
     """
     config = content.config_records
     stage = set(config.get(RECORD_KEY_CONFIGS, ()))
@@ -286,14 +286,14 @@ def check_masked(content: RecordDict) -> None:
     if not trains:
         return
     if set(config.get("fitres.metrics", ())) != {"receipt"} or _status(content) != (0, ""):
-        raise PolicyError("the answer has other numbers than an answer of its kind")
+        raise PolicyError("the answer has other numbers than an answer of its type")
     numbers = content.metric_records.get("fitres.num_examples")
     if not numbers or dict(numbers) not in ({"num_examples": 0}, {"num_examples": 1}):
         raise PolicyError("the answer's weight is not 0 or 1")
 
 
 def _loggable(value: object) -> object:
-    """Return a value as the log of what leaves can hold it: bytes by their hash."""
+    """Return a value as the egress log can hold it: bytes as their hash."""
     if isinstance(value, bytes):
         return f"sha256:{sha256_bytes(value)}"
     return [_loggable(item) for item in value] if isinstance(value, list) else value

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from client.deployment import site_folder
-from client.deployment.preflight import look, refuse_failed
+from client.deployment.preflight import raise_failed, run_checks
 from client.deployment.site_folder import PRIVATE, SiteFolder
 from client.deployment.supervisor import take_part
 from fedprompt import toml
@@ -48,7 +48,7 @@ def join(
     site_folder.create(site, found, _source(data))
     _settle_source(site, _source(data))
     typer.echo(f"folder  {site.path}: look at policy.toml, it has the last word")
-    refuse_failed(look(site))
+    raise_failed(run_checks(site))
     encode(site)
     if not no_start:
         take_part(site)
@@ -112,7 +112,7 @@ def _source(data: str) -> str:
 
 
 def _settle_source(folder: SiteFolder, data: str) -> None:
-    """Let a site that has sent nothing yet be corrected; refuse other images later.
+    """Correct the source of a site that has sent nothing yet; refuse other images later.
 
     Raises
     ------

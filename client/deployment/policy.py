@@ -1,6 +1,6 @@
-"""The site's last word: what may leave it, to whom and how much. No server can change it.
+"""A site's policy: what may leave it, to whom and how much. No server can change it.
 
-``policy.toml`` is read at every message, so that a change counts from the next one on. A message
+``policy.toml`` is read at every message, so that a change applies from the next one on. A message
 that a rule forbids is answered by an error that names the rule, and by nothing of the site's data.
 """
 
@@ -25,7 +25,7 @@ _MASKED = "secure_aggregation_only: this site takes part under secure aggregatio
 
 
 class Policy(BaseModel):
-    """Hold a site's rules; one that is missing from the file has the value that is given here."""
+    """The rules of a site; one that is missing from the file has the default given here."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, strict=True)
 
@@ -78,7 +78,7 @@ class Policy(BaseModel):
             raise ConfigError(f"{path} is not TOML: {error}") from None
 
     def admit(self, server: str, kind: str, settings: Mapping[str, Scalar], sites: object) -> None:
-        """Let a message in, or refuse it before anything is computed.
+        """Accept a message, or refuse it before anything is computed.
 
         Parameters
         ----------
@@ -97,7 +97,7 @@ class Policy(BaseModel):
             Names the rule.
         """
         if server not in self.servers:
-            raise PolicyError("servers: this server is not one that may be talked to")
+            raise PolicyError("servers: this server is not in the list")
         if (method := settings.get("prompt.method")) not in self.methods:
             allowed = ", ".join(self.methods) or "none"
             raise PolicyError(f"methods: {method!r:.40} is asked for, allowed are {allowed}")
@@ -116,7 +116,7 @@ class Policy(BaseModel):
             self._admit_centres(settings)
 
     def allow_update(self, *, is_masked: bool) -> None:
-        """Let a request for an update in, or an update out, unless the server could read it.
+        """Allow a request for an update, or the update, unless policy requires it to be masked.
 
         Raises
         ------
@@ -148,7 +148,7 @@ class Policy(BaseModel):
             raise PolicyError(f"min_start_noise: {least} at least, the run has {noise!r:.40}")
 
     def allow_bytes(self, size: int, today: int) -> None:
-        """Let an answer out, or refuse it for its size.
+        """Allow an answer to leave, or refuse it for its size.
 
         Parameters
         ----------

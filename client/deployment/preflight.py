@@ -33,7 +33,7 @@ _LEAST_DISK = 1.0  # GB, for logs and features
 
 @dataclass(frozen=True)
 class Finding:
-    """Hold one line of the report, and the error that a failed check ends in."""
+    """The result of one check, and the exit code of its failure."""
 
     name: str
     status: Literal["ok", "note", "failed"]
@@ -42,9 +42,9 @@ class Finding:
 
 
 def examine(folder: SiteFolder) -> Iterator[Finding]:
-    """Yield what each check finds, in the order of growing effort.
+    """Yield the result of each check, quick ones first.
 
-    A check that finds a fault does not keep the others from looking.
+    A failed check does not stop the others.
     """
     for name, check in CHECKS.items():
         try:
@@ -55,16 +55,16 @@ def examine(folder: SiteFolder) -> Iterator[Finding]:
             yield Finding(name, status, detail)
 
 
-Found = tuple[Literal["ok", "note"], str]
+Outcome = tuple[Literal["ok", "note"], str]
 
 
-def _invitation(folder: SiteFolder) -> Found:
+def _invitation(folder: SiteFolder) -> Outcome:
     invitation = folder.invitation()
     age = (datetime.now(UTC) - datetime.fromisoformat(invitation.issued)).days
     return "ok", f"site {invitation.name} (number {invitation.number}), issued {age} days ago"
 
 
-def _version(folder: SiteFolder) -> Found:
+def _version(folder: SiteFolder) -> Outcome:
     theirs, ours = folder.invitation().version, version("fedprompt")
     if theirs != ours:
         raise ConfigError(
@@ -74,7 +74,7 @@ def _version(folder: SiteFolder) -> Found:
     return "ok", f"fedprompt {ours}, as the server"
 
 
-def _policy(folder: SiteFolder) -> Found:
+def _policy(folder: SiteFolder) -> Outcome:
     policy, node, invitation = Policy.read(folder.policy), folder.node(), folder.invitation()
     if node.server not in policy.servers:
         raise PolicyError(f"servers: {node.server} of site.toml is not listed in {folder.policy}")
@@ -88,13 +88,13 @@ def _policy(folder: SiteFolder) -> Found:
     return "ok", f"{rules}, {kept} may leave"
 
 
-def _server(folder: SiteFolder) -> Found:
-    found = _greeting(folder)
+def _server(folder: SiteFolder) -> Outcome:
+    found = _probe(folder)
     if found.expires is None:
         return "note", "plaintext, for tests on this machine only"
     days = (found.expires - datetime.now(UTC)).days
     server = folder.node().server
-    way = tls_probe.described(address.split(server)[0])
+    way = tls_probe.describe_proxy(address.split(server)[0])
     detail = f"{server}{way and f' {way}'}, certificate until {found.expires.date()}"
     if days < _SOON:
         return (
@@ -104,9 +104,9 @@ def _server(folder: SiteFolder) -> Found:
     return "ok", detail
 
 
-def _clock(folder: SiteFolder) -> Found:
+def _clock(folder: SiteFolder) -> Outcome:
     try:
-        ahead = _greeting(folder).ahead
+        ahead = _probe(folder).ahead
     except LinkError:
         return "note", "not compared: the server cannot be asked for its time"
     if ahead is None:
@@ -121,7 +121,7 @@ def _clock(folder: SiteFolder) -> Found:
     return ("ok", detail) if is_close else ("note", f"{detail}; set it by NTP")
 
 
-def _backbone(folder: SiteFolder) -> Found:
+def _backbone(folder: SiteFolder) -> Outcome:
     from fedprompt.backbone.fingerprint import superseded
     from fedprompt.backbone.load import shared_backbone
     from fedprompt.settings.backbone import BackboneConfig
@@ -144,7 +144,7 @@ def _backbone(folder: SiteFolder) -> Found:
     return "ok", f"{clip.name}, sha256 {clip.fingerprint[:16]}..., on {clip.device.type}"
 
 
-def _images(folder: SiteFolder) -> Found:
+def _images(folder: SiteFolder) -> Outcome:
     from fedprompt.data.load import inspect, own
 
     config = section(_local(folder), "data", DataConfig)
@@ -160,12 +160,12 @@ def _images(folder: SiteFolder) -> Found:
     return ("note", f"{detail}; {notes}") if notes else ("ok", detail)
 
 
-def _disk(folder: SiteFolder) -> Found:
+def _disk(folder: SiteFolder) -> Outcome:
     free = shutil.disk_usage(folder.path).free / 1e9
     return "ok" if free >= _LEAST_DISK else "note", f"{free:.1f} GB free for logs and features"
 
 
-def _gpu(_: SiteFolder) -> Found:
+def _gpu(_: SiteFolder) -> Outcome:
     import torch
 
     if torch.cuda.is_available():
@@ -173,15 +173,15 @@ def _gpu(_: SiteFolder) -> Found:
     return "note", "none that torch can use; everything runs on the CPU"
 
 
-def _egress(folder: SiteFolder) -> Found:
+def _egress(folder: SiteFolder) -> Outcome:
     lines, faults = EgressLog(folder.egress).verify()
     if faults:
         return "note", f"{faults[0]}; {len(faults)} such places in {folder.egress.name}"
     return "ok", f"{len(lines)} answers logged" if lines else "nothing has left yet"
 
 
-def _greeting(folder: SiteFolder) -> tls_probe.Greeting:
-    return tls_probe.greet(folder.node().server, tls_probe.context_of(folder))
+def _probe(folder: SiteFolder) -> tls_probe.ProbeResult:
+    return tls_probe.probe(folder.node().server, tls_probe.context_of(folder))
 
 
 def _local(folder: SiteFolder) -> Flat:
@@ -201,7 +201,7 @@ def _difference(ours: tuple[str, ...], agreed: tuple[str, ...]) -> str:
     )
 
 
-CHECKS: dict[str, Callable[[SiteFolder], Found]] = {
+CHECKS: dict[str, Callable[[SiteFolder], Outcome]] = {
     "invitation": _invitation,
     "version": _version,
     "policy": _policy,
@@ -216,17 +216,17 @@ CHECKS: dict[str, Callable[[SiteFolder], Found]] = {
 
 
 def doctor(folder: FolderArgument, json: JsonOption = False) -> None:
-    """Say what is in order and what is not; nothing of this site is sent.
+    """Report what is in order and what is not; nothing of this site is sent.
 
     The exit code is that of the first check that failed.
     """
-    findings = look(SiteFolder(folder), quiet=json)
+    findings = run_checks(SiteFolder(folder), quiet=json)
     if json:
         show({"findings": [asdict(f) for f in findings]}, "", as_json=True)
-    refuse_failed(findings)
+    raise_failed(findings)
 
 
-def look(folder: SiteFolder, *, quiet: bool = False) -> list[Finding]:
+def run_checks(folder: SiteFolder, *, quiet: bool = False) -> list[Finding]:
     """Run the checks and print each as it comes.
 
     Raises
@@ -243,7 +243,7 @@ def look(folder: SiteFolder, *, quiet: bool = False) -> list[Finding]:
     return findings
 
 
-def refuse_failed(findings: Sequence[Finding]) -> None:
+def raise_failed(findings: Sequence[Finding]) -> None:
     """End with the exit code of the first check that failed.
 
     Raises

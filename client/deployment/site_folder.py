@@ -4,19 +4,21 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
-from client.deployment.config import NodeConfig
+from pydantic import Field, field_validator, model_validator
+
 from fedprompt import toml
 from fedprompt.errors import ConfigError, StorageError
 from fedprompt.identity import canonical_json
+from fedprompt.protocol import address
 from fedprompt.protocol.invitation import Invitation
 from fedprompt.settings import run_config as settings
 from fedprompt.settings.run_config import section
-from fedprompt.settings.section import Flat, Scalar
+from fedprompt.settings.section import Flat, Scalar, Section
 from fedprompt.storage import write_atomic
 
 PRIVATE = 0o600  # mode of every file in the folder
 
-# The site has the say over its images, its CLIP and its machine; the server over the rest.
+# A site decides on its images, its CLIP and its machine; the server on the rest.
 OURS = ("backbone.", "data.")
 OURS_TOO = frozenset(
     f"{section}.{key}"
@@ -30,8 +32,40 @@ THEIRS = frozenset({"data.template"})  # part of the prompt; the identity binds 
 _NODE = "node."
 
 
+class NodeConfig(Section):
+    """Section ``[node]`` of ``site.toml``, written from the invitation."""
+
+    name: str = ""
+    number: int = Field(0, ge=0)  # this site's place in records; the server checks it by the key
+    server: str = "127.0.0.1:9092"  # host:port of the server
+    poll: float = Field(
+        0.5, ge=0.01, le=60
+    )  # seconds between two requests of the worker for a task
+    patience: float = Field(86_400, ge=0)  # seconds of refusals until the site gives up
+    task_deadline: float = Field(3600, ge=1)  # seconds of one task until the worker is restarted
+    insecure: bool = False  # plaintext and no key; on loopback only, for tests
+
+    @field_validator("server")
+    @classmethod
+    def _is_an_address(cls, server: str) -> str:
+        try:
+            address.split(server)
+        except ConfigError as error:
+            raise ValueError(str(error)) from None
+        return server
+
+    @model_validator(mode="after")
+    def _plaintext_stays_on_this_machine(self) -> "NodeConfig":
+        if self.insecure and not address.is_loopback(address.split(self.server)[0]):
+            raise ValueError(
+                f"insecure = true with server = {self.server}: plaintext is allowed on loopback "
+                "only; set insecure = false"
+            )
+        return self
+
+
 class SiteFolder:
-    """Hold the path of a site's folder, and name what is in it."""
+    """The paths and settings of a site's folder."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -62,7 +96,7 @@ class SiteFolder:
         return section(self._read(), "node", NodeConfig)
 
     def invitation(self) -> Invitation:
-        """Return what this site got when it was enrolled.
+        """Return the invitation that the site joined with.
 
         Raises
         ------
@@ -95,7 +129,7 @@ class SiteFolder:
             raise ConfigError(f"{self.classes} is damaged: {error}; join again") from None
 
     def settings(self, run: Mapping[str, Scalar]) -> Flat:
-        """Return a run's settings where the server has the say, this site's own where it has.
+        """Return a run's settings, overridden by the site's where those are the site's to make.
 
         Raises
         ------
@@ -123,19 +157,19 @@ class SiteFolder:
 
 
 def is_own(key: str) -> bool:
-    """Tell whether a setting is the site's to make."""
+    """Return whether a setting is the site's to make."""
     return key in OURS_TOO or (key.startswith(OURS) and key not in THEIRS)
 
 
 def create(folder: SiteFolder, invitation: Invitation, data: str) -> None:
-    """Write what the folder lacks; what is there already stays as it is.
+    """Write the files that the folder lacks; existing files stay as they are.
 
     Parameters
     ----------
     folder
         The site's.
     invitation
-        Who it is, whom it trusts, what all sites share.
+        Its identity, the CA it trusts, and what all sites share.
     data
         ``data.source``: where its images are.
 
@@ -186,14 +220,14 @@ def check_same(folder: SiteFolder, invitation: Invitation) -> None:
 
 
 def policy_toml(invitation: Invitation) -> str:
-    """Return a policy that lets a site take part, with the reasons beside it."""
+    """Return the text of a policy that lets a site take part, with comments."""
     return _POLICY.format(
         server=toml.dumps(invitation.address), method=toml.dumps(invitation.method)
     )
 
 
 def site_toml(invitation: Invitation, data: str) -> str:
-    """Return a site's settings, with what they mean beside them."""
+    """Return the text of a site's settings, with comments."""
     return _SITE.format(
         name=toml.dumps(invitation.name),
         number=invitation.number,

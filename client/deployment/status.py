@@ -16,7 +16,7 @@ from fedprompt.options import JsonOption, show
 
 
 def status(folder: FolderArgument, json: JsonOption = False) -> None:
-    """Say what this site did and sent; reads files only, so it works while the client runs."""
+    """Report what this site did and sent; reads files only, so it works while the client runs."""
     told = summary(SiteFolder(folder))
     show(told, "\n".join(f"{key:18}{_shown(value)}" for key, value in told.items()), as_json=json)
 
@@ -115,7 +115,7 @@ def row(entry: Mapping[str, Any]) -> str:
 
 
 def what(entry: Mapping[str, Any]) -> str:
-    """Return what an answer held, in short."""
+    """Return the content of an answer, in short."""
     if error := entry.get("error"):
         return f"error: {error}"
     parts = [

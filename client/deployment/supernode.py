@@ -26,20 +26,19 @@ from flwr.supernode.fleet_http_client import FleetHttpClient
 from flwr.supernode.nodestate.in_memory_nodestate import InMemoryNodeState
 
 from client.deployment import tls_probe
-from client.deployment.config import NodeConfig
-from client.deployment.connection_status import REFUSED, Diary
-from client.deployment.egress_filter import Border
-from client.deployment.site_folder import SiteFolder
+from client.deployment.connection_status import REFUSED, StatusFile
+from client.deployment.egress_filter import EgressFilter
+from client.deployment.site_folder import NodeConfig, SiteFolder
 from fedprompt.processes import logs, parent_watchdog
 
 _AT_THE_DOOR = {httpx.codes.UNAUTHORIZED, httpx.codes.PRECONDITION_FAILED}
 
 
 class Watch:
-    """Note in a diary what becomes of each request, and whether the key was refused."""
+    """Note in the status file what becomes of each request, and whether the key was refused."""
 
-    def __init__(self, diary: Diary) -> None:
-        self.diary = diary
+    def __init__(self, status: StatusFile) -> None:
+        self.status = status
         self.refused = False
 
     def intercept(self, context: ProtobufRequestContext, call_next: ProtobufCall) -> httpx.Response:
@@ -47,24 +46,28 @@ class Watch:
         try:
             response = call_next(context)
         except httpx.TransportError as error:
-            way = tls_probe.described(context.request.url.host)
-            self.diary.trouble(f"{type(error).__name__}: {error}"[:300] + (way and f" ({way})"))
+            way = tls_probe.describe_proxy(context.request.url.host)
+            self.status.record_failure(
+                f"{type(error).__name__}: {error}"[:300] + (way and f" ({way})")
+            )
             raise
         # a key that is not enrolled, or whose node seems to be online still, is told at activation
         at_the_door = context.request.url.path.endswith("/activate-node")
         refusals = _AT_THE_DOOR if at_the_door else {httpx.codes.UNAUTHORIZED}
         self.refused = response.status_code in refusals
         if self.refused:
-            self.diary.refused()
+            self.status.record_refusal()
         elif response.is_redirect:
-            self.diary.trouble("the server redirects to another address; it is not followed")
+            self.status.record_failure(
+                "the server redirects to another address; it is not followed"
+            )
         else:
-            self.diary.heard()
+            self.status.record_answer()
         return response
 
 
 def guarded_client(
-    context: ssl.SSLContext | None, watch: Watch, border: Border
+    context: ssl.SSLContext | None, watch: Watch, egress: EgressFilter
 ) -> type[FleetHttpClient]:
     """Return Flower's client with the site's TLS context, without redirects, and watched."""
 
@@ -78,7 +81,7 @@ def guarded_client(
             """Send the head of a reply, without the seconds that it took."""
             request.clientapp_runtime_list[:] = [0.0] * len(request.clientapp_runtime_list)
             for message in request.messages_list:
-                border.note(message)
+                egress.log_flower_error(message)
             return super().PushMessages(request)
 
     return Guarded
@@ -128,9 +131,9 @@ def main() -> None:
     parent_watchdog.watch_stdin()
     logs.configure(None)
     uvicorn.config.LOGGING_CONFIG["loggers"] = {}  # else it speaks past the log
-    node, watch = folder.node(), Watch(Diary(folder.contact))
+    node, watch = folder.node(), Watch(StatusFile(folder.contact))
     context = tls_probe.context_of(folder)
-    client = guarded_client(context, watch, Border(folder))
+    client = guarded_client(context, watch, EgressFilter(folder))
     setattr(fleet_http_connection, "FleetHttpClient", client)  # noqa: B010
     pull = pull_or_reply(start_client_internal._pull_and_store_message)
     setattr(start_client_internal, "_pull_and_store_message", pull)  # noqa: B010

@@ -16,9 +16,8 @@ from contextlib import ExitStack, contextmanager
 from types import FrameType
 
 from client.deployment.command import FolderArgument
-from client.deployment.config import NodeConfig
 from client.deployment.connection_status import REFUSED
-from client.deployment.site_folder import PRIVATE, SiteFolder
+from client.deployment.site_folder import PRIVATE, NodeConfig, SiteFolder
 from fedprompt import toml
 from fedprompt.errors import ConfigError, RefusedError, StorageError
 from fedprompt.files.file_lock import lock

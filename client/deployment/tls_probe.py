@@ -53,7 +53,7 @@ def _load(made: ssl.SSLContext, path: Path) -> None:
 
 @dataclass(frozen=True)
 class Proxy:
-    """Hold where a proxy listens and who names it.
+    """An HTTP proxy, and the variable that names it.
 
     Attributes
     ----------
@@ -75,7 +75,7 @@ class Proxy:
         return f"the proxy http://{address.join(self.host, self.port)} ({self.variable})"
 
 
-def proxy_of(host: str) -> Proxy | None:
+def find_proxy(host: str) -> Proxy | None:
     """Return the proxy through which a host is reached by HTTPS; None = it is dialled itself.
 
     Raises
@@ -99,7 +99,7 @@ def proxy_of(host: str) -> Proxy | None:
     return Proxy(named, port, variable, _authorisation(parts.username, parts.password))
 
 
-def described(host: str) -> str:
+def describe_proxy(host: str) -> str:
     """Return what the environment's proxy is to a host, for messages; empty if there is none."""
     variable, url = _named()
     if not url:
@@ -117,7 +117,7 @@ def _named() -> tuple[str, str]:
 
 
 def _is_direct(host: str) -> bool:
-    """Tell whether ``no_proxy`` lists a host: itself, a domain above it, or ``*``."""
+    """Return whether ``no_proxy`` lists a host: itself, a domain above it, or ``*``."""
     listed = [name.strip().lower() for name in getproxies().get("no", "").split(",")]
     above = [name if name.startswith(".") else f".{name}" for name in listed if name]
     return host in HERE or bool({"*", host.lower()} & {*listed}) or host.lower().endswith((*above,))
@@ -153,8 +153,8 @@ _OLD = {"TLSV1_ALERT_PROTOCOL_VERSION", "UNSUPPORTED_PROTOCOL"}
 
 
 @dataclass(frozen=True)
-class Greeting:
-    """Hold what a handshake showed.
+class ProbeResult:
+    """The result of a handshake.
 
     Attributes
     ----------
@@ -168,15 +168,15 @@ class Greeting:
     ahead: float | None
 
 
-def greet(server: str, context: ssl.SSLContext | None, patience: float = PATIENCE) -> Greeting:
-    """Shake hands with the server, and ask for nothing but the time.
+def probe(server: str, context: ssl.SSLContext | None, patience: float = PATIENCE) -> ProbeResult:
+    """Complete a TLS handshake with the server, and ask only for its time.
 
     Parameters
     ----------
     server
         ``host:port``; reached through the proxy that the environment names, as Flower does.
     context
-        Whom to trust; None speaks plaintext.
+        The TLS context; None speaks plaintext.
     patience
         Seconds for each step.
 
@@ -186,7 +186,7 @@ def greet(server: str, context: ssl.SSLContext | None, patience: float = PATIENC
         Says why: nobody listens, wrong certificate, no TLS, no answer in time.
     """
     host, port = address.split(server)
-    proxy = proxy_of(host) if context else None
+    proxy = find_proxy(host) if context else None
     connection = _connection(host, port, proxy, patience)
     try:
         _dial(connection, proxy, patience)
@@ -198,7 +198,7 @@ def greet(server: str, context: ssl.SSLContext | None, patience: float = PATIENC
         response = connection.getresponse()
         told, now = response.getheader("Date"), (before + time.time()) / 2
         theirs = parsedate_to_datetime(told).timestamp() + 0.5 if told else None  # cut to seconds
-        return Greeting(expires, None if theirs is None else now - theirs)
+        return ProbeResult(expires, None if theirs is None else now - theirs)
     except (OSError, http.client.HTTPException, ValueError) as error:
         clear = "" if context else " (insecure = true, so this site speaks plaintext, not TLS)"
         way = f" (through {proxy})" if proxy else clear
@@ -213,7 +213,7 @@ def greet(server: str, context: ssl.SSLContext | None, patience: float = PATIENC
 
 
 def explain(error: Exception, patience: float = PATIENCE) -> str:
-    """Return why a handshake failed, in words that say what to do."""
+    """Return why a handshake failed and what to do."""
     if isinstance(error, ssl.SSLCertVerificationError):
         if error.verify_code in _UNKNOWN_CA:
             return (
@@ -224,15 +224,15 @@ def explain(error: Exception, patience: float = PATIENCE) -> str:
             error.verify_code, f"its certificate is refused: {error.verify_message}"
         )
     if isinstance(error, ssl.SSLError) and error.reason in _PLAINTEXT:
-        return "it does not speak TLS; nothing is sent in the clear. Look at address and port"
+        return "it does not speak TLS; nothing is sent in the clear. Check address and port"
     if isinstance(error, ssl.SSLError) and error.reason in _OLD:
         return "it does not speak TLS 1.2 or newer; nothing is sent over an older one"
     if isinstance(error, http.client.BadStatusLine):
-        return "it does not speak HTTP; look at address and port"
+        return "it does not speak HTTP; check address and port"
     if isinstance(error, TimeoutError):
-        return f"no answer within {patience:g} s; a firewall may drop what is sent to it"
+        return f"no answer within {patience:g} s; a firewall may drop the packets"
     if isinstance(error, ConnectionRefusedError):
-        return "nobody listens there; is it started, and the port right?"
+        return "nothing listens there; check that the server runs, and the port"
     if isinstance(error, socket.gaierror):
         return (
             f"the host's name is not known here ({error.strerror}); ask your network administrator"
@@ -243,7 +243,7 @@ def explain(error: Exception, patience: float = PATIENCE) -> str:
 
 
 class _ProxyError(Exception):
-    """Say why a proxy does not lead to the server."""
+    """A proxy that does not lead to the server."""
 
 
 def _connection(

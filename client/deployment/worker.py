@@ -2,7 +2,7 @@
 
 Flower starts a process for every message, which loads torch and CLIP each time, and runs the code
 that the server sends. This worker takes tasks from Flower's SuperExec loop as any executor does,
-but runs the ClientApp that is installed at this site: code from a server's bundle is never
+but runs the ClientApp that is installed at this site: code from a server's app bundle is never
 unpacked. The modules used are not public: the range of Flower's versions in pyproject.toml is the
 tested one.
 """
@@ -36,7 +36,7 @@ from flwr.supercore.superexec.executor.types import ExecutionSpec, LaunchResult
 from flwr.supernode.runtime import run_clientapp
 from flwr.supernode.runtime.run_clientapp import pull_task_input, push_message, push_task_output
 
-from client.deployment.egress_filter import Border, folder_of
+from client.deployment.egress_filter import EgressFilter, folder_of
 from fedprompt.processes import logs, parent_watchdog
 
 log = logging.getLogger("fedprompt.worker")
@@ -48,7 +48,7 @@ _PULL = 300.0  # seconds those arrays may take; Flower would wait for two hours
 
 
 class Turn:
-    """Let one task at a time work, and end the process if one works for too long.
+    """Run one task at a time, and end the process if one takes too long.
 
     A read from a dead network drive never returns and cannot be interrupted; the supervisor starts
     another worker.
@@ -173,7 +173,7 @@ def answer(
 
 
 def beat(client: RuntimeHttpClient) -> bool:
-    """Tell the SuperNode that a task is at work; return whether it heard.
+    """Send a heartbeat of a running task to the SuperNode; return whether it was received.
 
     Flower's own function ends the process when a task's time is up, and with it the other tasks.
     """
@@ -196,20 +196,20 @@ def _withdrawn(error: Exception) -> bool:
 def reply_to(
     message: Message, context: Context, app: Callable[[], ClientApp]
 ) -> tuple[Message, str]:
-    """Return the app's reply; an error that the app itself could not make passes the border too.
+    """Return the app's reply; errors outside the app pass the egress filter too.
 
     Raises
     ------
     StorageError
-        The log of what leaves cannot be written: nothing leaves.
+        The egress log cannot be written: nothing leaves.
     """
     try:
         reply = app()(message, context)
-    except Exception as error:  # the app cannot be loaded, or the border could not write
+    except Exception as error:  # the app cannot be loaded, or the egress log could not be written
         folder = folder_of(context)
         if folder is None:
             raise
-        reply = Border(folder).refuse(message, error)
+        reply = EgressFilter(folder).refuse(message, error)
     return reply, str(reply.error.reason) if reply.has_error() else ""
 
 

@@ -1,4 +1,4 @@
-"""Say what surrounds Flower's processes: silence, a home of their own, no proxy on this machine.
+"""The environment of Flower's processes: no telemetry, a home of their own, no proxy here.
 
 They speak plain HTTP to each other on loopback. Where the environment names an HTTP proxy, Flower's
 client would send that to it too: updates and tokens, readable.
@@ -25,7 +25,7 @@ def variables(home: Path, given: Mapping[str, str] | None = None) -> dict[str, s
     home
         Folder of Flower's own files.
     given
-        What it is made from; this process's own by default.
+        The variables to start from; this process's by default.
     """
     known = os.environ if given is None else given
     return {**known, **_QUIET, **_no_proxy(known), "FLWR_HOME": str(home)}

@@ -15,11 +15,11 @@ from typing import Any
 from fedprompt.errors import StorageError
 from fedprompt.text import json_text, printable
 
-OURS = ("fedprompt", "server", "client", "export", "flwr")  # told from `level` on
-PIPE = "FEDPROMPT_LOG_PIPE"  # set by a process that gathers its descendants' lines
+OURS = ("fedprompt", "server", "client", "export", "flwr")  # logged from `level` on
+PIPE = "FEDPROMPT_LOG_PIPE"  # set by a process that collects its descendants' lines
 _BYTES, _BACKUPS = 10_000_000, 5  # size of one log file, how many older ones are kept
 ROUND = "round_record"  # the extra that a committed round travels as; it has a file of its own
-MARK = "fedprompt"  # name of the handlers that `configure` puts up, and replaces
+MARK = "fedprompt"  # name of the handlers that `configure` installs and replaces
 _STANDARD = vars(logging.makeLogRecord({})).keys() | {"message", "asctime", "taskName", ROUND}
 
 
@@ -28,14 +28,14 @@ def configure(path: Path | None, *, level: int = logging.INFO, as_json: bool = T
 
     The file holds JSON lines and is rotated at 10 MB, five older ones are kept; two processes must
     not share it. A second call replaces the first. Call it when Flower is imported, if it is used:
-    its logger sets itself up at import. Other libraries are told from warnings on.
+    its logger sets itself up at import. Other libraries are logged from warnings on.
 
     Parameters
     ----------
     path
         The log file; None writes to standard error only.
     level
-        The least level that is told.
+        The lowest level that is logged.
     as_json
         JSON lines on standard error too, for a journal that programs read; else plain text.
 
@@ -132,7 +132,7 @@ def _rotating(path: Path) -> logging.Handler:
 
 
 def _take_over(name: str) -> None:
-    """Let a library's own logger speak through the handlers put up here, not beside them."""
+    """Send a library's own logger to the handlers installed here instead of its own."""
     logger = logging.getLogger(name)
     for handler in list(logger.handlers):
         logger.removeHandler(handler)

@@ -41,7 +41,7 @@ def join(host: str, port: int) -> str:
 
 
 def is_ip(host: str) -> bool:
-    """Tell whether a host is given by its number, not by its name."""
+    """Return whether a host is an IP address, not a name."""
     try:
         ipaddress.ip_address(host)
     except ValueError:
@@ -50,7 +50,7 @@ def is_ip(host: str) -> bool:
 
 
 def is_loopback(host: str) -> bool:
-    """Tell whether a host is this machine and nobody else can reach it."""
+    """Return whether a host is this machine only, out of reach of others."""
     return host == "localhost" or (is_ip(host) and ipaddress.ip_address(host).is_loopback)
 
 

@@ -1,7 +1,7 @@
-"""Read keys and certificates that others wrote: whom a site trusts, and what proves a site.
+"""Read and check keys, certificates and revocation lists that others wrote.
 
-cryptography raises a dozen kinds for bytes that are none of these, so each door here turns any of
-them into one line.
+The cryptography library raises a dozen types of errors for malformed bytes; each reader here turns
+them into one ConfigError.
 """
 
 import ipaddress
@@ -21,7 +21,7 @@ WARN = timedelta(days=30)  # ahead of a certificate's end
 
 @dataclass(frozen=True)
 class Validity:
-    """Say whether a server's certificate can be used, and for how long (F16).
+    """Whether a server's certificate can be used, and for how long (F16).
 
     Attributes
     ----------
@@ -39,7 +39,7 @@ class Validity:
 
 
 def validity(found: x509.Certificate, host: str, now: datetime | None = None) -> Validity:
-    """Look at a certificate's dates and at the names it is for."""
+    """Check a certificate's dates and host names."""
     moment = now or datetime.now(UTC)
     first, last = found.not_valid_before_utc, found.not_valid_after_utc
     days = (last - moment).days
@@ -121,7 +121,7 @@ def fingerprint(pem: str) -> str:
 
 
 def revocations(crl: str, ca: str) -> x509.CertificateRevocationList:
-    """Return which certificates a CA took back.
+    """Return the list of certificates that a CA revoked.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""The one file a site gets: its key, whom to trust and dial, and what all sites must share.
+"""A site's invitation: its key, the server's address and CA, and what all sites must share.
 
 Canonical JSON, signed by the deployment's CA. The signature shows that nothing in the file was
 changed; that the CA is the right one, people check by comparing its fingerprint.
@@ -56,7 +56,7 @@ Classes = Annotated[tuple[str, ...], Field(strict=False), _checked(check_names)]
 
 
 class _Strict(BaseModel):
-    """Take every field as it is, and none that is not known."""
+    """A model without conversions and unknown fields."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
@@ -72,7 +72,7 @@ class SharedBackbone(_Strict):
 
 
 class Invitation(_Strict):
-    """Hold what an invitation says.
+    """The content of an invitation.
 
     Attributes
     ----------
@@ -127,7 +127,7 @@ def seal(fields: Mapping[str, Any], ca_key: certificates.Key) -> bytes:
 
 
 def read_file(path: Path) -> Invitation:
-    """Return what an invitation's file says.
+    """Return the invitation in a file.
 
     Raises
     ------
@@ -143,12 +143,12 @@ def read_file(path: Path) -> Invitation:
 
 
 def read(data: bytes) -> Invitation:
-    """Return what an invitation says, every field and the signature checked.
+    """Return the invitation in some bytes, every field and the signature checked.
 
     Raises
     ------
     ConfigError
-        It is too large, was changed on its way, or a field is not as expected.
+        It is too large, was changed on the way, or a field is not as expected.
     """
     fields = _fields(data)
     signature = fields.pop("signature", None)
@@ -180,7 +180,7 @@ def _fields(data: bytes) -> dict[str, Any]:
             "use the same fedprompt at server and site"
         )
     if not is_canonical:
-        raise ConfigError("the invitation was changed on its way; ask for it again")
+        raise ConfigError("the invitation was changed on the way; ask for it again")
     return fields
 
 
@@ -190,7 +190,7 @@ def _check_signature(invitation: Invitation, signature: object, signed: bytes) -
         key.verify(base64.b64decode(str(signature), validate=True), signed, _SIGNED_WITH)
     except (InvalidSignature, ValueError):
         raise ConfigError(
-            "the invitation's signature is not its CA's: the file was changed on its way; ask for "
+            "the invitation's signature is not its CA's: the file was changed on the way; ask for "
             "it again"
         ) from None
 

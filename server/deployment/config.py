@@ -8,7 +8,7 @@ from fedprompt.settings.section import Section
 
 
 class DeploymentConfig(Section):
-    """Hold the settings of section ``[deployment]`` of ``server.toml``."""
+    """Section ``[deployment]`` of ``server.toml``."""
 
     address: str = "127.0.0.1:9092"  # host:port that sites dial; stands in their invitations
     host: str = "127.0.0.1"  # interface that sites reach; :: = all, 0.0.0.0 = all of IPv4
@@ -16,7 +16,7 @@ class DeploymentConfig(Section):
     control_port: int = Field(9093, ge=1, le=65535)  # on loopback: Flower's control API
     metrics_port: int = Field(9095, ge=0, le=65535)  # on loopback: Prometheus; 0 = off
     max_request: int = Field(8_000_000, ge=1_000_000)  # bytes of one request of a site, at most
-    restarts: int = Field(3, ge=0)  # of a run that ended without a word and without progress
+    restarts: int = Field(3, ge=0)  # of a run that ended without an outcome and without progress
     insecure: bool = False  # plaintext and no keys; on loopback only, for tests
 
     @property

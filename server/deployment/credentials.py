@@ -44,7 +44,7 @@ def renew(folder: DeploymentFolder, host: str, days: int, *, revoke_old: bool) -
 
 
 def validity(folder: DeploymentFolder, host: str) -> Validity:
-    """Tell how long the server's certificate is good, and what is wrong with it.
+    """Return how long the server's certificate is valid, and what is wrong with it.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""Enrol a site: a key pair whose private half leaves in the site's invitation and stays nowhere."""
+"""Enrol a site: the private key leaves in the site's invitation and is stored nowhere else."""
 
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -63,7 +63,7 @@ def enrol(folder: DeploymentFolder, name: str, images: int, output: Path) -> Inv
 
 
 def _shared(folder: DeploymentFolder) -> dict[str, object]:
-    """Return what every invitation of a deployment says."""
+    """Return the fields that all invitations of a deployment share."""
     config, settings = folder.config(), folder.run_settings()
     backbone = section(settings, "backbone", BackboneConfig)
     clip = shared_backbone(backbone.model_copy(update={"device": "cpu"}))

@@ -1,4 +1,4 @@
-"""Say what lies where in a deployment folder, and read its one TOML file."""
+"""The files of a deployment folder, and the settings in it."""
 
 from pathlib import Path
 
@@ -9,11 +9,11 @@ from fedprompt.settings.section import Flat
 from server.deployment.config import DeploymentConfig
 
 _SECTION = "deployment."
-_MILD: Flat = {"server.min_sites": 2}  # a default for real sites, whatever a simulation has
+_DEFAULTS: Flat = {"server.min_sites": 2}  # for real sites; a simulation has another default
 
 
 class DeploymentFolder:
-    """Hold the path of a deployment folder, and name what is in it."""
+    """The paths and settings of a deployment folder."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -59,10 +59,10 @@ class DeploymentFolder:
                 "remove the line"
             )
         settings.check(own | ours)
-        return settings.defaults() | _MILD | own | ours
+        return settings.defaults() | _DEFAULTS | own | ours
 
     def _fixed(self, *, insecure: bool) -> Flat:
-        """Return what lies where, for the run; without keys nobody can tell nodes apart."""
+        """Return the run's paths; without keys nodes cannot be told apart, so no list of sites."""
         base = self.path.resolve()
         return {
             "server.output": str(base / self.run.name),

@@ -1,4 +1,4 @@
-"""Let sites reach Flower's fleet API and nothing else, and keep an audit of whom was refused.
+"""Restrict sites to Flower's fleet API, and keep an audit of refused requests.
 
 Flower serves every API on one port, and whoever reaches the control API may submit code and
 register keys. So the SuperLink listens twice: the port for sites passes ``/v1/fleet/`` only, the
@@ -20,7 +20,7 @@ FLEET = "/v1/fleet/"
 _REFUSED = {
     401: "unknown or unregistered key",
     403: "not allowed",
-    404: "no such door",
+    404: "no such path",
     # Flower's answer at activation
     412: "a key that is not enrolled, that is online already, or another version of Flower",
     413: "the request is too large",
@@ -61,7 +61,7 @@ class Guard:
             await self.app(scope, self._bounded(scope, receive), _watched(scope, send))
 
     def _bounded(self, scope: Scope, receive: Receive) -> Receive:
-        """Cut a body that grows past the cap, whatever length it declared."""
+        """Cut off a body that grows past the cap, whatever length it declared."""
         seen = 0
 
         async def bounded() -> Event:

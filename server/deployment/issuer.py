@@ -1,7 +1,7 @@
-"""Make the deployment's CA, the server's certificate and the list of those taken back.
+"""Issue the deployment's CA, the server's certificate and the list of revoked ones.
 
 One CA for one deployment, allowed to sign servers and no other CA. Sites trust it and nobody else,
-so a certificate of the world's CAs opens nothing here.
+so a certificate of a public CA is worthless here.
 """
 
 import ipaddress

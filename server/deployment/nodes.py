@@ -1,4 +1,4 @@
-"""Keep the SuperLink's registered keys equal to ``sites.json``, and tell who is online.
+"""Register the keys of ``sites.json`` at the SuperLink, and record which nodes are online.
 
 Registration through Flower's fleet API is off, so these keys are the only ones that get in. The
 state behind the SuperLink is not public in Flower; what is used of it is written down here.
@@ -22,13 +22,13 @@ from server.deployment import sites
 from server.deployment.sites import Enrolled
 
 NAME = "nodes.json"  # site -> node, and who is online; the ServerApp and the metrics read it
-PAUSE = 2.0  # seconds between two looks at sites.json
+PAUSE = 2.0  # seconds between two reads of sites.json
 
 _log = logging.getLogger("fedprompt.audit")
 
 
 class LinkState(Protocol):
-    """What is used of the SuperLink's state."""
+    """The part of the SuperLink's state that is used here."""
 
     def create_node(
         self,
@@ -50,7 +50,7 @@ class LinkState(Protocol):
 
 
 def follow(state: LinkState, folder: Path, stopped: threading.Event) -> None:
-    """Follow ``sites.json`` until stopped; a fault is logged and looked at again."""
+    """Follow ``sites.json`` until stopped; a failure is logged and retried."""
     while not stopped.wait(PAUSE):
         try:
             sync(state, folder)
@@ -59,7 +59,7 @@ def follow(state: LinkState, folder: Path, stopped: threading.Event) -> None:
 
 
 def sync(state: LinkState, folder: Path) -> None:
-    """Register new keys, drop revoked ones and write who is online."""
+    """Register new keys, remove revoked ones and write which nodes are online."""
     known = _registered(state)
     enrolled = sites.read(folder)
     for site in enrolled:
@@ -78,7 +78,7 @@ def sync(state: LinkState, folder: Path) -> None:
 
 
 def write(folder: Path, sites: Sequence[Mapping[str, object]]) -> None:
-    """Write who is enrolled and online."""
+    """Write which sites are enrolled and online."""
     write_atomic(folder / NAME, canonical_json({"sites": sites}))
 
 

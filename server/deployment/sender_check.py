@@ -1,4 +1,4 @@
-"""Let a node send and fetch what is its own, and nothing else (F10, F15, F18).
+"""Allow a node to send and fetch its own messages only (F10, F15, F18).
 
 Flower 1.42 checks the key of the node that a request comes from, and little of what it asks for. It
 keeps the objects of all nodes and of the server in one store, under their hashes; whoever names a
@@ -63,8 +63,8 @@ _OVER = [Status.PENDING, Status.STARTING, Status.FINISHED]  # a run in which not
 _log = logging.getLogger("fedprompt.audit")
 
 
-class Door:
-    """Hold what passes between the nodes and one SuperLink.
+class SenderCheck:
+    """Check the messages between the nodes and one SuperLink.
 
     Parameters
     ----------
@@ -82,10 +82,10 @@ class Door:
     def _peer(self, node: int) -> Peer:
         return self._peers.setdefault(node, Peer())
 
-    def ask(
+    def push_questions(
         self, request: PushAppMessagesRequest, state: LinkState, task: Task
     ) -> PushAppMessagesResponse:
-        """Take the ServerApp's messages, and remember which objects are whose."""
+        """Accept the ServerApp's messages, and record which node may fetch which objects."""
         pairs = zip(request.messages_list, request.message_object_trees, strict=True)
         with self._lock:
             self._runs.add(task.run_id)
@@ -98,7 +98,7 @@ class Door:
         return _ask(request, state, task)
 
     def push_messages(self, request: PushMessagesRequest, state: LinkState) -> PushMessagesResponse:
-        """Take the announcement of a node's reply, and say which of its objects are wanted.
+        """Accept the announcement of a node's reply; return the objects still to be sent.
 
         Raises
         ------
@@ -147,7 +147,7 @@ class Door:
         return peer.upload
 
     def push_object(self, request: PushObjectRequest, state: LinkState) -> PushObjectResponse:
-        """Take an object of the reply that a node has announced; store the reply if it is whole."""
+        """Accept an object of an announced reply; store the reply once it is complete."""
         node = request.node.node_id
         if check_abort(request.run_id, _OVER, state):
             return _push_object(request, state)  # refuses it
@@ -173,7 +173,7 @@ class Door:
         return PushObjectResponse(stored=True)
 
     def pull_object(self, request: PullObjectRequest, state: LinkState) -> PullObjectResponse:
-        """Hand out an object of a message that was sent to this node."""
+        """Return an object of a message that was sent to this node."""
         node = request.node.node_id
         with self._lock:
             owns = self._peer(node).owns(request.object_id)
@@ -187,7 +187,7 @@ class Door:
     def confirm_message_received(
         self, request: ConfirmMessageReceivedRequest, state: LinkState, store: ObjectStore
     ) -> ConfirmMessageReceivedResponse:
-        """Let a node say that it has the whole of a message that was sent to it."""
+        """Accept a node's confirmation of a message that was sent to it."""
         node = request.node.node_id
         with self._lock:
             owns = request.message_object_id in self._peer(node).sent
@@ -201,7 +201,7 @@ class Door:
     def pull_replies(
         self, request: PullAppMessagesRequest, state: LinkState, task: Task
     ) -> PullAppMessagesResponse:
-        """Hand the ServerApp the replies that are whole, and the heads of those that are not."""
+        """Return the complete replies to the ServerApp, and the heads of the others."""
         wanted = set(request.message_ids)
         refused, announced = list[tuple[Message, ObjectTree]](), list[Upload]()
         with self._lock:
@@ -225,7 +225,7 @@ class Door:
         return response
 
     def _accuse(self, node: int, what: str, state: LinkState) -> None:
-        """Name a node in the audit, once an offence that is told of, and refuse its next reply."""
+        """Name a node in the audit, once until its next reply, which is refused."""
         peer = self._peer(node)
         if peer.upload and not peer.upload.done:
             peer.upload.close()
@@ -239,7 +239,7 @@ class Door:
 
 
 def _store(upload: Upload, state: LinkState) -> None:
-    """Let Flower have a reply that is whole."""
+    """Put a complete reply into Flower's store."""
     response = _push_messages(upload.stored, state)
     node, run = upload.announced.node, upload.message.metadata.run_id
     for object_id in response.objects_to_push:
@@ -252,7 +252,7 @@ def _store(upload: Upload, state: LinkState) -> None:
 
 
 def _refuse(asked: Message, what: str, state: LinkState) -> tuple[Message, ObjectTree]:
-    """Store what stands for a node's reply that is refused unseen."""
+    """Store an error in the place of a node's refused reply."""
     error = Error(Fault.TRESPASS, f"this site {what}")
     reply = FlowerMessage(error, reply_to=message_from_proto(asked))
     reply.metadata.__dict__["_message_id"] = reply.object_id
@@ -281,18 +281,18 @@ _pull_object, _confirm = fleet_handlers.pull_object, fleet_handlers.confirm_mess
 _ask, _pull_replies = runtime_handlers.push_messages, runtime_handlers.pull_messages
 
 
-def check(most: int) -> None:
-    """Check what every node sends and fetches from now on, in this process.
+def install(most: int) -> None:
+    """Check every message between nodes and server from now on, in this process.
 
     Parameters
     ----------
     most
         The bytes of one reply.
     """
-    door = Door(most)
-    fleet_handlers.push_messages = door.push_messages
-    fleet_handlers.pull_object = door.pull_object
-    fleet_handlers.push_object = door.push_object
-    fleet_handlers.confirm_message_received = door.confirm_message_received
-    runtime_handlers.push_messages = door.ask
-    runtime_handlers.pull_messages = door.pull_replies
+    senders = SenderCheck(most)
+    fleet_handlers.push_messages = senders.push_messages
+    fleet_handlers.pull_object = senders.pull_object
+    fleet_handlers.push_object = senders.push_object
+    fleet_handlers.confirm_message_received = senders.confirm_message_received
+    runtime_handlers.push_messages = senders.push_questions
+    runtime_handlers.pull_messages = senders.pull_replies

@@ -1,4 +1,4 @@
-"""Know who is enrolled: ``sites.json``, which commands change and the SuperLink follows."""
+"""The enrolled sites: ``sites.json``, which commands change and the SuperLink follows."""
 
 import re
 from collections.abc import Iterable
@@ -21,18 +21,18 @@ _NAME = re.compile(SITE_NAME)
 
 @dataclass(frozen=True)
 class Enrolled:
-    """Hold one enrolled site.
+    """One enrolled site.
 
     Attributes
     ----------
     number
         Its place in samples, receipts and records; never given twice.
     name
-        What people call it.
+        For people.
     key
         Its public key, one OpenSSH line.
     images
-        Most examples it may speak for; 0 = none was agreed: its own word weighs little.
+        Most examples it may claim; 0 = none was agreed: its own count weighs little.
     enrolled
         When, in UTC.
     revoked
@@ -123,7 +123,7 @@ def _write(folder: Path, sites: list[Enrolled]) -> None:
 
 @dataclass(frozen=True)
 class _File:
-    """Hold what the file holds."""
+    """The content of the file."""
 
     sites: list[Enrolled]
 

@@ -53,7 +53,7 @@ def serve(folder: DeploymentFolder, config: DeploymentConfig) -> None:
     sys.argv = ["flower-superlink", *options(folder, config)]
     lifespan = _parse_superlink_lifespan_config()
     set_busy_timeout()
-    sender_check.check(_REQUESTS * config.max_request)
+    sender_check.install(_REQUESTS * config.max_request)
     app = create_app(lifespan, SuperLinkLifespan)
     guarded = Guard(app, config.port, config.max_request)
     if config.insecure:  # nodes register by themselves, and no key tells whose they are

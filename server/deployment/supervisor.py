@@ -69,7 +69,7 @@ def start(
 
 
 def is_done(folder: DeploymentFolder) -> bool:
-    """Tell whether the folder's run came to its end before."""
+    """Return whether the folder's run was completed before."""
     found = outcome.read(folder.run)
     return found is not None and not found.error
 

@@ -1,4 +1,4 @@
-"""Keep what a node sends apart until all of it is here and is what the node announced (F18).
+"""Keep a node's reply apart until it is complete and as announced (F18).
 
 A reply is a tree of objects. Each object must have the hash that was announced for it and lie above
 those that its tree names, and the message must be the announced one.
@@ -35,12 +35,12 @@ _DIVIDER = b"\x00"  # between an object's head and body
 
 
 class TrespassError(FedpromptError):
-    """Say what a node did that no node may."""
+    """A node did something that no node may do."""
 
 
 @dataclass
 class Upload:
-    """Keep a reply that was announced until all of it is here.
+    """An announced reply that is being received.
 
     Parameters
     ----------
@@ -99,7 +99,7 @@ class Upload:
 
     @property
     def stored(self) -> PushMessagesRequest:
-        """Return what Flower's store is told: no number in it is the node's.
+        """Return the announcement for Flower's store: no number in it is the node's.
 
         It holds a date and a duration, of the reply's own choice, and adds them up for every node
         at once; a NaN among them would end the run.
@@ -114,11 +114,11 @@ class Upload:
 
     @property
     def missing(self) -> list[str]:
-        """Return the ids of the objects that are not here."""
+        """Return the ids of the objects that have not been received."""
         return [] if self.done else [name for name in self.children if name not in self._places]
 
     def put(self, object_id: str, content: bytes) -> None:
-        """Take an object.
+        """Receive an object.
 
         Raises
         ------
@@ -147,7 +147,7 @@ class Upload:
             self._places[object_id] = start, len(content)
 
     def content(self, object_id: str) -> bytes:
-        """Return an object that is here."""
+        """Return an object that was received."""
         start, length = self._places[object_id]
         self._file.seek(start)
         return self._file.read(length)
@@ -165,7 +165,7 @@ class Upload:
 
 @dataclass
 class Peer:
-    """Hold what one node was sent and is sending."""
+    """The messages sent to one node, and the reply it is sending."""
 
     # what it was asked, by the message's id: the head, and the ids of the objects
     sent: OrderedDict[str, tuple[Message, frozenset[str]]] = field(default_factory=OrderedDict)
@@ -173,5 +173,5 @@ class Peer:
     trespass: str = ""  # what its next reply is refused for
 
     def owns(self, object_id: str) -> bool:
-        """Tell whether an object is part of what this node was sent."""
+        """Return whether an object is part of a message sent to this node."""
         return any(object_id in objects for _, objects in self.sent.values())

@@ -144,7 +144,7 @@ def test_a_rule_forbids_and_is_named(
     rule(folder, key, value)
     reason = refused(train(folder, settings))
     if told == "policy":  # a value that no policy can have: nothing leaves before it is mended
-        assert reason == "ConfigError; the site's own log says more"
+        assert reason == "ConfigError; see the site's own log"
     else:
         assert told in reason
     assert "error" in log(folder)[-1]
@@ -163,7 +163,7 @@ def test_a_plain_request_in_a_masked_run_is_refused_before_anything_is_computed(
     folder: SiteFolder, settings: Flat, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rule(folder, "secure_aggregation_only", "true")
-    monkeypatch.setattr(egress_filter.Border, "answer", _with(_forbidden))
+    monkeypatch.setattr(egress_filter.EgressFilter, "answer", _with(_forbidden))
     told = {**settings, "server.secure_aggregation": True}
     assert "wants this update in the clear" in refused(train(folder, told))
 
@@ -180,7 +180,7 @@ def test_a_plain_answer_to_a_masked_request_does_not_leave(
         answer = RecordDict({"arrays": to_array_record(start(), "float32"), "metrics": told})
         return Message(answer, reply_to=message)
 
-    monkeypatch.setattr(egress_filter.Border, "answer", _with(plain))
+    monkeypatch.setattr(egress_filter.EgressFilter, "answer", _with(plain))
     told = {**settings, "server.secure_aggregation": True}
     assert not send(folder, "train", content, told).has_error()  # without the rule it passes
     rule(folder, "secure_aggregation_only", "true")
@@ -380,7 +380,7 @@ def test_an_exceptions_text_stays_here(
     folder.toml.write_text(folder.toml.read_text().replace(SECRET, f"{SECRET}-gone"))
     with caplog.at_level(logging.ERROR):
         reason = refused(train(folder, settings))
-    assert reason == "ConfigError; the site's own log says more"
+    assert reason == "ConfigError; see the site's own log"
     assert "holdout" in caplog.text
 
 
@@ -442,7 +442,7 @@ def test_whatever_an_app_adds_does_not_pass(
         return Message(reply, reply_to=message)
 
     content = query() if kind == "query" else asked()
-    monkeypatch.setattr(egress_filter.Border, "answer", _with(greedy))
+    monkeypatch.setattr(egress_filter.EgressFilter, "answer", _with(greedy))
     assert refused(send(folder, kind, content, settings)).startswith("refused by the site's policy")
 
 
@@ -451,7 +451,7 @@ def _forbidden(*_: object) -> Message:
 
 
 def _with(app: object) -> object:
-    real = egress_filter.Border.answer
+    real = egress_filter.EgressFilter.answer
     return lambda self, message, context, _: real(self, message, context, app)
 
 
@@ -463,7 +463,7 @@ def test_numbers_that_are_none_do_not_pass(
         content = RecordDict({"arrays": to_array_record(start(), "float32"), "metrics": told})
         return Message(content, reply_to=message)
 
-    monkeypatch.setattr(egress_filter.Border, "answer", _with(broken))
+    monkeypatch.setattr(egress_filter.EgressFilter, "answer", _with(broken))
     assert "loss is no finite number" in refused(train(folder, settings))
 
 
@@ -475,7 +475,7 @@ def test_a_simulation_passes_untouched(
     def forbidden(*_: object) -> None:
         raise AssertionError
 
-    monkeypatch.setattr(egress_filter, "Border", forbidden)
+    monkeypatch.setattr(egress_filter, "EgressFilter", forbidden)
     source = str(folder.path.parent / SECRET)
     told = {**settings, "data.source": source, "data.partitioner": "iid", "data.test_share": 0.0}
     node = {"partition-id": 0, "num-partitions": 1}

@@ -441,7 +441,7 @@ def test_F21_a_node_that_goes_on_after_the_superlink_was_started_again_did_no_wr
     message = node.pull()
     reply = answer(message)
     session = node.announce(reply).session_id
-    sender_check.check(MOST)  # what the SuperLink knew of the run is gone
+    sender_check.install(MOST)  # what the SuperLink knew of the run is gone
     assert not node.fetch(message.metadata.message_id).object_found
     node.confirm(message.metadata.message_id)
     assert not node.upload(session, reply.object_id, reply.deflate())

@@ -18,8 +18,8 @@ from flwr.proto.fleet_pb2 import ActivateNodeRequest
 
 from client.deployment import connection_status, site_folder
 from client.deployment.command import group as flower_client
-from client.deployment.connection_status import Diary
-from client.deployment.egress_filter import Border
+from client.deployment.connection_status import StatusFile
+from client.deployment.egress_filter import EgressFilter
 from client.deployment.site_folder import SiteFolder
 from client.deployment.supernode import Watch, guarded_client
 from client.deployment.tls_probe import tls_context
@@ -240,7 +240,7 @@ def test_F16_F17_the_supernode_refuses_and_sends_nothing(place, invitation, tmp_
 
 def activate(folder, address):
     trust = tls_context(folder.ca_certificate, folder.revocations)
-    client = guarded_client(trust, Watch(Diary(folder.contact)), Border(folder))
+    client = guarded_client(trust, Watch(StatusFile(folder.contact)), EgressFilter(folder))
     made = client.from_server_address(address, False, str(folder.ca_certificate), [])
     with made as flower, pytest.raises(httpx.TransportError):
         flower.ActivateNode(ActivateNodeRequest(public_key=b"k", heartbeat_interval=30))

@@ -13,7 +13,7 @@ from client.deployment import join, preflight, supervisor
 from client.deployment.command import VERBS, group
 from client.deployment.egress_log import EgressLog
 from client.deployment.site_folder import SiteFolder
-from client.deployment.tls_probe import Greeting
+from client.deployment.tls_probe import ProbeResult
 from client.features.encode import store_key
 from client.features.feature_store import FeatureStore
 from fedprompt.backbone import load as backbones
@@ -33,8 +33,8 @@ CLASSES = ("cat", "dog")
 @pytest.fixture(autouse=True)
 def alone(clip: FrozenClip, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(backbones, "shared_backbone", lambda config: clip)
-    found = Greeting(datetime.now(UTC) + timedelta(days=300), 0.2)
-    monkeypatch.setattr(preflight.tls_probe, "greet", lambda *_: found)
+    found = ProbeResult(datetime.now(UTC) + timedelta(days=300), 0.2)
+    monkeypatch.setattr(preflight.tls_probe, "probe", lambda *_: found)
     load.inspect.cache_clear()
 
 
@@ -117,7 +117,7 @@ def test_a_changed_invitation_is_refused(packed: Path, photos: Path) -> None:
     packed.write_bytes(packed.read_bytes().replace(b"127.0.0.1", b"127.0.0.2"))
     result = joined(packed, photos)
     assert result.exit_code == 2
-    assert "changed on its way" in result.output
+    assert "changed on the way" in result.output
 
 
 def test_a_second_join_goes_on_and_other_images_are_refused(

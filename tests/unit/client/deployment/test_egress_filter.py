@@ -42,7 +42,7 @@ def test_an_identity_may_name_its_domain(more: dict[str, str]) -> None:
 @pytest.mark.parametrize(
     ("more", "told"),
     [
-        ({"patients": "Smith"}, "other fields than an identity has"),
+        ({"patients": "Smith"}, "unknown or missing fields"),
         ({"classes": '["cat","Smith"]'}, "not the list that was agreed on"),
     ],
 )

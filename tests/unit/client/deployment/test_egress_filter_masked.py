@@ -1,4 +1,4 @@
-"""Secure aggregation passes a site's border, is logged, and hides nothing else behind it."""
+"""Secure aggregation passes a site's egress filter, is logged, and hides nothing else behind it."""
 
 import json
 
@@ -6,7 +6,7 @@ import pytest
 from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 
 from client.deployment import egress_filter
-from client.deployment.egress_filter import border
+from client.deployment.egress_filter import policy_mod
 from client.reply.secure_aggregation import secured
 from fedprompt.errors import PolicyError
 from server.local_grid import LocalGrid
@@ -18,7 +18,7 @@ SERVER = "127.0.0.1:9092"
 
 
 def site(folder, number):
-    """Write a site's folder as the border reads it."""
+    """Write a site's folder as the filter reads it."""
     folder.mkdir()
     (folder / "site.toml").write_text(f'[node]\nname = "s"\nnumber = {number}\nserver = "{SERVER}"')
     rules = f'servers = ["{SERVER}"]\nmin_sites = 3\nsecure_aggregation_only = true\n'
@@ -27,14 +27,14 @@ def site(folder, number):
     return folder
 
 
-def test_a_secure_round_passes_the_border_and_is_in_the_log(tmp_path):
+def test_a_secure_round_passes_the_filter_and_is_in_the_log(tmp_path):
     chosen = config(
         tmp_path / "run", rounds=1, weighting="uniform", clip_norm=5.0, secure_aggregation=True
     )
     agreed = {f"server.{key}": value for key, value in chosen.model_dump().items()}
     agreed |= {"prompt.method": "dip", "fit.epochs": 1}
     folders = [site(tmp_path / f"site-{number}", number) for number in range(3)]
-    with LocalGrid(client(mods=[border, secured]), 3, agreed) as grid:
+    with LocalGrid(client(mods=[policy_mod, secured]), 3, agreed) as grid:
         for folder, context in zip(folders, grid._contexts.values(), strict=True):
             context.node_config["site-folder"] = str(folder)
         state = Rounds(grid, task(start(rank=4)), chosen, 3).run()

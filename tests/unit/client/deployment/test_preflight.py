@@ -10,7 +10,7 @@ import pytest
 from client.deployment import preflight
 from client.deployment.preflight import Finding, examine
 from client.deployment.site_folder import SiteFolder
-from client.deployment.tls_probe import Greeting
+from client.deployment.tls_probe import ProbeResult
 from fedprompt.backbone import load as backbones
 from fedprompt.backbone.clip import FrozenClip
 from fedprompt.data import load
@@ -25,17 +25,17 @@ CLASSES = ("cat", "dog")
 @pytest.fixture(autouse=True)
 def alone(clip: FrozenClip, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(backbones, "shared_backbone", lambda config: clip)
-    greets(monkeypatch, Greeting(datetime.now(UTC) + timedelta(days=300), 0.2))
+    greets(monkeypatch, ProbeResult(datetime.now(UTC) + timedelta(days=300), 0.2))
     load.inspect.cache_clear()
 
 
-def greets(monkeypatch: pytest.MonkeyPatch, found: Greeting | Exception) -> None:
-    def greet(*_: object) -> Greeting:
+def greets(monkeypatch: pytest.MonkeyPatch, found: ProbeResult | Exception) -> None:
+    def greet(*_: object) -> ProbeResult:
         if isinstance(found, Exception):
             raise found
         return found
 
-    monkeypatch.setattr(preflight.tls_probe, "greet", greet)
+    monkeypatch.setattr(preflight.tls_probe, "probe", greet)
 
 
 @pytest.fixture
@@ -183,7 +183,7 @@ def test_F16_a_certificate_that_ends_soon_is_told(
     folder: SiteFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for days, status in ((31.5, "ok"), (29.5, "note")):
-        greets(monkeypatch, Greeting(datetime.now(UTC) + timedelta(days=days), 0.0))
+        greets(monkeypatch, ProbeResult(datetime.now(UTC) + timedelta(days=days), 0.0))
         found = look(folder)["server"]
         assert found.status == status
     assert "29 days left" in found.detail
@@ -192,7 +192,7 @@ def test_F16_a_certificate_that_ends_soon_is_told(
 def test_a_server_that_cannot_be_reached_fails_once(
     folder: SiteFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    greets(monkeypatch, LinkError("nobody listens there"))
+    greets(monkeypatch, LinkError("nothing listens there"))
     found = failed(folder)
     assert (found.name, found.exit_code) == ("server", 15)
     assert look(folder)["clock"].status == "note"
@@ -206,7 +206,7 @@ def test_F34_a_clock_that_flower_would_refuse_is_told_beforehand(
     folder: SiteFolder, monkeypatch: pytest.MonkeyPatch, ahead: float, status: str
 ) -> None:
     """Flower takes signed timestamps from 5 s ahead to 305 s behind."""
-    greets(monkeypatch, Greeting(datetime.now(UTC) + timedelta(days=300), ahead))
+    greets(monkeypatch, ProbeResult(datetime.now(UTC) + timedelta(days=300), ahead))
     found = look(folder)["clock"]
     assert found.status == status
     assert f"{abs(ahead):.0f} s" in found.detail

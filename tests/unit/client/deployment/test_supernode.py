@@ -22,15 +22,15 @@ from flwr.supernode.fleet_http_client import FleetHttpClient
 from flwr.supernode.nodestate.in_memory_nodestate import InMemoryNodeState
 
 from client.deployment import connection_status
-from client.deployment.connection_status import Diary
-from client.deployment.egress_filter import Border
+from client.deployment.connection_status import StatusFile
+from client.deployment.egress_filter import EgressFilter
 from client.deployment.egress_log import EgressLog
 from client.deployment.site_folder import SiteFolder
 from client.deployment.supernode import Watch, guarded_client, options, pull_or_reply
 from fedprompt.protocol.address import free_port
 from tests.enrolled import invitation, message, site
 
-NOBODY = Border(SiteFolder(Path("nowhere")))  # of requests that no border looks at
+NOBODY = EgressFilter(SiteFolder(Path("nowhere")))  # of requests that no border looks at
 
 # every field of what a SuperNode sends -> what it tells the server
 ENVELOPE = {
@@ -101,7 +101,7 @@ def test_every_field_that_a_supernode_sends_is_known() -> None:
 def pushed(folder: SiteFolder, request: PushMessagesRequest) -> PushMessagesRequest:
     """Return what reaches the server of a request."""
     found: list[PushMessagesRequest] = []
-    client = guarded_client(None, Watch(Diary(folder.contact)), Border(folder))
+    client = guarded_client(None, Watch(StatusFile(folder.contact)), EgressFilter(folder))
     with client.from_server_address("127.0.0.1:1", True, None, []) as made:
 
         def note(**call: Any) -> PushMessagesResponse:
@@ -218,7 +218,7 @@ def ask(watch: Watch, status: int, location: str = "") -> list[str]:
 
 
 def test_an_answer_is_noted(folder: SiteFolder) -> None:
-    watch = Watch(Diary(folder.contact))
+    watch = Watch(StatusFile(folder.contact))
     assert ask(watch, 200) == ["/v1/fleet/activate-node"]
     assert not watch.refused
     found = connection_status.read(folder.contact)
@@ -227,7 +227,7 @@ def test_an_answer_is_noted(folder: SiteFolder) -> None:
 
 
 def test_F15_a_refused_key_is_told_from_other_faults(folder: SiteFolder) -> None:
-    watch = Watch(Diary(folder.contact))
+    watch = Watch(StatusFile(folder.contact))
     for status in (404, 500, 503):
         ask(watch, status)
         assert not watch.refused
@@ -262,7 +262,7 @@ def test_a_redirect_is_not_followed(folder: SiteFolder) -> None:
     thread.start()
     try:
         target = f"http://127.0.0.1:{thief.server_address[1]}/v1/fleet/activate-node"
-        ask(Watch(Diary(folder.contact)), 307, target)
+        ask(Watch(StatusFile(folder.contact)), 307, target)
     finally:
         thief.shutdown()
         thief.server_close()
@@ -273,7 +273,7 @@ def test_a_redirect_is_not_followed(folder: SiteFolder) -> None:
 
 def test_a_server_that_is_away_is_noted(folder: SiteFolder) -> None:
     port = free_port()
-    client = guarded_client(None, Watch(Diary(folder.contact)), NOBODY)
+    client = guarded_client(None, Watch(StatusFile(folder.contact)), NOBODY)
     with (
         client.from_server_address(f"127.0.0.1:{port}", True, None, []) as made,
         pytest.raises(httpx.ConnectError),
@@ -286,7 +286,7 @@ def test_a_proxy_that_is_away_is_named(folder: SiteFolder, monkeypatch: pytest.M
     proxy = f"http://127.0.0.1:{free_port()}"
     monkeypatch.setenv("https_proxy", proxy.replace("//", "//me:secret@"))
     monkeypatch.delenv("no_proxy", raising=False)
-    client = guarded_client(ssl.create_default_context(), Watch(Diary(folder.contact)), NOBODY)
+    client = guarded_client(ssl.create_default_context(), Watch(StatusFile(folder.contact)), NOBODY)
     with (
         client.from_server_address("fed.example.org:9092", False, None, []) as made,
         pytest.raises(httpx.ConnectError),
@@ -299,7 +299,7 @@ def test_a_proxy_that_is_away_is_named(folder: SiteFolder, monkeypatch: pytest.M
 
 def test_the_tls_context_is_the_sites_own(folder: SiteFolder) -> None:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    client = guarded_client(context, Watch(Diary(folder.contact)), NOBODY)
+    client = guarded_client(context, Watch(StatusFile(folder.contact)), NOBODY)
     root = folder.ca_certificate.read_bytes()
     with client.from_server_address("127.0.0.1:9", False, root, []) as made:
         assert made._client._transport._pool._ssl_context is context

@@ -15,7 +15,7 @@ import httpx
 import pytest
 import trustme
 
-from client.deployment.tls_probe import Greeting, described, greet, proxy_of, tls_context
+from client.deployment.tls_probe import ProbeResult, describe_proxy, find_proxy, probe, tls_context
 from fedprompt.errors import ConfigError, LinkError
 from fedprompt.processes.flower_environment import variables
 from fedprompt.protocol.address import join
@@ -76,8 +76,8 @@ def test_a_good_server_tells_when_its_certificate_ends_and_its_time(
     ca: trustme.CA, trusted: Path
 ) -> None:
     with serving(server_side(ca, not_after=NOW + 20 * DAY)) as address:
-        found = greet(address, tls_context(trusted))
-    assert isinstance(found, Greeting)
+        found = probe(address, tls_context(trusted))
+    assert isinstance(found, ProbeResult)
     assert found.expires == (NOW + 20 * DAY).replace(microsecond=0)
     assert abs(found.ahead) < 5
 
@@ -101,7 +101,7 @@ def test_F16_F17_a_server_that_cannot_be_trusted_is_refused_with_the_reason(
 ) -> None:
     make, told = FAULTS[fault]
     with serving(make(ca)) as address, pytest.raises(LinkError, match=told) as caught:
-        greet(address, tls_context(trusted))
+        probe(address, tls_context(trusted))
     assert caught.value.exit_code == 15
     assert address in str(caught.value)
 
@@ -110,7 +110,7 @@ def test_F16_a_wrong_host_name_is_told_from_a_wrong_address(ca: trustme.CA, trus
     with serving(server_side(ca, "fed.example.org")) as address:
         port = address.rpartition(":")[2]
         with pytest.raises(LinkError, match="for another host name"):
-            greet(f"localhost:{port}", tls_context(trusted))
+            probe(f"localhost:{port}", tls_context(trusted))
 
 
 def test_F16_a_revoked_certificate_is_refused_and_another_is_not(tmp_path: Path) -> None:
@@ -129,10 +129,10 @@ def test_F16_a_revoked_certificate_is_refused_and_another_is_not(tmp_path: Path)
             crl.write_bytes(issuer.pem(found))
             trust = tls_context(tmp_path / "ca.crt", crl)
             if not serials:
-                assert greet(address, trust).expires
+                assert probe(address, trust).expires
                 continue
             with pytest.raises(LinkError, match="is revoked"):
-                greet(address, trust)
+                probe(address, trust)
 
 
 def test_F17_an_old_tls_is_refused(ca: trustme.CA, trusted: Path) -> None:
@@ -145,8 +145,8 @@ def test_F17_an_old_tls_is_refused(ca: trustme.CA, trusted: Path) -> None:
 def test_nobody_listens(trusted: Path) -> None:
     with serving(None) as address:
         pass
-    with pytest.raises(LinkError, match="nobody listens there"):
-        greet(address, tls_context(trusted))
+    with pytest.raises(LinkError, match="nothing listens there"):
+        probe(address, tls_context(trusted))
 
 
 def test_a_name_that_nobody_knows(trusted: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -155,14 +155,14 @@ def test_a_name_that_nobody_knows(trusted: Path, monkeypatch: pytest.MonkeyPatch
 
     monkeypatch.setattr(socket, "getaddrinfo", unknown)
     with pytest.raises(LinkError, match="name is not known"):
-        greet("no-such-host.invalid:9092", tls_context(trusted))
+        probe("no-such-host.invalid:9092", tls_context(trusted))
 
 
 def test_a_server_that_says_nothing_is_not_waited_for(trusted: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as mute:
         address = f"127.0.0.1:{mute.getsockname()[1]}"
         with pytest.raises(LinkError, match=r"no answer within 0\.2 s"):
-            greet(address, tls_context(trusted), patience=0.2)
+            probe(address, tls_context(trusted), patience=0.2)
 
 
 def test_a_server_that_hangs_up(trusted: Path) -> None:
@@ -174,7 +174,7 @@ def test_a_server_that_hangs_up(trusted: Path) -> None:
         thread = threading.Thread(target=hang_up)
         thread.start()
         with pytest.raises(LinkError, match="closed the connection"):
-            greet(f"127.0.0.1:{rude.getsockname()[1]}", tls_context(trusted))
+            probe(f"127.0.0.1:{rude.getsockname()[1]}", tls_context(trusted))
         thread.join()
 
 
@@ -236,7 +236,7 @@ def test_the_proxy_of_the_environment_is_used(
 ) -> None:
     with serving(server_side(ca, host, not_after=NOW + 20 * DAY)) as address:
         carrier.target = ("127.0.0.1", int(address.rpartition(":")[2]))
-        found = greet(join(host, 9092), tls_context(trusted))
+        found = probe(join(host, 9092), tls_context(trusted))
     assert found.expires == (NOW + 20 * DAY).replace(microsecond=0)
     assert carrier.asked == [(join(host, 9092), None)]
 
@@ -247,7 +247,7 @@ def test_what_the_server_did_wrong_is_told_apart_from_the_proxy(
     with serving(server_side(ca, "other.example.org")) as address:
         carrier.target = ("127.0.0.1", int(address.rpartition(":")[2]))
         with pytest.raises(LinkError, match=r"another host name \(through the proxy http://127"):
-            greet("fed.example.org:9092", tls_context(trusted))
+            probe("fed.example.org:9092", tls_context(trusted))
 
 
 @pytest.mark.parametrize("refusal", [407, 502])
@@ -256,7 +256,7 @@ def test_a_proxy_that_refuses_is_named_with_its_answer(
 ) -> None:
     carrier.refusal = refusal
     with pytest.raises(LinkError, match=rf"proxy http://.*does not lead there: .* {refusal} "):
-        greet("fed.example.org:9092", tls_context(trusted))
+        probe("fed.example.org:9092", tls_context(trusted))
 
 
 def test_name_and_password_go_to_the_proxy_and_into_no_message(
@@ -265,7 +265,7 @@ def test_name_and_password_go_to_the_proxy_and_into_no_message(
     monkeypatch.setenv("https_proxy", os.environ["https_proxy"].replace("//", "//me:p%40ss@"))
     carrier.refusal = 403
     with pytest.raises(LinkError) as caught:
-        greet("fed.example.org:9092", tls_context(trusted))
+        probe("fed.example.org:9092", tls_context(trusted))
     assert carrier.asked == [("fed.example.org:9092", "Basic bWU6cEBzcw==")]
     assert "p%40ss" not in str(caught.value)
 
@@ -279,9 +279,9 @@ def test_a_dead_proxy_is_named_and_not_the_server(
     for variable in ("https_proxy", "all_proxy"):
         with monkeypatch.context() as patch:
             patch.setenv(variable, dead)  # without a scheme, as many write it
-            told = rf"the proxy http://{dead} \({variable}\).*nobody listens there.*into no_proxy"
+            told = rf"the proxy http://{dead} \({variable}\).*nothing listens there.*into no_proxy"
             with pytest.raises(LinkError, match=told):
-                greet("fed.example.org:9092", tls_context(trusted))
+                probe("fed.example.org:9092", tls_context(trusted))
 
 
 @pytest.mark.parametrize(
@@ -295,7 +295,7 @@ def test_a_proxy_of_another_kind_is_refused(
     with pytest.raises(
         LinkError, match=r"https_proxy names the proxy .* expected http://HOST:PORT"
     ):
-        greet("fed.example.org:9092", tls_context(trusted))
+        probe("fed.example.org:9092", tls_context(trusted))
 
 
 @pytest.mark.parametrize("unset", ["", "127.0.0.1", "*"])
@@ -305,10 +305,10 @@ def test_this_machine_and_what_no_proxy_lists_are_dialled_themselves(
     monkeypatch.setenv("https_proxy", "http://me:secret@127.0.0.1:9")
     monkeypatch.setenv("no_proxy", unset)
     with serving(server_side(ca)) as address:
-        assert greet(address, tls_context(trusted)).expires
+        assert probe(address, tls_context(trusted)).expires
     told = "directly, without the proxy http://127.0.0.1:9 (https_proxy)"
-    assert described("127.0.0.1") == told
-    assert (proxy_of("127.0.0.2") is None) == (unset == "*")
+    assert describe_proxy("127.0.0.1") == told
+    assert (find_proxy("127.0.0.2") is None) == (unset == "*")
 
 
 @pytest.mark.parametrize(
@@ -329,7 +329,7 @@ def test_the_way_is_that_of_flowers_client(
         is_direct = client._transport_for_url(url) is client._transport
     monkeypatch.setenv("no_proxy", unset)
     monkeypatch.delenv("NO_PROXY")
-    assert (proxy_of(host) is None) == is_direct
+    assert (find_proxy(host) is None) == is_direct
 
 
 @pytest.fixture

@@ -44,7 +44,7 @@ def broken() -> ClientApp:
 
 def test_an_app_that_cannot_be_loaded_is_told_by_its_kind_and_logged(folder: SiteFolder) -> None:
     reply, details = reply_to(asked(), context(folder), broken)
-    assert reply.error.reason == "ImportError; the site's own log says more"
+    assert reply.error.reason == "ImportError; see the site's own log"
     assert details == reply.error.reason
     (line,) = EgressLog(folder.egress).verify()[0]
     assert line.entry["error"] == reply.error.reason
@@ -54,7 +54,7 @@ def test_an_unknown_kind_of_message_is_refused_and_logged(folder: SiteFolder) ->
     from client.app import app
 
     reply, _ = reply_to(message("query.everything", RecordDict()), context(folder), lambda: app)
-    assert reply.error.reason.endswith("the site's own log says more")
+    assert reply.error.reason.endswith("see the site's own log")
     (line,) = EgressLog(folder.egress).verify()[0]
     assert line.entry["kind"] == "query.everything"
 

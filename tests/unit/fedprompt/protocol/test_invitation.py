@@ -141,7 +141,7 @@ def test_an_unknown_field_is_refused_even_if_it_is_signed():
 
 
 def test_a_doubled_field_is_refused():
-    with pytest.raises(ConfigError, match="changed on its way"):
+    with pytest.raises(ConfigError, match="changed on the way"):
         read(PACKED.replace(b'"number":3', b'"number":9,"number":3'))
 
 

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from client.deployment.config import NodeConfig
+from client.deployment.site_folder import NodeConfig
 from fedprompt.errors import ConfigError
 from fedprompt.settings.fit import FitConfig
 from fedprompt.settings.prompt import PromptConfig
