@@ -20,7 +20,7 @@ from fedprompt.experiments.setup import open_experiment
 from fedprompt.experiments.simulation import run_local
 from fedprompt.prompts.artefacts import from_artefact
 from fedprompt.prompts.template import Template
-from fedprompt.settings.run_config import defaults, load
+from fedprompt.settings.run_config import RunConfig, defaults, load_flat
 from fedprompt.settings.section import Flat
 from server.progress import display
 
@@ -60,15 +60,15 @@ def federate(settings: Flat, folder: Path) -> Artefact:
     """Run one federation and return its artefact."""
     settings = settings | {"server.output": str(folder), "server.evaluate_every": 0}
     with display(int(settings["server.rounds"]), Console(stderr=True)) as shown:
-        run_local(settings, shown)
+        run_local(RunConfig.parse(settings), shown)
     return Artefact.load(folder / "artefact")
 
 
 def outcomes(seed: int) -> dict[str, Outcome]:
     """Return what zero-shot CLIP and every case reach at one seed."""
     seeds = {f"{name}.seed": seed for name in ("data", "prompt", "server")}
-    settings = defaults() | load(DEMO) | seeds
-    bench = open_experiment(settings)
+    settings = defaults() | load_flat(DEMO) | seeds
+    bench = open_experiment(RunConfig.parse(settings))
     images, labels = bench.encode(bench.test)
     template = Template(bench.clip, bench.test.classes, bench.data.template)
     prompts, sent = {ZERO_SHOT: template}, {ZERO_SHOT: 0}

@@ -27,6 +27,7 @@ from fedprompt.data.decode import decode
 from fedprompt.data.image_set import ImageSet, Source
 from fedprompt.data.load import share
 from fedprompt.prompt_state import PromptState
+from fedprompt.settings.run_config import RunConfig
 from fedprompt.settings.section import Flat
 from fedprompt.wire import from_array_record, to_array_record
 from server.rules import RULES, Dense
@@ -171,7 +172,7 @@ def poisoned_site(
 ) -> Site:
     """Return a site that learns what is false: classes turned round, or the trigger's."""
     chosen: Flat = dict(settings)
-    site = simulated(chosen, partition, partitions)
+    site = simulated(RunConfig.parse(chosen), partition, partitions)
     if attack == "label flip":
         site.train_labels = len(site.classes) - 1 - site.train_labels
         return site

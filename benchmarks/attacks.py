@@ -32,7 +32,7 @@ from fedprompt.backbone.encoded import EncodedImages
 from fedprompt.experiments.setup import Experiment, open_experiment
 from fedprompt.prompts.artefacts import from_artefact
 from fedprompt.run_folder import RunFolder
-from fedprompt.settings.run_config import defaults
+from fedprompt.settings.run_config import RunConfig, defaults
 from fedprompt.settings.section import Flat
 from server.app import app as server_app
 from server.local_grid import LocalGrid
@@ -105,7 +105,7 @@ def attacked(case: Case) -> Outcome:
 @cache
 def bench(seed: int) -> Experiment:
     """Open the test images once a process."""
-    return open_experiment(settings("plain", seed))
+    return open_experiment(RunConfig.parse(settings("plain", seed)))
 
 
 @cache

@@ -30,8 +30,8 @@ from fedprompt.experiments.reply_size import (
     serialised,
 )
 from fedprompt.prompt_state import PromptState
-from fedprompt.prompts.build import build_prompt, rule_of
-from fedprompt.settings.prompt import PromptConfig
+from fedprompt.prompts.build import build_prompt
+from fedprompt.prompts.methods import own_rule, prompt_config
 from fedprompt.settings.server import ServerConfig
 from fedprompt.wire import ARRAYS, RAW, to_array_record
 from server.local_grid import LocalGrid
@@ -53,7 +53,7 @@ def travelling(method: str) -> tuple[PromptState, PromptState]:
     settings["text_cfg"] |= {"layers": 1}
     model = open_clip.CLIP(**settings).eval()
     clip = FrozenClip(model, open_clip.get_tokenizer(BACKBONE), Preprocessing())
-    config, rule = PromptConfig(method=method), rule_of({"prompt.method": method})
+    config, rule = prompt_config(method=method), own_rule(method)
     prompt = build_prompt(config, clip, ("cat", "dog"), "a photo of a {}.", rule=rule)
     return prompt.arrays(), prompt.leaving()
 

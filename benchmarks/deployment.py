@@ -11,6 +11,7 @@ from client.deployment import site_folder
 from client.deployment.site_folder import SiteFolder
 from client.site import Site, deployed
 from fedprompt.protocol import invitation as invitations
+from fedprompt.settings.run_config import RunConfig
 from fedprompt.settings.section import Flat
 from server.deployment import create_folder, enrolment
 from server.deployment.folder import DeploymentFolder
@@ -29,7 +30,8 @@ class Deployment:
 
     def load(self, settings: Flat) -> list[Site]:
         """Return the sites in this process, as their own would under a run's settings."""
-        return [deployed(site.settings(settings), n) for n, site in enumerate(self.sites)]
+        configs = [RunConfig.parse(site.settings(settings)) for site in self.sites]
+        return [deployed(config, number) for number, config in enumerate(configs)]
 
 
 def make(folder: Path, sites: int, settings: Flat) -> Deployment:

@@ -28,7 +28,7 @@ from fedprompt.experiments.protocols.base_to_new import BASE
 from fedprompt.experiments.protocols.protocol import Found, Protocol, Trial
 from fedprompt.experiments.protocols.series import Result
 from fedprompt.experiments.protocols.tune import federated, last_scored
-from fedprompt.prompts.build import UNTRAINED
+from fedprompt.prompts.methods import UNTRAINED
 from fedprompt.settings.section import Flat
 
 SEED = 9  # of no other part

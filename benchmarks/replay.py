@@ -18,6 +18,7 @@ from client.site import Site
 from fedprompt.prompt_state import PromptState
 from fedprompt.round_record import RoundRecord
 from fedprompt.run_folder import RunFolder
+from fedprompt.settings.run_config import RunConfig
 from server.admission import Site as Joined
 from server.attempt import weigh
 from server.gate import judge
@@ -42,7 +43,7 @@ class Replay:
     def __init__(self, deployment: Deployment) -> None:
         TaskIdentity.run_id, TaskIdentity.task_id, TaskIdentity.node_id = 1, 1, 1  # of messages
         self._settings = RunFolder(deployment.server.run).settings()
-        tuning = Tuning(self._settings)
+        tuning = Tuning(RunConfig.parse(self._settings))
         self._config, self._task = tuning.server, tuning.task()
         self._sites = deployment.load(self._settings)
         self._norms = [Policy.read(site.policy).max_norm for site in deployment.sites]

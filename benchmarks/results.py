@@ -22,7 +22,7 @@ from fedprompt.experiments.protocols import Protocol
 from fedprompt.experiments.protocols.run import write_results
 from fedprompt.experiments.protocols.series import Series
 from fedprompt.experiments.simulation import federate
-from fedprompt.settings.run_config import load
+from fedprompt.settings.run_config import load_flat
 from fedprompt.settings.section import Flat
 from fedprompt.storage import write_atomic
 
@@ -135,7 +135,7 @@ def main(
 ) -> None:
     """Choose learning rates, run every part over the seeds and write the page."""
     natural = unpack(tiny_imagenet, cache_folder() / UNPACKED) if tiny_imagenet else None
-    more = load(None, override or ())
+    more = load_flat(None, override or ())
     failed = measure(chosen_parts(only, natural), more, output, workers)
     every = parts(natural or {})  # also what an earlier run of this folder kept
     write_atomic(to, written(every, more, output).encode())

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from benchmarks.merging import PROTOCOL as MERGING
 from fedprompt.experiments.protocols import PROTOCOLS
 from fedprompt.experiments.protocols.protocol import Protocol
-from fedprompt.prompts.build import METHODS, UNTRAINED, ZERO_SHOT
+from fedprompt.prompts.methods import METHODS, UNTRAINED, ZERO_SHOT
 from fedprompt.settings.section import Flat, Scalar
 
 Cases = dict[str, Flat]

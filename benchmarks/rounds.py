@@ -43,8 +43,8 @@ from fedprompt.data.load import load as load_images
 from fedprompt.prompt_state import PromptState
 from fedprompt.settings.backbone import BackboneConfig
 from fedprompt.settings.data import DataConfig
-from fedprompt.settings.run_config import defaults, section
-from fedprompt.settings.section import Flat
+from fedprompt.settings.run_config import RunConfig, defaults
+from fedprompt.settings.section import Flat, section
 from server.local_grid import LocalGrid
 from server.rounds import Rounds
 from server.tuning import Tuning
@@ -180,10 +180,10 @@ def turns(clients: int, count: int) -> list[Turn]:
         LocalGrid(client_app, clients, flat) as grid,
         LocalGrid(do_nothing(), clients, flat) as idle,
     ):
-        tuning = Tuning(flat)
+        tuning = Tuning(config := RunConfig.parse(flat))
         ours = Rounds(grid, tuning.task(), tuning.server, tuning.sites).committed()
         next(ours)  # sites load their images and join, round 0 is evaluated
-        sites = [simulated(flat, partition, clients) for partition in range(clients)]
+        sites = [simulated(config, partition, clients) for partition in range(clients)]
         nothing = nothing_rounds(idle, clients, tuning.prompt.arrays())
         next(ours), others(nothing, sites)
         own, around = [], [others(nothing, sites)]

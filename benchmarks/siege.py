@@ -39,7 +39,7 @@ from fedprompt.prompts.artefacts import from_artefact
 from fedprompt.protocol import invitation as invitations
 from fedprompt.round_record import RoundRecord
 from fedprompt.run_folder import RunFolder
-from fedprompt.settings.run_config import defaults
+from fedprompt.settings.run_config import RunConfig
 from fedprompt.settings.section import Flat
 from server.deployment import create_folder, enrolment
 from server.deployment.folder import DeploymentFolder
@@ -84,7 +84,7 @@ def workbench(setting: Setting) -> Experiment:
         "data.limit": 2 * sites * setting.images,  # more than enough without the class left out
         "data.test_limit": setting.test_images,
     }
-    return open_experiment(defaults() | limits)
+    return open_experiment(RunConfig.parse(limits))
 
 
 def make(folder: Path, setting: Setting, bench: Experiment, sites: int) -> Deployment:

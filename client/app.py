@@ -12,11 +12,13 @@ from flwr.clientapp import ClientApp
 
 from client.deployment.egress_filter import folder_of, policy_mod
 from client.deployment.policy import Policy
+from client.deployment.site_folder import SiteFolder
 from client.reply.secure_aggregation import secured
 from client.site import Site, deployed, simulated
 from fedprompt.errors import ConfigError
 from fedprompt.identity import sha256_file
 from fedprompt.prompt_state import PromptState
+from fedprompt.settings.run_config import RunConfig
 from fedprompt.settings.section import Scalar
 from fedprompt.wire import (
     ARRAYS,
@@ -102,19 +104,27 @@ def _site(context: Context) -> Site:
 
     A deployed site's node settings name its folder; a simulated one's name its share.
     """
-    node, settings = context.node_config, dict(context.run_config)
-    folder = folder_of(context)
-    settings = folder.settings(settings) if folder else settings
-    torch.set_num_threads(int(settings.get("fit.threads", 1)))
-    key = tuple(sorted(settings.items()))
+    node, folder = context.node_config, folder_of(context)
+    config = _run_config(tuple(sorted(context.run_config.items())), folder)
+    torch.set_num_threads(config.fit.threads)
     if folder:
-        return _own_site(key, folder.node().number, folder.local)
-    return _known_site(key, int(node["partition-id"]), int(node["num-partitions"]))
+        return _own_site(config, folder.node().number, folder.local)
+    return _known_site(config, int(node["partition-id"]), int(node["num-partitions"]))
+
+
+def _run_config(settings: tuple[tuple[str, Scalar], ...], folder: SiteFolder | None) -> RunConfig:
+    """Return the run's configuration, with this site's own settings where it has the say."""
+    return RunConfig.parse(folder.settings(dict(settings))) if folder else _simulated(settings)
+
+
+@functools.lru_cache(maxsize=4)  # all sites of a simulation have one
+def _simulated(settings: tuple[tuple[str, Scalar], ...]) -> RunConfig:
+    return RunConfig.parse(dict(settings))
 
 
 @functools.lru_cache(maxsize=4096)
-def _known_site(settings: tuple[tuple[str, Scalar], ...], number: int, partitions: int) -> Site:
-    return simulated(dict(settings), number, partitions)
+def _known_site(config: RunConfig, number: int, partitions: int) -> Site:
+    return simulated(config, number, partitions)
 
 
 def forget_sites() -> None:
@@ -123,8 +133,8 @@ def forget_sites() -> None:
 
 
 @functools.lru_cache(maxsize=2)  # a server that changes its settings each time fills no memory
-def _own_site(settings: tuple[tuple[str, Scalar], ...], number: int, folder: Path) -> Site:
-    return deployed(dict(settings), number, folder)
+def _own_site(config: RunConfig, number: int, folder: Path) -> Site:
+    return deployed(config, number, folder)
 
 
 def _secret(context: Context, site: Site) -> bytes:

@@ -5,7 +5,7 @@ loads CLIP once. Nothing here depends on how messages travel.
 """
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -24,16 +24,13 @@ from fedprompt.data.load import Images, own, share
 from fedprompt.identity import canonical_json, sha256_bytes
 from fedprompt.identity_card import identity_card
 from fedprompt.prompt_state import PromptState
-from fedprompt.prompts.build import Bank, Prompt, bank_of, build_prompt, rule_of
-from fedprompt.prompts.domain_names import METHOD as ADAPT
+from fedprompt.prompts.build import Prompt, bank_of, build_prompt
 from fedprompt.prompts.domain_names import of_site
 from fedprompt.prompts.forms import begin_turn
-from fedprompt.settings.backbone import BackboneConfig
+from fedprompt.prompts.recipe import Bank
 from fedprompt.settings.data import DataConfig
-from fedprompt.settings.fit import FitConfig
-from fedprompt.settings.prompt import PromptConfig, check_own_rank
-from fedprompt.settings.run_config import section
-from fedprompt.settings.section import Scalar
+from fedprompt.settings.prompt import AdaptConfig, PromptConfig, SptConfig
+from fedprompt.settings.run_config import RunConfig
 from fedprompt.types import Labels
 from fedprompt.wire import identity_digest
 
@@ -45,8 +42,8 @@ class Site:
 
     Parameters
     ----------
-    settings
-        The flat configuration of the run, with this site's own where it has the say.
+    config
+        Of the run, with this site's own settings where it has the say.
     number
         This site's number among all.
     load_images
@@ -55,31 +52,27 @@ class Site:
         Where this site keeps a prompt of its own (`client.tuning.personal`); None = in the user's
         cache.
 
-    Raises
-    ------
-    ConfigError
-        A setting is refused, or the aggregation rule takes no rank of a site's own.
     """
 
     def __init__(
         self,
-        settings: Mapping[str, Scalar],
+        config: RunConfig,
         number: int,
         load_images: Callable[[DataConfig], Images],
         folder: Path | None = None,
     ) -> None:
         self.number = number
-        self.config = section(settings, "fit", FitConfig)
-        self.data = section(settings, "data", DataConfig)
-        self.prompt_config = section(settings, "prompt", PromptConfig)
-        self._rule = rule_of(settings)
-        check_own_rank(self.config.rank, self.prompt_config, self._rule)
+        self.config = config.fit
+        self.data = config.data
+        self._rule = config.server.rule
         with _loading:
-            self.clip = shared_backbone(section(settings, "backbone", BackboneConfig))
+            self.clip = shared_backbone(config.backbone)
             images = load_images(self.data)
         self.classes, self._own = images.train.classes, images.train
-        self.prompt_config = of_site(self.prompt_config, images.train)
-        self.domain = self.prompt_config.domain if self.prompt_config.method == ADAPT else ""
+        self.prompt_config = of_site(config.prompt, images.train)
+        self.domain = ""
+        if isinstance(self.prompt_config, AdaptConfig):
+            self.domain = self.prompt_config.domain
         self.prompt = self._build(self.prompt_config)
         self.train_images, self.train_labels = self._encode(
             images.train, bank_of(self.prompt_config.method)
@@ -132,7 +125,7 @@ class Site:
 
         A site without images returns zeros: it abstains. ``secret`` seeds the noise.
         """
-        config, arrays = self.prompt_config, self.prompt.arrays()
+        config, arrays = SptConfig.of(self.prompt_config), self.prompt.arrays()
         if not len(self._own):
             return PromptState({name: np.zeros_like(array) for name, array in arrays.items()})
         found = noised_centres(
@@ -174,14 +167,14 @@ class Site:
         )
 
 
-def simulated(settings: Mapping[str, Scalar], partition: int, partitions: int) -> Site:
+def simulated(config: RunConfig, partition: int, partitions: int) -> Site:
     """Return the site that holds one share of the run's images."""
-    return Site(settings, partition, lambda data: share(data, partition, partitions))
+    return Site(config, partition, lambda data: share(data, partition, partitions))
 
 
-def deployed(settings: Mapping[str, Scalar], number: int, folder: Path | None = None) -> Site:
+def deployed(config: RunConfig, number: int, folder: Path | None = None) -> Site:
     """Return a site with images of its own, and a folder for a prompt of its own."""
-    return Site(settings, number, own, folder)
+    return Site(config, number, own, folder)
 
 
 def _seed(*parts: int) -> int:

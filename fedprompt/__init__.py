@@ -31,9 +31,10 @@ if TYPE_CHECKING:
     )
     from fedprompt.prompts.artefacts import from_artefact, to_artefact
     from fedprompt.prompts.build import build_prompt
+    from fedprompt.prompts.methods import prompt_config
     from fedprompt.settings.backbone import BackboneConfig
     from fedprompt.settings.data import DataConfig
-    from fedprompt.settings.prompt import PromptConfig
+    from fedprompt.settings.run_config import RunConfig
 
 __all__ = [
     "Artefact",
@@ -51,15 +52,16 @@ __all__ = [
     "ParityError",
     "PolicyError",
     "PrivacyError",
-    "PromptConfig",
     "PromptError",
     "ProviderError",
     "QuorumError",
     "RefusedError",
+    "RunConfig",
     "StorageError",
     "build_prompt",
     "from_artefact",
     "load_backbone",
+    "prompt_config",
     "to_artefact",
 ]
 
@@ -68,10 +70,11 @@ _HOMES = {
     "BackboneConfig": "fedprompt.settings.backbone",
     "DataConfig": "fedprompt.settings.data",
     "FrozenClip": "fedprompt.backbone.clip",
-    "PromptConfig": "fedprompt.settings.prompt",
+    "RunConfig": "fedprompt.settings.run_config",
     "build_prompt": "fedprompt.prompts.build",
     "from_artefact": "fedprompt.prompts.artefacts",
     "load_backbone": "fedprompt.backbone.load",
+    "prompt_config": "fedprompt.prompts.methods",
     "to_artefact": "fedprompt.prompts.artefacts",
 }
 

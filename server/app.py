@@ -10,8 +10,7 @@ from flwr.serverapp import Grid, ServerApp
 from fedprompt.errors import PrivacyError, StorageError
 from fedprompt.processes import logs, parent_watchdog
 from fedprompt.run_folder import RunFolder
-from fedprompt.settings.run_config import section
-from fedprompt.settings.section import Flat
+from fedprompt.settings.run_config import RunConfig
 from fedprompt.settings.server import ServerConfig
 from server import outcome
 from server.checkpoint import Checkpoint
@@ -29,15 +28,15 @@ def main(grid: Grid, context: Context) -> None:
     """Tune a prompt over the sites of a grid and leave everything in ``server.output``."""
     logs.tell_parent()
     parent_watchdog.watch_parent()
-    settings: Flat = dict(context.run_config)
+    settings = dict(context.run_config)
     folder = Path(str(settings.get("server.output", ServerConfig().output)))
     earlier = outcome.read(folder)  # of a run that must not be touched, if this one may not begin
     try:
-        server = section(settings, "server", ServerConfig)
-        check_vacant(server)
-        chosen(server.trackers)
+        config = RunConfig.parse(settings)
+        check_vacant(config.server)
+        chosen(config.server.trackers)
         earlier = None
-        run(grid, settings, folder)
+        run(grid, config, folder)
     except (KeyboardInterrupt, SystemExit):  # SIGTERM, under Flower's handlers or our own
         rounds_log.warning("stopped by a signal; committed rounds are kept, go on with resume")
         raise
@@ -48,7 +47,7 @@ def main(grid: Grid, context: Context) -> None:
         raise
 
 
-def run(grid: Grid, settings: Flat, folder: Path) -> None:
+def run(grid: Grid, config: RunConfig, folder: Path) -> None:
     """Run every round, save the artefact and note that the run is done.
 
     Raises
@@ -58,14 +57,14 @@ def run(grid: Grid, settings: Flat, folder: Path) -> None:
     """
     outcome.clear(folder)
     place = RunFolder(folder)
-    tuning = Tuning(settings)
+    tuning = Tuning(config)
     task = tuning.task()
     # refuses other settings before these replace the run's own
-    last = last_committed(place, tuning.settings, task.run) if tuning.server.resume else None
+    last = last_committed(place, config, task.run) if tuning.server.resume else None
     mechanism = tuning.mechanism(task)
-    place.write_settings(tuning.settings)
+    place.write_settings(config.flat())
     rounds = Rounds(grid, task, tuning.server, tuning.sites, mechanism)
-    with tracking(tuning.server.trackers, folder, tuning.settings, last):
+    with tracking(tuning.server.trackers, folder, config.flat(), last):
         state, spent = until_spent(rounds.committed())
     last = place.last()
     lost = (last.truncation_error if last else None) or 0.0

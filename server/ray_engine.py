@@ -16,9 +16,7 @@ from fedprompt.processes import parent_watchdog
 from fedprompt.protocol.address import free_port, is_answering
 from fedprompt.round_record import RoundRecord
 from fedprompt.run_folder import RunFolder
-from fedprompt.settings.data import DataConfig
-from fedprompt.settings.run_config import section
-from fedprompt.settings.section import Flat
+from fedprompt.settings.run_config import RunConfig
 from fedprompt.settings.server import ServerConfig
 from server import outcome
 from server.flower_cli import FlowerCli, environment, write_app
@@ -28,7 +26,7 @@ _PAUSE = 1.0  # seconds between two looks at the run
 _START = 60.0  # seconds the SuperLink may take to answer
 
 
-def run_ray(settings: Flat, shown: Display) -> None:
+def run_ray(config: RunConfig, shown: Display) -> None:
     """Run server and sites on Ray and show the rounds as they are committed.
 
     Raises
@@ -36,14 +34,13 @@ def run_ray(settings: Flat, shown: Display) -> None:
     FedpromptError
         What ended the run in the server's process, or Flower's own message.
     """
-    server = section(settings, "server", ServerConfig)
-    sites = section(settings, "data", DataConfig).clients
+    server, sites = config.server, config.data.clients
     folder = RunFolder(Path(server.output))
     with (
         tempfile.TemporaryDirectory(prefix="fedprompt-ray-") as home,
         _superlink(Path(home)) as flower,
     ):
-        app = write_app(Path(home) / "app", settings)
+        app = write_app(Path(home) / "app", config.flat())
         earlier = folder.records()
         run = flower.submit(app, "--federation-config", _resources(sites, server))
         details = _follow(run, flower, folder, earlier, shown, resume=server.resume)

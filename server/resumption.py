@@ -4,7 +4,7 @@ from fedprompt import toml
 from fedprompt.errors import CheckpointError
 from fedprompt.round_record import RoundRecord
 from fedprompt.run_folder import RunFolder
-from fedprompt.settings.run_config import defaults
+from fedprompt.settings.run_config import RunConfig, defaults
 from fedprompt.settings.section import Flat, Scalar
 from server.checkpoint import load_latest
 from server.tuning import FREE
@@ -12,10 +12,8 @@ from server.tuning import FREE
 _BEFORE: Flat = {"server.rule": "product"}  # what a folder meant that does not tell its rule
 
 
-def last_committed(folder: RunFolder, settings: Flat, run: str) -> RoundRecord | None:
+def last_committed(folder: RunFolder, config: RunConfig, run: str) -> RoundRecord | None:
     """Return the record of the last committed round; None if there is none.
-
-    ``settings`` name the rule by which prompts are merged, as those in a run's folder do.
 
     Raises
     ------
@@ -25,7 +23,7 @@ def last_committed(folder: RunFolder, settings: Flat, run: str) -> RoundRecord |
     try:
         state = load_latest(folder.checkpoints, run)
     except CheckpointError as error:
-        if found := difference(folder, settings):
+        if found := difference(folder, config):
             told = ", ".join(f"{key} was {was!r}, is {now!r}" for key, (was, now) in found.items())
             own = ", ".join(f"{key} = {toml.dumps(was)}" for key, (was, _) in found.items())
             raise CheckpointError(
@@ -37,7 +35,7 @@ def last_committed(folder: RunFolder, settings: Flat, run: str) -> RoundRecord |
     return next((record for record in records if state and record.round == state.round), None)
 
 
-def difference(folder: RunFolder, settings: Flat) -> dict[str, tuple[Scalar, Scalar]]:
+def difference(folder: RunFolder, config: RunConfig) -> dict[str, tuple[Scalar, Scalar]]:
     """Return the settings in which a run differs from its folder's: the folder's value, the run's.
 
     Empty where the folder's are missing or damaged.
@@ -45,6 +43,6 @@ def difference(folder: RunFolder, settings: Flat) -> dict[str, tuple[Scalar, Sca
     own = folder.settings()
     if not own:
         return {}
-    was, now = defaults() | _BEFORE | own, defaults() | settings
+    was, now = defaults() | _BEFORE | own, config.flat()
     changed = [key for key in now if key not in FREE and now[key] != was.get(key)]
     return {key: (was.get(key, ""), now[key]) for key in changed}

@@ -86,35 +86,6 @@ class Bulyan(FedAvg):
         return record, MetricRecord()
 
 
-def check(config: ServerConfig) -> None:
-    """Refuse settings under which a robust strategy protects from nothing.
-
-    Raises
-    ------
-    ConfigError
-        Says which setting does not fit and what to choose.
-    """
-    name, hostile = config.strategy, config.byzantine
-    if name not in LEAST:
-        if hostile:
-            raise ConfigError(
-                f"server.byzantine = {hostile} under server.strategy = {name}, which any hostile "
-                f"site can move; choose one of {', '.join(LEAST)}, or set server.byzantine = 0"
-            )
-        return
-    if not hostile and name != "fedmedian":
-        raise ConfigError(
-            f"server.strategy = {name} needs server.byzantine, the number of sites that may be "
-            "hostile: found 0, expected at least 1"
-        )
-    if config.rule == "factors":
-        raise ConfigError(
-            f"server.strategy = {name} under server.rule = factors would judge A and B apart, and "
-            "equal prompts have many factors; set server.rule = product, shared-basis or "
-            "fresh-basis"
-        )
-
-
 def check_sites(config: ServerConfig, joined: int, asked: int) -> None:
     """Refuse a federation too small for the hostile sites it must bear.
 

@@ -5,9 +5,8 @@ from typing import Any
 
 from fedprompt.errors import CheckpointError
 from fedprompt.run_folder import RunFolder
-from fedprompt.settings.data import DataConfig
-from fedprompt.settings.prompt import PromptConfig
-from fedprompt.settings.run_config import section
+from fedprompt.settings.prompt import CoopConfig
+from fedprompt.settings.run_config import RunConfig
 from server import outcome
 
 _KEPT = {  # what a reader must know of the artefact, by prompt.personal
@@ -55,11 +54,12 @@ def starts_at_template(run: RunFolder) -> bool:
     With random or other words, a class name elsewhere, or prompts in the image tower, the untrained
     prompt classifies differently.
     """
-    settings = run.settings()
-    prompt = section(settings, "prompt", PromptConfig)
-    template = section(settings, "data", DataConfig).template
-    words = prompt.init in ("", template.partition("{}")[0].strip())
-    return words and prompt.name_position == "end" and prompt.method in _AT_WORDS
+    config = RunConfig.parse(run.settings())
+    prompt = config.prompt
+    if not isinstance(prompt, CoopConfig) or prompt.method not in _AT_WORDS:
+        return False
+    words = ("", config.data.template.partition("{}")[0].strip())
+    return prompt.init in words and prompt.name_position == "end"
 
 
 def tell(result: dict[str, Any], rounds: int) -> str:

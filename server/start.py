@@ -20,7 +20,7 @@ from fedprompt.errors import ConfigError, QuorumError
 from fedprompt.prompt_state import PromptState
 from fedprompt.round_record import RoundRecord
 from fedprompt.settings.privacy import PrivacyConfig
-from fedprompt.settings.prompt import PromptConfig
+from fedprompt.settings.prompt import PromptConfig, SptConfig
 from fedprompt.settings.server import ServerConfig
 from fedprompt.wire import CENTRES, CONFIG
 from server import outcome
@@ -57,10 +57,9 @@ def check(prompt: PromptConfig, server: ServerConfig, privacy: PrivacyConfig) ->
     ConfigError
         Names the setting and what to choose.
     """
-    if not prompt.start_noise:
+    if not (isinstance(prompt, SptConfig) and prompt.start_noise):
         return
     for wrong, key, why in (
-        (prompt.method != "spt", f"prompt.method = {prompt.method}", "spt alone starts at centres"),
         (prompt.form == "lowrank", "prompt.form = lowrank", "the start does not travel there"),
         (prompt.personal == "local", "prompt.personal = local", "nothing is shared there"),
         (bool(prompt.public), f"prompt.public = {prompt.public!r}", "a prompt has one start"),

@@ -18,18 +18,13 @@ from fedprompt.identity import canonical_json, sha256_bytes
 from fedprompt.identity_card import identity_card
 from fedprompt.prompt_state import PromptState
 from fedprompt.prompts.artefacts import to_artefact
-from fedprompt.prompts.build import build_prompt, is_averaged, rule_of
+from fedprompt.prompts.build import build_prompt, is_averaged
 from fedprompt.prompts.density import change_rank
-from fedprompt.prompts.domain_names import METHOD as ADAPT
 from fedprompt.prompts.domain_names import domain_names, of_data
 from fedprompt.prompts.forms import forms_of
-from fedprompt.settings.backbone import BackboneConfig
 from fedprompt.settings.data import DataConfig
-from fedprompt.settings.privacy import PrivacyConfig
-from fedprompt.settings.prompt import PromptConfig, check_own_rank
-from fedprompt.settings.run_config import section
-from fedprompt.settings.section import Scalar
-from fedprompt.settings.server import ServerConfig
+from fedprompt.settings.prompt import AdaptConfig, PromptConfig, SptConfig
+from fedprompt.settings.run_config import RunConfig
 from server import domains, start
 from server.federation import Description, Task
 from server.privacy.mechanism import Mechanism
@@ -55,23 +50,19 @@ class Tuning:
         The prompt has nothing to train, or a setting is refused.
     """
 
-    def __init__(self, settings: Mapping[str, Scalar]) -> None:
-        # what an empty server.rule means is said once: here, for record, digest and artefact
-        self.settings = {**settings, "server.rule": rule_of(settings)}
-        self.server = section(self.settings, "server", ServerConfig)
-        self.privacy = section(settings, "privacy", PrivacyConfig)
-        self.data = section(settings, "data", DataConfig)
-        self.clip = shared_backbone(section(settings, "backbone", BackboneConfig))
+    def __init__(self, config: RunConfig) -> None:
+        self.config = config
+        self.server = config.server
+        self.data = config.data
+        self.clip = shared_backbone(config.backbone)
         self.classes = _classes(self.data)
-        config = _with_domains(section(settings, "prompt", PromptConfig), self.data)
-        _check_personal(config, self.server, self.privacy)
-        check_own_rank(int(settings.get("fit.rank", 0)), config, self.server.rule)
-        start.check(config, self.server, self.privacy)
-        domains.check(config, self.server, self.privacy)
-        self.asks_start = config.start_noise > 0
-        self.domains = domain_names(config) if config.method == ADAPT else ()
+        prompt = _with_domains(config.prompt, self.data)
+        start.check(prompt, config.server, config.privacy)
+        domains.check(prompt, config.server, config.privacy)
+        self.asks_start = isinstance(prompt, SptConfig) and prompt.start_noise > 0
+        self.domains = domain_names(prompt) if isinstance(prompt, AdaptConfig) else ()
         self.prompt = build_prompt(
-            config,
+            prompt,
             self.clip,
             self.classes,
             self.data.template,
@@ -92,10 +83,10 @@ class Tuning:
         """Return what the rounds need: the start, the identity and a description."""
         arrays = self.prompt.arrays()
         identity = identity_card(self.clip, self.prompt, self.classes, self.data.template)
-        fixed = {key: value for key, value in self.settings.items() if key not in FREE}
+        fixed = {key: value for key, value in self.config.flat().items() if key not in FREE}
         run = sha256_bytes(canonical_json([fixed, identity, arrays.sha256]))
-        config = section(self.settings, "prompt", PromptConfig)
-        averaged = is_averaged(config.method) and config.personal != "local"
+        prompt = self.config.prompt
+        averaged = is_averaged(prompt.method) and prompt.personal != "local"
         return Task(
             arrays,
             identity,
@@ -110,9 +101,9 @@ class Tuning:
 
     def mechanism(self, task: Task) -> Mechanism | None:
         """Return what makes the merged prompts private; None if nothing is asked to."""
-        if not self.privacy.noise_multiplier:
+        if not self.config.privacy.noise_multiplier:
             return None
-        return Mechanism(self.privacy, self.server, task.run)
+        return Mechanism(self.config.privacy, self.server, task.run)
 
     def describe(self, arrays: PromptState) -> Description:
         """Return what the record says of a prompt.
@@ -144,27 +135,14 @@ class Tuning:
 
     def _sent(self) -> int:
         """Return how many numbers a site sends each round; the artefact's arrays may be larger."""
-        if section(self.settings, "prompt", PromptConfig).personal == "local":
+        if self.config.prompt.personal == "local":
             return 0
         return sum(array.size for array in self.prompt.leaving().values())
 
 
-def _check_personal(config: PromptConfig, server: ServerConfig, privacy: PrivacyConfig) -> None:
-    """Refuse to protect updates that no site sends."""
-    for key, value in (
-        ("server.secure_aggregation", server.secure_aggregation),
-        ("privacy.noise_multiplier", privacy.noise_multiplier),
-    ):
-        if config.personal == "local" and value:
-            raise ConfigError(
-                f"{key} = {value} under prompt.personal = local: every site keeps its prompt to "
-                f"itself, so there is nothing to protect; leave {key} out"
-            )
-
-
 def _with_domains(config: PromptConfig, data: DataConfig) -> PromptConfig:
     """Return settings that name the domains, those of the server's images where none are named."""
-    if config.method != ADAPT or config.domains.strip():
+    if not isinstance(config, AdaptConfig) or config.domains.strip():
         return config
     return of_data(config, load_images(data)[0])
 

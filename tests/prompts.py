@@ -10,7 +10,7 @@ from fedprompt.backbone.clip import FrozenClip
 from fedprompt.prompt_state import PromptState
 from fedprompt.prompts.artefacts import to_artefact
 from fedprompt.prompts.build import Prompt, build_prompt
-from fedprompt.settings.prompt import PromptConfig
+from fedprompt.prompts.methods import prompt_config
 
 CLASSES = ("great grey owl", "tench", "maple_tree")
 TEMPLATE = "a photo of a {}, outdoors."
@@ -26,7 +26,7 @@ def tuned(
     **settings: object,
 ) -> Artefact:
     """Return a prompt's artefact; ``seed`` decides how it was moved."""
-    config = PromptConfig(method=method, **settings)  # type: ignore[arg-type]
+    config = prompt_config(method=method, **settings)  # type: ignore[arg-type]
     prompt = build_prompt(config, clip, classes, template, any_start=True)
     stir(prompt, seed)
     return to_artefact(clip, prompt, classes, template, round=1, seed=0)

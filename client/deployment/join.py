@@ -18,7 +18,7 @@ from fedprompt.protocol.invitation import Invitation
 from fedprompt.settings.backbone import BackboneConfig
 from fedprompt.settings.data import DataConfig
 from fedprompt.settings.fit import FitConfig
-from fedprompt.settings.run_config import section
+from fedprompt.settings.section import section
 from fedprompt.storage import write_atomic
 
 _AT_ONCE = 256  # images between two looks at the progress

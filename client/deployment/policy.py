@@ -14,8 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from fedprompt import toml
 from fedprompt.errors import ConfigError, PolicyError
 from fedprompt.protocol import address
-from fedprompt.settings.run_config import shown
-from fedprompt.settings.section import Scalar
+from fedprompt.settings.section import Scalar, shown
 from fedprompt.wire import CENTRES
 
 Metric = Literal["num-examples", "loss", "correct"]

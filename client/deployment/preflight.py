@@ -22,8 +22,7 @@ from fedprompt.errors import BackboneError, ConfigError, FedpromptError, LinkErr
 from fedprompt.options import JsonOption, show
 from fedprompt.protocol import address
 from fedprompt.settings.data import DataConfig
-from fedprompt.settings.run_config import section
-from fedprompt.settings.section import Flat
+from fedprompt.settings.section import Flat, section
 
 _AHEAD, _BEHIND = 5.0, 300.0  # seconds that Flower lets a site's clock be off (node_auth.py)
 _RESOLUTION = 1.0  # seconds, of an HTTP date

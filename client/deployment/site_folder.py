@@ -9,11 +9,11 @@ from pydantic import Field, field_validator, model_validator
 from fedprompt import toml
 from fedprompt.errors import ConfigError, StorageError
 from fedprompt.identity import canonical_json
+from fedprompt.prompts.methods import applicable
 from fedprompt.protocol import address
 from fedprompt.protocol.invitation import Invitation
 from fedprompt.settings import run_config as settings
-from fedprompt.settings.run_config import section
-from fedprompt.settings.section import Flat, Scalar, Section
+from fedprompt.settings.section import Flat, Scalar, Section, section
 from fedprompt.storage import write_atomic
 
 PRIVATE = 0o600  # mode of every file in the folder
@@ -146,7 +146,7 @@ class SiteFolder:
             own.setdefault("data.class_names", str(self.classes.resolve()))
         settings.check(own)
         theirs = {key: value for key, value in run.items() if not is_own(key)}
-        return settings.defaults() | theirs | own
+        return applicable(settings.defaults() | theirs | own)
 
     def _read(self) -> Flat:
         if not self.toml.is_file():

@@ -14,7 +14,7 @@ import torch
 from client.features.attack import TRAINING, embedding_gain, noise_of, pgd
 from fedprompt.backbone.clip import FrozenClip
 from fedprompt.identity import canonical_json
-from fedprompt.prompts.build import Bank
+from fedprompt.prompts.recipe import Bank
 from fedprompt.types import ImageFeatures, Pixels
 
 Encode = Callable[[FrozenClip, Pixels, Sequence[str]], ImageFeatures]  # not normalised

@@ -16,7 +16,7 @@ from fedprompt.backbone.encoded import EncodedImages
 from fedprompt.data.decode import MAX_PIXELS, RULE
 from fedprompt.data.image_set import ImageSet
 from fedprompt.identity import canonical_json, sha256_bytes
-from fedprompt.prompts.build import Bank
+from fedprompt.prompts.recipe import Bank
 from fedprompt.types import ImageFeatures, Pixels
 
 _KEPT = 1024  # images between two writes to the store

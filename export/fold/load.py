@@ -19,8 +19,7 @@ from fedprompt.errors import ArtefactError, DataError
 from fedprompt.prompts.artefacts import from_artefact
 from fedprompt.settings.backbone import BackboneConfig
 from fedprompt.settings.data import DataConfig
-from fedprompt.settings.run_config import section
-from fedprompt.settings.section import Scalar
+from fedprompt.settings.section import Scalar, section
 
 _CALIBRATION = 64  # training images
 

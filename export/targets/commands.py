@@ -79,7 +79,7 @@ def export(
     from export.targets.card.write import card_of, write_card
     from fedprompt.artefact import load_artefact
     from fedprompt.run_folder import RunFolder
-    from fedprompt.settings.run_config import load
+    from fedprompt.settings.run_config import load_flat
 
     recipe = recipe_of(target, precision)
     _check_options(target, precision, tensorrt=tensorrt, open_vocabulary=open_vocabulary)
@@ -87,7 +87,7 @@ def export(
     is_folder = open_vocabulary or target in ("triton", "web")
     check_writable(place, "folder" if is_folder else "file")
     check_writable(card_of(place, folder=is_folder), "file")
-    given = load(config, override or ()) | ({"data.source": data} if data else {})
+    given = load_flat(config, override or ()) | ({"data.source": data} if data else {})
     flat = RunFolder(artefact).scoring_settings() | given
     loaded = load_artefact(artefact)
     clip = load_clip(loaded, flat)

@@ -23,9 +23,9 @@ def methods(
     Example: fedprompt methods --set backbone.name=ViT-B-16 --set prompt.form=lowrank
     """
     from fedprompt.cli.methods import list_methods
-    from fedprompt.settings.run_config import load
+    from fedprompt.settings.run_config import load_flat
 
-    show(*list_methods(load(config, override or ())), as_json=json)
+    show(*list_methods(load_flat(config, override or ())), as_json=json)
 
 
 def simulate(
@@ -49,10 +49,11 @@ def simulate(
     Example: fedprompt simulate --set data.clients=10 --set server.rounds=10 --output runs/demo
     """
     from fedprompt.experiments.simulation import simulate
-    from fedprompt.settings.run_config import load
+    from fedprompt.settings.run_config import RunConfig
     from server.run_summary import summarise, tell
 
-    folder, rounds = simulate(load(config, override or ()), engine, output, resume=resume)
+    run = RunConfig.load(config, override or ())
+    folder, rounds = simulate(run, engine, output, resume=resume)
     result = summarise(folder)
     show(result, tell(result, rounds), as_json=json)
 
@@ -71,14 +72,14 @@ def train(
     The baseline that a federation must beat; also the way to tune where nothing is private.
     Example: fedprompt train --set data.source=photos/ --set data.shots=16 --set fit.epochs=50
     """
-    from fedprompt.settings.run_config import load
+    from fedprompt.settings.run_config import RunConfig
 
-    flat = load(config, override or ())
+    run = RunConfig.load(config, override or ())
     check_writable(output, "folder")
 
     from fedprompt.experiments.centralised_training import train
 
-    show(*train(flat, output, overwrite=overwrite), as_json=json)
+    show(*train(run, output, overwrite=overwrite), as_json=json)
 
 
 def evaluate(
@@ -117,12 +118,12 @@ def evaluate(
     With --protocol methods are tuned as it says; trials that are done are kept.
     Example: fedprompt eval --protocol base-to-new --methods template,dip,coop --output runs/b2n
     """
-    from fedprompt.settings.run_config import load
+    from fedprompt.settings.run_config import load_flat
 
     if not protocol:
         from fedprompt.experiments.evaluation import score
 
-        show(*score(run, load(config, override or ())), as_json=json)
+        show(*score(run, load_flat(config, override or ())), as_json=json)
         return
     if run:
         raise ConfigError(
@@ -132,7 +133,7 @@ def evaluate(
 
     from fedprompt.experiments.protocols.run import run_protocol
 
-    given = load(config, override or ())
+    given = load_flat(config, override or ())
     result = run_protocol(protocol, methods, seeds, target or (), given, output, workers)
     show(*result, as_json=json)
 
@@ -170,8 +171,8 @@ def report(
 
     if data:
         from fedprompt.experiments.evaluation import score
-        from fedprompt.settings.run_config import load
+        from fedprompt.settings.run_config import load_flat
 
         read_run(run)  # a damaged record is refused before any image is scored
-        score(run, load(None, [f"data.source={data}"]))
+        score(run, load_flat(None, [f"data.source={data}"]))
     show(*write_report(run, beside, page), as_json=json)

@@ -9,12 +9,12 @@ from fedprompt.data.classes import configured_names
 from fedprompt.data.emoji_vendors import VENDORS
 from fedprompt.data.fashion_mnist import CLASSES
 from fedprompt.errors import BackboneError, PromptError
-from fedprompt.prompts.build import METHODS, UNTRAINED, ZERO_SHOT_SOURCE, build_prompt, rule_of
+from fedprompt.prompts.build import build_prompt, recipe_of
+from fedprompt.prompts.methods import METHODS, UNTRAINED, ZERO_SHOT_SOURCE, applicable
 from fedprompt.settings.backbone import BackboneConfig
 from fedprompt.settings.data import DataConfig
-from fedprompt.settings.prompt import PromptConfig
-from fedprompt.settings.run_config import section
-from fedprompt.settings.section import Flat
+from fedprompt.settings.run_config import RunConfig
+from fedprompt.settings.section import Flat, section
 
 _HEADER = ("method", "host", "form", "trained", "sent", "source")
 
@@ -50,25 +50,24 @@ def list_methods(flat: Flat) -> tuple[dict[str, Any], str]:
 
 def listed(method: str, flat: Flat, clip: FrozenClip, classes: tuple[str, ...]) -> Listed:
     """Return one method's line; the configuration's other prompt settings apply to it."""
-    recipe = METHODS.get(method)
-    source = recipe.source if recipe else ZERO_SHOT_SOURCE
+    source = METHODS[method].source if method in METHODS else ZERO_SHOT_SOURCE
+    usual = "" if method in UNTRAINED else recipe_of(method).form
     own: Flat = {"prompt.method": method, "prompt.public": ""}  # no image changes a count
-    config = section(_with_domains(flat) | own, "prompt", PromptConfig)
-    template = section(flat, "data", DataConfig).template
+    run = RunConfig.parse(applicable(_with_domains(flat) | own))
+    form = run.prompt.form or usual
     try:
         prompt = build_prompt(
-            config,
+            run.prompt,
             clip,
             classes,
-            template,
-            rule=rule_of(flat | own),
+            run.data.template,
+            rule=run.server.rule,
             any_start=True,
         )
     except (BackboneError, PromptError) as error:
-        form = config.form or (recipe.form if recipe else "")
         return Listed(method, "", form, source, None, None, str(error))
     about = prompt.describe()
-    form = config.form or (recipe.form if recipe else about["form"])
+    form = form or about["form"]
     trained = sum(tensor.numel() for tensor in prompt.parameters() if tensor.requires_grad)
     sent = sum(array.size for array in prompt.leaving().values())
     return Listed(method, about["host"], form, source, trained, sent)

@@ -15,18 +15,17 @@ from fedprompt.experiments.setup import Experiment, open_experiment
 from fedprompt.prompt_state import PromptState
 from fedprompt.prompts.artefacts import to_artefact
 from fedprompt.prompts.averaging import PromptAverage
-from fedprompt.prompts.build import Prompt, bank_of, build_prompt, is_averaged, rule_of
+from fedprompt.prompts.build import Prompt, bank_of, build_prompt, is_averaged
 from fedprompt.prompts.forms import FreshBasis, begin_turn, forms_of
 from fedprompt.prompts.template import Template
 from fedprompt.run_folder import RunFolder
 from fedprompt.settings.fit import FitConfig
 from fedprompt.settings.prompt import PromptConfig
-from fedprompt.settings.run_config import section
-from fedprompt.settings.section import Flat
+from fedprompt.settings.run_config import RunConfig
 from fedprompt.types import Labels
 
 
-def train(flat: Flat, output: Path, *, overwrite: bool) -> tuple[dict[str, Any], str]:
+def train(run: RunConfig, output: Path, *, overwrite: bool) -> tuple[dict[str, Any], str]:
     """Tune the configured prompt, save its artefact, and return the result and its lines.
 
     Raises
@@ -41,8 +40,7 @@ def train(flat: Flat, output: Path, *, overwrite: bool) -> tuple[dict[str, Any],
             f"{output} holds a prompt already; give another --output, or replace it with "
             "--overwrite"
         )
-    experiment = open_experiment(flat)
-    config = section(flat, "prompt", PromptConfig)
+    experiment, config = open_experiment(run), run.prompt
     if config.personal != "global":
         raise ConfigError(
             f"prompt.personal = {config.personal} is about sites of a federation, and `fedprompt "
@@ -50,10 +48,10 @@ def train(flat: Flat, output: Path, *, overwrite: bool) -> tuple[dict[str, Any],
         )
     zero_shot = Template(experiment.clip, experiment.train.classes, experiment.data.template)
     before = _accuracy(experiment, zero_shot)
-    prompt, loss = tune(experiment, flat, experiment.train)
+    prompt, loss = tune(experiment, run, experiment.train)
     after = _accuracy(experiment, prompt)
     artefact_of(experiment, prompt, config.seed).save(output)
-    RunFolder(output).write_settings(flat)
+    RunFolder(output).write_settings(run.flat())
     result = {
         "artefact": str(output),
         "loss": loss,
@@ -66,12 +64,12 @@ def train(flat: Flat, output: Path, *, overwrite: bool) -> tuple[dict[str, Any],
     )
 
 
-def tune(experiment: Experiment, flat: Flat, images: ImageSet) -> tuple[Prompt, float]:
+def tune(experiment: Experiment, run: RunConfig, images: ImageSet) -> tuple[Prompt, float]:
     """Return the configured prompt, tuned on some images, and its mean cross-entropy, nats."""
-    config = section(flat, "prompt", PromptConfig)
-    template = experiment.data.template
+    config, template = run.prompt, experiment.data.template
     # a federation of one: under the rule fresh-basis its epochs are the rounds
-    prompt = build_prompt(config, experiment.clip, images.classes, template, rule=rule_of(flat))
+    rule = run.server.rule
+    prompt = build_prompt(config, experiment.clip, images.classes, template, rule=rule)
     encoded, labels = experiment.encode(images, prompt.first_layer, bank_of(config.method))
     return prompt, fit_run(prompt, encoded, labels, experiment.fit, config)
 

@@ -25,7 +25,7 @@ from fedprompt.prompts.build import Prompt, build_prompt
 from fedprompt.prompts.template import Template
 from fedprompt.run_folder import RunFolder
 from fedprompt.settings.prompt import PromptConfig
-from fedprompt.settings.run_config import section
+from fedprompt.settings.run_config import RunConfig
 from fedprompt.settings.section import Flat
 from fedprompt.storage import check_writable, write_atomic
 from fedprompt.types import Labels, Logits
@@ -54,8 +54,9 @@ def score(run: Path | None, given: Flat) -> tuple[dict[str, Any], str]:
     artefact = load_artefact(run) if run else None
     if run:
         check_writable(run, "folder")
-    experiment = open_experiment(of_artefact(flat, artefact) if artefact else flat)
-    prompt = _tuned(artefact, experiment) if artefact else _untuned(flat, experiment)
+    config = RunConfig.parse(of_artefact(flat, artefact) if artefact else flat)
+    experiment = open_experiment(config)
+    prompt = _tuned(artefact, experiment) if artefact else _untuned(config.prompt, experiment)
     images, labels = experiment.encode(experiment.test, prompt.first_layer)
     logits = predict(prompt, images)
     template = Template(experiment.clip, experiment.test.classes, experiment.data.template)
@@ -121,8 +122,7 @@ def _tuned(artefact: Artefact, experiment: Experiment) -> Prompt:
     return from_artefact(artefact, experiment.clip)
 
 
-def _untuned(flat: Flat, experiment: Experiment) -> Prompt:
-    settings = section(flat, "prompt", PromptConfig)
+def _untuned(settings: PromptConfig, experiment: Experiment) -> Prompt:
     return build_prompt(
         settings, experiment.clip, experiment.test.classes, experiment.data.template
     )

@@ -13,11 +13,10 @@ from fedprompt.backbone.load import shared_backbone
 from fedprompt.data.image_set import ImageSet
 from fedprompt.data.load import load as load_images
 from fedprompt.errors import DataError
-from fedprompt.prompts.build import Bank
-from fedprompt.settings.backbone import BackboneConfig
+from fedprompt.prompts.recipe import Bank
 from fedprompt.settings.data import DataConfig
 from fedprompt.settings.fit import FitConfig
-from fedprompt.settings.run_config import section
+from fedprompt.settings.run_config import RunConfig
 from fedprompt.settings.section import Flat
 from fedprompt.types import Labels
 
@@ -69,12 +68,10 @@ class Experiment:
         )
 
 
-def open_experiment(flat: Flat) -> Experiment:
+def open_experiment(config: RunConfig) -> Experiment:
     """Load what a configuration names."""
-    data = section(flat, "data", DataConfig)
-    train, test = load_images(data)
-    clip = shared_backbone(section(flat, "backbone", BackboneConfig))
-    return Experiment(clip, data, section(flat, "fit", FitConfig), train, test)
+    train, test = load_images(config.data)
+    return Experiment(shared_backbone(config.backbone), config.data, config.fit, train, test)
 
 
 def of_artefact(flat: Flat, artefact: Artefact) -> Flat:

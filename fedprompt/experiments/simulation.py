@@ -12,10 +12,8 @@ from rich.console import Console
 from fedprompt.data.load import site_sizes
 from fedprompt.round_record import RoundRecord
 from fedprompt.run_folder import RunFolder
-from fedprompt.settings.data import DataConfig
-from fedprompt.settings.run_config import defaults, section
+from fedprompt.settings.run_config import RunConfig
 from fedprompt.settings.section import Flat
-from fedprompt.settings.server import ServerConfig
 from server.local_grid import LocalGrid
 from server.progress import Display, LineDisplay, LogFeed, display
 from server.ray_engine import run_ray
@@ -24,7 +22,7 @@ from server.rounds import log as rounds_log
 
 
 def simulate(
-    given: Flat, engine: Literal["local", "ray"], output: Path | None, *, resume: bool
+    config: RunConfig, engine: Literal["local", "ray"], output: Path | None, *, resume: bool
 ) -> tuple[Path, int]:
     """Tune a prompt over simulated sites, showing its rounds; return its folder and their number.
 
@@ -32,8 +30,8 @@ def simulate(
 
     Parameters
     ----------
-    given
-        Settings that differ from the defaults.
+    config
+        Of the run.
     engine
         In this process, or Flower's Ray engine.
     output
@@ -46,32 +44,34 @@ def simulate(
     FedpromptError
         What ended the run.
     """
-    settings = defaults() | given
-    folder = (output or Path(section(settings, "server", ServerConfig).output)).resolve()
-    settings["server.output"] = str(folder)
-    settings["server.resume"] = resume or bool(settings["server.resume"])
-    settings |= queued(settings)
-    server = section(settings, "server", ServerConfig)
-    check_vacant(server)
-    data = section(settings, "data", DataConfig)
-    site_sizes(data, data.clients)  # refuses what no site could load, before one starts
-    run = run_local if engine == "local" else run_ray
-    with display(server.rounds, Console(stderr=True)) as shown:
-        run(settings, shown)
-    return folder, server.rounds
-
-
-def queued(settings: Flat) -> Flat:
-    """Return a simulation's deadlines: sites run one after the other, so their times add up."""
-    sites = section(settings, "data", DataConfig).clients
-    server = section(settings, "server", ServerConfig)
-    return {
-        "server.deadline": server.deadline * sites,
-        "server.join_deadline": server.join_deadline * sites,
+    folder = (output or Path(config.server.output)).resolve()
+    own: Flat = {
+        "server.output": str(folder),
+        "server.resume": resume or config.server.resume,
     }
+    config = queued(config.override(own))
+    check_vacant(config.server)
+    site_sizes(
+        config.data, config.data.clients
+    )  # refuses what no site could load, before one starts
+    run = run_local if engine == "local" else run_ray
+    with display(config.server.rounds, Console(stderr=True)) as shown:
+        run(config, shown)
+    return folder, config.server.rounds
 
 
-def run_local(settings: Flat, shown: Display) -> None:
+def queued(config: RunConfig) -> RunConfig:
+    """Return a simulation's settings: sites run one after the other, so deadlines add up."""
+    sites, server = config.data.clients, config.server
+    return config.override(
+        {
+            "server.deadline": server.deadline * sites,
+            "server.join_deadline": server.join_deadline * sites,
+        }
+    )
+
+
+def run_local(config: RunConfig, shown: Display) -> None:
     """Run server and sites in this process.
 
     Raises
@@ -82,14 +82,13 @@ def run_local(settings: Flat, shown: Display) -> None:
     from client.app import app as client_app  # torch: Ray's processes load their own
     from server.app import app as server_app
 
-    sites = section(settings, "data", DataConfig).clients
-    workers = section(settings, "server", ServerConfig).workers
+    settings, sites, workers = config.flat(), config.data.clients, config.server.workers
     logging.getLogger("flwr").setLevel(logging.WARNING)
     with feeding(shown), LocalGrid(client_app, sites, settings, workers) as grid:
         server_app(grid=grid, context=Context(1, 0, {}, RecordDict(), settings))
 
 
-def federate(settings: Flat) -> list[RoundRecord]:
+def federate(config: RunConfig) -> list[RoundRecord]:
     """Run a federation in this process, showing nothing, and return the record of its rounds.
 
     Its artefact is then in ``server.output``.
@@ -99,10 +98,8 @@ def federate(settings: Flat) -> list[RoundRecord]:
     FedpromptError
         What ended the run.
     """
-    settings = settings | queued(settings)
-    server = section(settings, "server", ServerConfig)
-    run_local(settings, LineDisplay(server.rounds, Console(quiet=True)))
-    return RunFolder(Path(server.output)).records()
+    run_local(queued(config), LineDisplay(config.server.rounds, Console(quiet=True)))
+    return RunFolder(Path(config.server.output)).records()
 
 
 @contextmanager

@@ -40,8 +40,10 @@ from fedprompt.backbone.prompts import ImagePrompts
 from fedprompt.errors import BackboneError, PromptError
 from fedprompt.prompt_state import PromptState
 from fedprompt.prompts.domain_names import METHOD, domain_of
+from fedprompt.prompts.domain_prompts import DomainPrompts
 from fedprompt.prompts.method import Answer, Folded
 from fedprompt.prompts.prompted import AT_ONCE, PromptedClip
+from fedprompt.prompts.recipe import Recipe
 from fedprompt.types import (
     DomainVectors,
     DomainWeights,
@@ -187,3 +189,6 @@ def mixed_logits(
         products = torch.einsum("icj,kcj->ikc", t, t)
         squares = torch.einsum("bi,bk,ikc->bc", w, w, products)
         return scale * along / squares.sqrt()
+
+
+ADAPT = Recipe(DomainPrompts, prompted=Adapt, objective="alignment")

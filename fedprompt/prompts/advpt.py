@@ -11,15 +11,20 @@ from dataclasses import replace
 
 from fedprompt.prompts.coop import Coop
 from fedprompt.prompts.host import Material
+from fedprompt.prompts.recipe import Recipe
 from fedprompt.prompts.starts import RANDOM
+from fedprompt.settings.prompt import CoopConfig
 
 LENGTH = 32
 
 
 def advpt(material: Material) -> Coop:
     """Return CoOp's host at the method's own length and start, unless the settings name others."""
-    config = material.config
+    config = CoopConfig.of(material.config)
     init = config.init or RANDOM
     tokens = config.tokens or (LENGTH if init == RANDOM else 0)
     own = config.model_copy(update={"init": init, "tokens": tokens})
     return Coop(replace(material, config=own))
+
+
+ADVPT = Recipe(advpt, bank="adversarial")

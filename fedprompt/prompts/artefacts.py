@@ -11,10 +11,10 @@ from fedprompt.backbone.fingerprint import superseded
 from fedprompt.errors import ArtefactError, ConfigError
 from fedprompt.prompt_state import PromptState, left, pairs
 from fedprompt.prompts.build import PRODUCT, Prompt, build_prompt
+from fedprompt.prompts.methods import prompt_config, prompt_defaults, settings_model
 from fedprompt.prompts.starts import RANDOM
 from fedprompt.prompts.words import Layout
 from fedprompt.settings.prompt import PromptConfig
-from fedprompt.settings.run_config import section
 
 
 def to_artefact(
@@ -84,17 +84,16 @@ def _prompt_config(metadata: Mapping[str, Any]) -> PromptConfig:
     unless some of its words stay: then placeholders stand for what is overwritten.
     What the seed draws and no tensor overwrites (frozen maps) comes with the seed, ``prompt_seed``.
     """
-    kept = {key: metadata[key] for key in PromptConfig.model_fields if key in metadata}
-    values = {f"prompt.{key}": value for key, value in kept.items() if key != "seed"}
     tokens, words = max(1, metadata["tokens"]), Layout.described(metadata).frozen_words
-    values |= {
-        "prompt.tokens": tokens,
-        "prompt.rank": max(1, metadata["rank"]),
-        "prompt.init": " ".join(["X"] * tokens + [words]) if words else RANDOM,
-        "prompt.seed": metadata.get("prompt_seed", 0),
+    values = {key: metadata[key] for key in prompt_defaults() if key in metadata} | {
+        "tokens": tokens,
+        "rank": max(1, metadata["rank"]),
+        "init": " ".join(["X"] * tokens + [words]) if words else RANDOM,
+        "seed": metadata.get("prompt_seed", 0),
     }
     try:
-        return section(values, "prompt", PromptConfig)
+        fields = settings_model(str(values["method"])).model_fields
+        return prompt_config(**{k: v for k, v in values.items() if k in fields})
     except ConfigError as error:
         raise ArtefactError(f"the artefact describes no prompt that is known: {error}") from None
 

@@ -30,6 +30,7 @@ from fedprompt.prompts.forms import Form
 from fedprompt.prompts.head import linear_start
 from fedprompt.prompts.host import Material
 from fedprompt.prompts.method import Folded, cosine_logits
+from fedprompt.prompts.recipe import HeadRecipe
 from fedprompt.prompts.starts import text_start
 from fedprompt.prompts.zero_shot import zero_shot_vectors
 from fedprompt.types import Context, ImageFeatures, Logits
@@ -103,3 +104,6 @@ class Cocoop(nn.Module):
             return compute(image, context)
         row: Logits = checkpoint(compute, image, context, use_reentrant=False)
         return row
+
+
+COCOOP = HeadRecipe(Cocoop)

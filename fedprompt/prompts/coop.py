@@ -19,6 +19,7 @@ from torch import nn
 
 from fedprompt.prompts.forms import Form
 from fedprompt.prompts.host import Entering, Material
+from fedprompt.prompts.recipe import Recipe
 from fedprompt.prompts.starts import text_start
 
 
@@ -43,3 +44,9 @@ class Coop(nn.Module):
     def describe(self) -> dict[str, Any]:
         """Return the length, and where the context stands."""
         return {"host": "coop"} | self.layout.describe()
+
+
+COOP = Recipe(Coop)
+DIP = Recipe(Coop, form="lowrank")
+KGCOOP = Recipe(Coop, objective="kgcoop")
+PROGRAD = Recipe(Coop, objective="prograd")

@@ -4,12 +4,12 @@ import numpy as np
 
 from fedprompt.data.image_set import ImageSet
 from fedprompt.errors import PromptError
-from fedprompt.settings.prompt import PromptConfig
+from fedprompt.settings.prompt import AdaptConfig, PromptConfig
 
 METHOD = "adapt"  # the one method that asks
 
 
-def domain_names(config: PromptConfig) -> tuple[str, ...]:
+def domain_names(config: AdaptConfig) -> tuple[str, ...]:
     """Return the names that ``prompt.domains`` lists.
 
     Raises
@@ -35,7 +35,7 @@ def domain_of(array: str) -> int | None:
 
 def of_data(config: PromptConfig, images: ImageSet) -> PromptConfig:
     """Return settings that name the domains: their own, else those of the images."""
-    if config.method != METHOD or config.domains.strip():
+    if not isinstance(config, AdaptConfig) or config.domains.strip():
         return config
     return config.model_copy(update={"domains": ", ".join(images.domain_names)})
 
@@ -49,9 +49,9 @@ def of_site(config: PromptConfig, images: ImageSet) -> PromptConfig:
         The images are of several domains, of another one than ``prompt.domain`` says, or nobody
         says which; or the run has no such domain.
     """
-    if config.method != METHOD:
+    if not isinstance(config, AdaptConfig):
         return config
-    config = of_data(config, images)
+    config = AdaptConfig.of(of_data(config, images))
     own, known = _own(config, images), domain_names(config)
     if own not in known:
         raise PromptError(
@@ -61,7 +61,7 @@ def of_site(config: PromptConfig, images: ImageSet) -> PromptConfig:
     return config.model_copy(update={"domain": own})
 
 
-def _own(config: PromptConfig, images: ImageSet) -> str:
+def _own(config: AdaptConfig, images: ImageSet) -> str:
     found = [images.domain_names[i] for i in np.unique(images.domains)]
     named = config.domain.strip()
     if len(found) > 1 or (found and named and named != found[0]):

@@ -10,6 +10,7 @@ from fedprompt.prompts.domain_names import METHOD, domain_names
 from fedprompt.prompts.forms import Form, Layers
 from fedprompt.prompts.host import Entering, Material
 from fedprompt.prompts.starts import drawn, text_start
+from fedprompt.settings.prompt import AdaptConfig
 
 
 class DomainPrompts(nn.Module):
@@ -19,7 +20,7 @@ class DomainPrompts(nn.Module):
 
     def __init__(self, material: Material) -> None:
         super().__init__()
-        clip, config = material.clip, material.config
+        clip, config = material.clip, AdaptConfig.of(material.config)
         self.names = domain_names(config)
         self.own = self.names.index(config.domain) if config.domain else None
         start = text_start(material)

@@ -22,6 +22,7 @@ from fedprompt.prompts.forms import Form
 from fedprompt.prompts.head import linear_start, refuse_prompt_terms
 from fedprompt.prompts.host import Material
 from fedprompt.prompts.method import Folded, cosine_logits
+from fedprompt.prompts.recipe import HeadRecipe
 from fedprompt.prompts.zero_shot import zero_shot_vectors
 from fedprompt.types import ImageFeatures, Logits
 
@@ -72,3 +73,6 @@ class FedClip(nn.Module):
     def describe(self) -> dict[str, Any]:
         """Return the kind; an adapter has no tokens."""
         return {"host": "fedclip", "tokens": 0}
+
+
+FEDCLIP = HeadRecipe(FedClip)

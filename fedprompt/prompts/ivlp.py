@@ -14,7 +14,9 @@ from torch import nn
 
 from fedprompt.prompts.forms import Form, Layers
 from fedprompt.prompts.host import Entering, Material
+from fedprompt.prompts.recipe import Recipe
 from fedprompt.prompts.starts import deep_text_starts, depth_of, drawn_visuals
+from fedprompt.settings.prompt import DeepConfig
 
 DEPTH = 9  # blocks of each tower, in the code of MaPLe and PromptSRC
 
@@ -27,7 +29,9 @@ class Ivlp(nn.Module):
     def __init__(self, material: Material) -> None:
         super().__init__()
         text, image = material.clip.text, material.clip.image
-        depth = depth_of(material, DEPTH, min(len(text.blocks), len(image.blocks)))
+        depth = depth_of(
+            DeepConfig.of(material.config), DEPTH, min(len(text.blocks), len(image.blocks))
+        )
         texts, self.layout = deep_text_starts(material, depth)
         visuals = drawn_visuals(material, range(depth), self.layout.length)
         self.text = Layers(map(material.form, texts))
@@ -44,3 +48,7 @@ class Ivlp(nn.Module):
     def describe(self) -> dict[str, Any]:
         """Return length and depth."""
         return {"host": "ivlp", **self.layout.describe(), "depth": len(self.text)}
+
+
+IVLP = Recipe(Ivlp)
+PROMPTSRC = Recipe(Ivlp, objective="promptsrc", averaged=True)

@@ -18,6 +18,7 @@ from fedprompt.prompts.forms import Form
 from fedprompt.prompts.head import refuse_prompt_terms
 from fedprompt.prompts.host import Material
 from fedprompt.prompts.method import Folded
+from fedprompt.prompts.recipe import HeadRecipe
 from fedprompt.prompts.zero_shot import zero_shot_vectors
 from fedprompt.types import ImageFeatures, Logits
 
@@ -56,3 +57,6 @@ class Linear(nn.Module):
     def describe(self) -> dict[str, Any]:
         """Return the kind; a probe has no tokens."""
         return {"host": "linear", "tokens": 0}
+
+
+LINEAR = HeadRecipe(Linear, tied=True)

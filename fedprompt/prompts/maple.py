@@ -22,7 +22,9 @@ from torch import nn
 from fedprompt.prompts.forms import Form, Layers
 from fedprompt.prompts.host import Entering, Material
 from fedprompt.prompts.maps import LinearMap
+from fedprompt.prompts.recipe import Recipe
 from fedprompt.prompts.starts import deep_text_starts, depth_of
+from fedprompt.settings.prompt import DeepConfig
 
 DEPTH = 9  # blocks of each tower, in MaPLe's code
 
@@ -35,7 +37,9 @@ class Maple(nn.Module):
     def __init__(self, material: Material) -> None:
         super().__init__()
         text, image = material.clip.text, material.clip.image
-        depth = depth_of(material, DEPTH, min(len(text.blocks), len(image.blocks)))
+        depth = depth_of(
+            DeepConfig.of(material.config), DEPTH, min(len(text.blocks), len(image.blocks))
+        )
         texts, self.layout = deep_text_starts(material, depth)
         self.text = Layers(map(material.form, texts))
         self.maps = nn.ModuleList(
@@ -59,3 +63,6 @@ class Maple(nn.Module):
     def describe(self) -> dict[str, Any]:
         """Return length and depth."""
         return {"host": "maple", **self.layout.describe(), "depth": len(self.text)}
+
+
+MAPLE = Recipe(Maple)

@@ -31,11 +31,13 @@ import torch
 from torch import nn
 
 from fedprompt.identity import sha256_arrays
-from fedprompt.prompts.forms import Form, FormMaker, Full, Layers
+from fedprompt.prompts.forms import Form, Full, Layers
 from fedprompt.prompts.host import Entering, Material
 from fedprompt.prompts.maps import LinearMap, TransformerMap
 from fedprompt.prompts.method import module_arrays
+from fedprompt.prompts.recipe import Recipe
 from fedprompt.prompts.starts import deep_text_starts, depth_of, drawn_visuals
+from fedprompt.settings.prompt import MudptConfig
 
 DEPTH = 9  # blocks of each tower, in MuDPT's code
 
@@ -47,10 +49,11 @@ class Mudpt(nn.Module):
 
     def __init__(self, material: Material) -> None:
         super().__init__()
-        text, image, config = material.clip.text, material.clip.image, material.config
-        depth = depth_of(material, DEPTH, min(len(text.blocks), len(image.blocks)))
+        text, image = material.clip.text, material.clip.image
+        config = MudptConfig.of(material.config)
+        depth = depth_of(config, DEPTH, min(len(text.blocks), len(image.blocks)))
         self._described: dict[str, Any] = {"maps": config.maps, "freeze_maps": config.freeze_maps}
-        maps = _maps(material, depth, Full if config.freeze_maps else material.form)
+        maps = _maps(material, config, depth)
         if config.freeze_maps:
             digest = sha256_arrays(module_arrays(maps))[:16]
             self._described |= {"prompt_seed": config.seed, "maps_sha256": digest}
@@ -86,13 +89,17 @@ class Mudpt(nn.Module):
         return described | self._described
 
 
-def _maps(material: Material, depth: int, form: FormMaker) -> nn.ModuleDict:
+def _maps(material: Material, config: MudptConfig, depth: int) -> nn.ModuleDict:
     """Return E, F and G; without F, E is used in its place; one layer needs E alone."""
     text, vision = material.clip.text.width, material.clip.image.width
-    kind = TransformerMap if material.config.maps == "transformer" else LinearMap
+    form = Full if config.freeze_maps else material.form
+    kind = TransformerMap if config.maps == "transformer" else LinearMap
     maps = nn.ModuleDict({"E": kind(text, vision, form, material.generator)})
     if depth > 1 and kind is LinearMap:
         maps["F"] = kind(text, vision, form, material.generator)
     if depth > 1:
         maps["G"] = kind(vision, text, form, material.generator)
     return maps
+
+
+MUDPT = Recipe(Mudpt)

@@ -36,7 +36,7 @@ from fedprompt.prompts.method import (
 from fedprompt.prompts.objectives import Objective
 from fedprompt.prompts.words import Layout
 from fedprompt.prompts.zero_shot import diverse_vectors, zero_shot_vectors
-from fedprompt.settings.prompt import PromptConfig
+from fedprompt.settings.prompt import PromptedConfig
 from fedprompt.types import (
     Activations,
     ImageFeatures,
@@ -79,7 +79,7 @@ class PromptedClip(nn.Module):
         template: str,
         host: Host,
         objective: Objective,
-        config: PromptConfig,
+        config: PromptedConfig,
         speedups: Speedups | None = None,
     ) -> None:
         super().__init__()

@@ -35,6 +35,7 @@ from fedprompt.backbone.clip import FrozenClip
 from fedprompt.prompts.forms import Form
 from fedprompt.prompts.host import Entering, Material
 from fedprompt.prompts.joint_space import JointSpace
+from fedprompt.prompts.recipe import Recipe
 from fedprompt.prompts.starts import text_start
 
 
@@ -80,3 +81,6 @@ def _frozen_size(clip: FrozenClip) -> Tensor:
 
 def _size(rows: Tensor) -> Tensor:
     return rows.square().mean().sqrt()
+
+
+SDPT = Recipe(Sdpt)

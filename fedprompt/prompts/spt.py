@@ -23,9 +23,10 @@ from fedprompt.errors import PromptError
 from fedprompt.prompts.host import Material
 from fedprompt.prompts.prototypes import pick
 from fedprompt.prompts.public_images import public_pixels
+from fedprompt.prompts.recipe import Recipe
 from fedprompt.prompts.starts import Start, drawn_visuals
 from fedprompt.prompts.vpt import Vpt
-from fedprompt.settings.prompt import PromptConfig
+from fedprompt.settings.prompt import SptConfig
 from fedprompt.types import Context
 
 DEEP, SHALLOW = 20, 100  # tokens in a block
@@ -39,14 +40,14 @@ def spt(material: Material) -> Vpt:
     PromptError
         ``prompt.public`` is empty, and nobody said that any start will do.
     """
-    config = material.config
+    config = SptConfig.of(material.config)
     length = config.tokens or (SHALLOW if config.depth == 1 else DEEP)
     own = replace(material, config=config.model_copy(update={"tokens": length}))
     return Vpt(own, _start(material))
 
 
 def _start(material: Material) -> Start:
-    config = material.config
+    config = SptConfig.of(material.config)
     is_overwritten = material.any_start and config.form != "lowrank"
     if config.public and not (is_overwritten and config.personal == "global"):
         return from_public
@@ -63,11 +64,11 @@ def from_public(material: Material, layers: range, length: int) -> Sequence[Cont
     """Return the prototypes [length width] of each block's tokens of the public images."""
     # one draw, so that all that is drawn later does not depend on the images
     seed = int(torch.randint(2**31, (), generator=material.generator))
-    found = _prototypes(material.clip, _asked(material.config), layers, length, seed)
+    found = _prototypes(material.clip, _asked(SptConfig.of(material.config)), layers, length, seed)
     return [matrix.to(material.clip.device) for matrix in found]
 
 
-def _asked(config: PromptConfig) -> tuple[str, str, int]:
+def _asked(config: SptConfig) -> tuple[str, str, int]:
     return config.public, config.start, config.start_images
 
 
@@ -78,3 +79,6 @@ def _prototypes(
     public, how, most = asked
     pixels = public_pixels(public, most, clip.preprocessing, seed)
     return tuple(pick(how, tokens, length, seed) for tokens in patch_tokens(clip, pixels, layers))
+
+
+SPT = Recipe(spt)

@@ -11,6 +11,7 @@ from fedprompt.errors import PromptError
 from fedprompt.prompts.forms import SPREAD
 from fedprompt.prompts.host import Material
 from fedprompt.prompts.words import Layout
+from fedprompt.settings.prompt import ContextConfig, CoopConfig, DeepConfig, VptConfig
 from fedprompt.types import Context
 
 RANDOM = "random"  # the value of prompt.init that asks for no words
@@ -40,12 +41,14 @@ def text_start(material: Material) -> TextStart:
         There are no words, the words are fewer tokens than asked for, the last tuned token ends
         within a word, or a random start has no length.
     """
-    clip, config = material.clip, material.config
+    clip, config = material.clip, ContextConfig.of(material.config)
     words = config.init or material.template.partition("{}")[0].strip()
-    copies = material.classes if config.class_specific else 1
-    layout = partial(
-        Layout, name_position=config.name_position, class_specific=config.class_specific
-    )
+    copies, layout = 1, partial(Layout, name_position="end", class_specific=False)
+    if isinstance(config, CoopConfig):
+        copies = material.classes if config.class_specific else 1
+        layout = partial(
+            Layout, name_position=config.name_position, class_specific=config.class_specific
+        )
     if words == RANDOM:
         if not config.tokens:
             raise PromptError(
@@ -106,7 +109,7 @@ def drawn_visuals(material: Material, layers: range, length: int) -> Sequence[Co
     return [drawn(length, material.clip.image.width, material) for _ in layers]
 
 
-def depth_of(material: Material, usual: int, blocks: int) -> int:
+def depth_of(config: DeepConfig | VptConfig, usual: int, blocks: int) -> int:
     """Return how many blocks are prompted: ``prompt.depth``, or the method's usual depth.
 
     Raises
@@ -114,9 +117,9 @@ def depth_of(material: Material, usual: int, blocks: int) -> int:
     PromptError
         The tower has fewer blocks than were asked for, or none behind ``prompt.first_layer``.
     """
-    asked = material.config.depth
+    asked = config.depth
     if blocks < 1:
-        first = material.config.first_layer
+        first = config.first_layer if isinstance(config, VptConfig) else 0
         raise PromptError(
             f"prompt.first_layer = {first} leaves no block of the image tower to prompt; its last "
             f"block is {first + blocks - 1}: lower prompt.first_layer"

@@ -14,8 +14,10 @@ from torch import nn
 
 from fedprompt.prompts.forms import Form, Layers
 from fedprompt.prompts.host import Entering, Material
+from fedprompt.prompts.recipe import Recipe
 from fedprompt.prompts.starts import Start, depth_of, drawn_visuals
 from fedprompt.prompts.words import Layout
+from fedprompt.settings.prompt import VptConfig
 
 LENGTH = 4  # visual tokens, where prompt.tokens is 0 (ours)
 
@@ -27,10 +29,10 @@ class Vpt(nn.Module):
 
     def __init__(self, material: Material, start: Start = drawn_visuals) -> None:
         super().__init__()
-        image, config = material.clip.image, material.config
+        image, config = material.clip.image, VptConfig.of(material.config)
         self.first_layer: int | None = config.first_layer
         blocks = len(image.blocks) - config.first_layer
-        depth = depth_of(material, blocks, blocks)
+        depth = depth_of(config, blocks, blocks)
         length = config.tokens or LENGTH
         layers = range(config.first_layer, config.first_layer + depth)
         self.visual = Layers(map(material.form, start(material, layers, length)))
@@ -48,3 +50,6 @@ class Vpt(nn.Module):
         length = len(self.visual.matrices[0].fold())
         described = {"host": "vpt", "tokens": length, "depth": len(self.visual)}
         return described | {"first_layer": self.first_layer}
+
+
+VPT = Recipe(Vpt)

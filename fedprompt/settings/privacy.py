@@ -10,7 +10,7 @@ _LEAST_NOISE = 0.1  # one release costs epsilon 92 at delta 1e-5; less noise pro
 
 
 class PrivacyConfig(Section):
-    """Hold the settings of section ``[privacy]``."""
+    """Settings of the ``[privacy]`` section."""
 
     noise_multiplier: float = Field(0.0, ge=0, le=1000)  # noise over clip_norm; 0 = no privacy
     clip_norm: float = Field(1.0, gt=0)  # L2 norm every site's update is cut to

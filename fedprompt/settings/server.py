@@ -6,9 +6,12 @@ from pydantic import Field
 
 from fedprompt.settings.section import Place, Section
 
+MEANS = ("fedavg", "fedprox", "fedadam", "fedyogi", "fedavgm")  # average the sites' updates
+ROBUST = ("fedmedian", "fedtrimmedavg", "krum", "multikrum", "bulyan")  # bear hostile sites
+
 
 class ServerConfig(Section):
-    """Hold the settings of section ``[server]``."""
+    """Settings of the ``[server]`` section."""
 
     rounds: int = Field(10, ge=0)
     strategy: Literal[

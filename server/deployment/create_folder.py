@@ -83,7 +83,7 @@ def run_of(path: Path | None, overrides: Sequence[str]) -> Flat:
     ConfigError
         A setting is unknown, refused, or one of those the folder makes.
     """
-    given = settings.load(path, overrides)
+    given = settings.load_flat(path, overrides)
     if taken := sorted(given.keys() & MADE):
         raise ConfigError(
             f"{taken[0]} is made by the deployment folder; give --classes for the classes, and "

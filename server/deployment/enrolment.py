@@ -11,7 +11,7 @@ from fedprompt.errors import ConfigError
 from fedprompt.protocol import invitation as invitations
 from fedprompt.protocol.invitation import Invitation, SharedBackbone
 from fedprompt.settings.backbone import BackboneConfig
-from fedprompt.settings.run_config import section
+from fedprompt.settings.section import section
 from fedprompt.storage import write_atomic
 from server.deployment import credentials, issuer, sites
 from server.deployment.folder import DeploymentFolder

@@ -4,8 +4,7 @@ from pathlib import Path
 
 from fedprompt.errors import ConfigError
 from fedprompt.settings import run_config as settings
-from fedprompt.settings.run_config import section
-from fedprompt.settings.section import Flat
+from fedprompt.settings.section import Flat, section
 from server.deployment.config import DeploymentConfig
 
 _SECTION = "deployment."

@@ -13,7 +13,7 @@ from fedprompt.files.file_lock import is_locked
 from fedprompt.options import JsonOption, show
 from fedprompt.round_record import RoundRecord
 from fedprompt.run_folder import RunFolder
-from fedprompt.settings.run_config import section
+from fedprompt.settings.section import section
 from fedprompt.settings.server import ServerConfig
 from fedprompt.text import one_line
 from server import outcome

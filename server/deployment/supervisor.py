@@ -19,8 +19,7 @@ from fedprompt.processes import logs
 from fedprompt.processes.log_relay import log_record, relaying_pipe
 from fedprompt.protocol.address import join
 from fedprompt.run_folder import RunFolder
-from fedprompt.settings.run_config import section
-from fedprompt.settings.section import Flat
+from fedprompt.settings.section import Flat, section
 from fedprompt.settings.server import ServerConfig
 from server import outcome
 from server.deployment import credentials, single_instance, sites

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from fedprompt.errors import ConfigError, PrivacyError
+from fedprompt.errors import PrivacyError
 from fedprompt.run_folder import RunFolder
 from fedprompt.settings.privacy import PrivacyConfig
 from fedprompt.settings.server import ServerConfig
@@ -13,8 +13,6 @@ from server.privacy.accountant import ACCOUNTANT, epsilon
 from server.privacy.ledger import Release
 from server.privacy.noise import add_noise, clipped_mean
 from server.rules import Dense
-
-_MEANS = ("fedavg", "fedprox", "fedadam", "fedyogi", "fedavgm")  # take one noised average as well
 
 
 class Mechanism:
@@ -31,19 +29,11 @@ class Mechanism:
 
     Raises
     ------
-    ConfigError
-        The strategy does not average.
     PrivacyError
         An earlier run's ledger in this folder is damaged.
     """
 
     def __init__(self, config: PrivacyConfig, server: ServerConfig, run: str) -> None:
-        if server.strategy not in _MEANS:
-            raise ConfigError(
-                f"server.strategy = {server.strategy} under privacy.noise_multiplier = "
-                f"{config.noise_multiplier}: the noise hides a site in an average only; choose "
-                f"one of {', '.join(_MEANS)}, or privacy.noise_multiplier = 0"
-            )
         self.config, self.run = config, run
         self.path = RunFolder(Path(server.output)).ledger
         ledger.read(self.path)

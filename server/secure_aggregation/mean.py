@@ -14,9 +14,8 @@ from fedprompt.prompt_state import Dense
 from fedprompt.secure_sum import Vector, levels, unflatten
 from server.chosen_grid import ChosenGrid
 from server.exchange import Traffic
-from server.secure_aggregation.check import LEAST_SITES
 from server.secure_aggregation.one_try import OneTry
-from server.secure_aggregation.protocol import Protocol
+from server.secure_aggregation.protocol import LEAST_SITES, Protocol
 from server.secure_aggregation.workflow import Workflow
 from server.verdict import Verdict
 

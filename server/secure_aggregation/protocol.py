@@ -11,12 +11,13 @@ from fedprompt.wire import CONFIG
 from server import outcome
 from server.exchange import LEAST_ROOM, Answer, Traffic, exchange
 from server.replies import error_line, fault
-from server.secure_aggregation.check import LEAST_SITES
 from server.secure_aggregation.stages import Complaint, Expected, complaint, weight
 from server.verdict import Reason, Verdict, refuse
 
 _SIZE_CAP = 4  # times the bytes a masked vector has; a larger message is not looked into (F04)
 _PER_SITE = 4096  # bytes of one key and its shares, generously
+
+LEAST_SITES = 3  # of two, each finds the other's update by subtracting its own
 
 
 @dataclass

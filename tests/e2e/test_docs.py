@@ -13,7 +13,6 @@ import pytest
 from PIL import Image
 
 from client.deployment.policy import Policy
-from fedprompt.settings.run_config import load
 from tests.doors import passed
 
 ROOT = Path(__file__).parents[2]
@@ -179,7 +178,7 @@ def test_the_settings_page_is_current() -> None:
     ids=lambda p: p.name,
 )
 def test_every_example_is_a_sound_configuration(example: Path) -> None:
-    assert load(example)
+    assert load_flat(example)
 
 
 def test_the_example_of_a_policy_is_sound() -> None:

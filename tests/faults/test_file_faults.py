@@ -28,8 +28,8 @@ from fedprompt.errors import ArtefactError, BackboneError, GraphError, StorageEr
 from fedprompt.identity import canonical_json, sha256_bytes
 from fedprompt.prompts.artefacts import to_artefact
 from fedprompt.prompts.build import build_prompt
+from fedprompt.prompts.methods import prompt_config
 from fedprompt.settings.backbone import BackboneConfig
-from fedprompt.settings.prompt import PromptConfig
 from server.checkpoint import decode, load_latest
 from server.local_grid import LocalGrid
 from server.rounds import Rounds
@@ -52,7 +52,7 @@ def saved(tmp_path_factory):
     """An artefact and its classifier file, made by the command."""
     folder = tmp_path_factory.mktemp("saved")
     clip = load_backbone(BackboneConfig(name="embedded-cnn"))
-    prompt = build_prompt(PromptConfig(), clip, CLASSES, TEMPLATE)
+    prompt = build_prompt(prompt_config(), clip, CLASSES, TEMPLATE)
     to_artefact(clip, prompt, CLASSES, TEMPLATE, round=0, seed=0).save(folder / "artefact")
     passed("export", folder / "artefact", *SMALL, "-o", folder / "classifier.onnx")
     return folder

@@ -21,8 +21,8 @@ from fedprompt.data.folder import read_folder
 from fedprompt.data.image_set import image_set
 from fedprompt.errors import BackboneError
 from fedprompt.prompts.build import build_prompt
+from fedprompt.prompts.methods import prompt_config
 from fedprompt.settings.fit import FitConfig
-from fedprompt.settings.prompt import PromptConfig
 from tests import round_lines
 from tests.pictures import image_folder
 
@@ -108,7 +108,7 @@ def text_short(monkeypatch, fails):
 
 def tuned(clip, seed=3, **settings):
     """Tune one prompt and return its arrays, its loss and its score."""
-    prompt = build_prompt(PromptConfig(), clip, CLASSES, "a photo of a {}.")
+    prompt = build_prompt(prompt_config(), clip, CLASSES, "a photo of a {}.")
     prompt.scale = 10.0
     torch.manual_seed(0)
     images = EncodedImages(torch.nn.functional.normalize(torch.randn(12, 24), dim=-1))

@@ -18,7 +18,7 @@ from fedprompt.backbone.clip import FrozenClip
 from fedprompt.identity import canonical_json, sha256_bytes
 from fedprompt.prompts.artefacts import from_artefact, to_artefact
 from fedprompt.prompts.build import build_prompt
-from fedprompt.settings.prompt import PromptConfig
+from fedprompt.prompts.methods import prompt_config
 from tests.fuzz.scratch import folder
 
 CAP = 1 << 16
@@ -46,7 +46,7 @@ def seeds() -> list[bytes]:
     """Return honest artefacts of each method, with their hashes and with ones to be made."""
     found = []
     for method in ("dip", "coop", "template"):
-        config = PromptConfig(method=method, tokens=2, init="random")
+        config = prompt_config(method=method, tokens=2, init="random")
         prompt = build_prompt(config, tiny(), _CLASSES, "a {}.")
         artefact = to_artefact(tiny(), prompt, _CLASSES, "a {}.", round=1, seed=0)
         weights = tensor_file.dump(artefact.tensors)

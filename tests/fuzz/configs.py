@@ -3,7 +3,7 @@
 import os
 
 from fedprompt.run_folder import RunFolder
-from fedprompt.settings.run_config import MAX_BYTES, defaults, load
+from fedprompt.settings.run_config import MAX_BYTES, defaults, load_flat
 from tests.fuzz.scratch import folder
 
 CAP = MAX_BYTES  # tomllib takes some 3 kB for each nested bracket, up to Python's own depth
@@ -17,7 +17,7 @@ def feed(data: bytes) -> None:
         (place / "run.toml").write_bytes(rest)
         load(place / "run.toml")
     elif kind == 1:
-        load(None, [os.fsdecode(part) for part in rest.split(b"\n")[:8]])
+        load_flat(None, [os.fsdecode(part) for part in rest.split(b"\n")[:8]])
     else:
         (place / "settings.json").write_bytes(rest)
         RunFolder(place).scoring_settings()

@@ -13,8 +13,8 @@ from fedprompt.backbone.load import load_backbone
 from fedprompt.cli import group
 from fedprompt.prompts.artefacts import to_artefact
 from fedprompt.prompts.build import build_prompt
+from fedprompt.prompts.methods import prompt_config
 from fedprompt.settings.backbone import BackboneConfig
-from fedprompt.settings.prompt import PromptConfig
 from tests.pictures import image_folder
 
 CLASSES, TEMPLATE = ("blue", "green", "red"), "a photo of a {}."
@@ -37,7 +37,7 @@ def photos(tmp_path: Path) -> Path:
 def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("artefact")
     clip = load_backbone(BackboneConfig(name="embedded-cnn"))
-    prompt = build_prompt(PromptConfig(), clip, CLASSES, TEMPLATE)
+    prompt = build_prompt(prompt_config(), clip, CLASSES, TEMPLATE)
     to_artefact(clip, prompt, CLASSES, TEMPLATE, round=0, seed=0).save(folder)
     return folder
 

@@ -13,8 +13,7 @@ from fedprompt.backbone.clip import FrozenClip
 from fedprompt.data.load import load
 from fedprompt.errors import QuorumError
 from fedprompt.prompts.artefacts import from_artefact
-from fedprompt.settings.data import DataConfig
-from fedprompt.settings.run_config import defaults, section
+from fedprompt.settings.run_config import RunConfig, defaults
 from fedprompt.wire import ARRAYS, CONFIG
 from server import tuning
 from server.app import app as server
@@ -82,7 +81,7 @@ def test_two_rounds_of_two_domains(clip: FrozenClip, flat: dict, tmp_path: Path,
     )
     assert np.abs(first - second).max() > 1e-3  # each domain went its own way
     assert all(np.array_equal(start[name], array) for name, array in trained.items())
-    images = load(section(flat, "data", DataConfig))[0]
+    images = load(RunConfig.parse(flat).data)[0]
     assert images.domain_names == DOMAINS
 
 

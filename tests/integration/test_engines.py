@@ -14,7 +14,7 @@ from PIL import Image
 from fedprompt.artefact import Artefact
 from fedprompt.errors import CheckpointError, ConfigError, QuorumError
 from fedprompt.run_folder import RunFolder
-from fedprompt.settings.run_config import defaults
+from fedprompt.settings.run_config import RunConfig, defaults
 from server import outcome, ray_engine
 from server.app import app
 from server.local_grid import LocalGrid
@@ -104,7 +104,7 @@ def test_a_run_leaves_record_checkpoints_artefact_and_outcome(reference):
 
 def test_the_prompt_moved(images, reference, tmp_path):
     artefact, _ = reference
-    start = Tuning(settings(images, tmp_path)).task().arrays["ctx"]
+    start = Tuning(RunConfig.parse(settings(images, tmp_path))).task().arrays["ctx"]
     assert np.abs(artefact.tensors["ctx"] - start).max() > 0
 
 
@@ -204,15 +204,15 @@ def test_sites_with_another_backbone_do_not_join(images, tmp_path):
 
 def test_a_prompt_without_parameters_is_refused(images, tmp_path):
     with pytest.raises(ConfigError, match="trains nothing"):
-        Tuning(settings(images, tmp_path, prompt__method="template"))
+        Tuning(RunConfig.parse(settings(images, tmp_path, prompt__method="template")))
 
 
 def test_what_is_free_does_not_change_the_run(images, tmp_path):
-    one = Tuning(settings(images, tmp_path)).task()
+    one = Tuning(RunConfig.parse(settings(images, tmp_path))).task()
     free = settings(images, tmp_path / "x", server__workers=2, server__deadline=9.0)
-    assert Tuning(free).task().run == one.run
+    assert Tuning(RunConfig.parse(free)).task().run == one.run
     other = settings(images, tmp_path, fit__learning_rate=0.5)
-    assert Tuning(other).task().run != one.run
+    assert Tuning(RunConfig.parse(other)).task().run != one.run
 
 
 @pytest.mark.slow

@@ -12,7 +12,7 @@ from fedprompt.basis import columns
 from fedprompt.secure_sum import levels, step
 from fedprompt.settings.backbone import BackboneConfig
 from fedprompt.settings.privacy import PrivacyConfig
-from fedprompt.settings.run_config import defaults
+from fedprompt.settings.run_config import RunConfig, defaults
 from fedprompt.wire import from_array_record, to_array_record
 from server.local_grid import LocalGrid
 from server.privacy import mechanism as privacy
@@ -135,7 +135,7 @@ def test_a_deployed_site_sends_the_rounds_update_alone_and_within_its_policy(tmp
         "backbone.name": "embedded-cnn", "data.source": str(photos), "fit.learning_rate": 0.1,
         "server.rule": "fresh-basis", "server.rounds": 8,
     }  # fmt: skip
-    prompt = Tuning(settings).prompt
+    prompt = Tuning(RunConfig.parse(settings)).prompt
     asked = {"run": "abc", "round": 6, "seed": 0, "mu": 0.0, "sites": 5}
     arrays = to_array_record(prompt.arrays(), "float32")
     reply = send(

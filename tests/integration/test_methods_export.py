@@ -23,8 +23,9 @@ from fedprompt.backbone.clip import FrozenClip
 from fedprompt.backbone.encoded import EncodedImages
 from fedprompt.errors import PromptError
 from fedprompt.prompts.artefacts import from_artefact, to_artefact
-from fedprompt.prompts.build import METHODS, UNTRAINED, HeadRecipe, Prompt, build_prompt
-from fedprompt.settings.prompt import PromptConfig
+from fedprompt.prompts.build import Prompt, build_prompt, recipe_of
+from fedprompt.prompts.methods import METHODS, UNTRAINED, prompt_config
+from fedprompt.prompts.recipe import HeadRecipe
 from tests.prompts import stir
 
 CLASSES = ("great grey owl", "great white shark", "tench", "sea", "maple tree")
@@ -59,7 +60,7 @@ def images() -> npt.NDArray[np.uint8]:
 
 
 def build(clip: FrozenClip, **settings: object) -> Prompt:
-    config = PromptConfig(**settings)  # type: ignore[arg-type]
+    config = prompt_config(**settings)  # type: ignore[arg-type]
     return build_prompt(config, clip, CLASSES, TEMPLATE, any_start=True)
 
 
@@ -132,7 +133,7 @@ def test_the_file_of_hand_written_words_answers_as_they(
 
 @pytest.mark.parametrize("method", NEVER_FOLD)
 def test_what_never_folds_says_so(clip: FrozenClip, method: str) -> None:
-    recipe = METHODS[method]
+    recipe = recipe_of(method)
     made = recipe.head if isinstance(recipe, HeadRecipe) else recipe.host
     assert "Nothing folds" in (inspect.getmodule(made).__doc__ or "")
     prompt = build(clip, method=method)

@@ -15,8 +15,7 @@ from fedprompt.artefact import Artefact
 from fedprompt.backbone.clip import FrozenClip
 from fedprompt.prompts.artefacts import from_artefact
 from fedprompt.prompts.build import build_prompt
-from fedprompt.settings.prompt import PromptConfig
-from fedprompt.settings.run_config import defaults, section
+from fedprompt.settings.run_config import RunConfig, defaults
 from server import tuning
 from server.app import app as server
 from server.local_grid import LocalGrid
@@ -85,7 +84,7 @@ def test_two_rounds_of_three_sites(
     assert 0 < lines[-1]["information_density"] <= 1
 
     artefact = Artefact.load(tmp_path / "run" / "artefact")
-    config = section(flat, "prompt", PromptConfig)
+    config = RunConfig.parse(flat).prompt
     start = build_prompt(config, clip, sorted(CLASSES), flat["data.template"])
     assert artefact.metadata["trained"] == sorted(start.arrays())
     assert artefact.tensors.keys() == start.arrays().keys() | start.frozen_arrays().keys()

@@ -18,7 +18,7 @@ from fedprompt.data.load import share
 from fedprompt.identity import sha256_arrays
 from fedprompt.settings.backbone import BackboneConfig
 from fedprompt.settings.data import DataConfig
-from fedprompt.settings.run_config import defaults
+from fedprompt.settings.run_config import RunConfig, defaults
 from fedprompt.settings.section import Flat
 from server.app import app as server
 from server.local_grid import LocalGrid
@@ -128,7 +128,7 @@ def test_no_byte_of_an_image_or_a_feature_travels(wire: Wire) -> None:
             files = [part.content(i) for i in range(len(part))]
             secrets += [content[100:] for content in files]  # past the header all PNGs share
             secrets += [decode(content).tobytes() for content in files]
-        own = simulated(wire.settings, partition, SITES)
+        own = simulated(RunConfig.parse(wire.settings), partition, SITES)
         for encoded in (own.train_images, own.held_images):
             for kind in (np.float32, np.float16, np.float64):
                 rows = encoded.features.cpu().numpy()

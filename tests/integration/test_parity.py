@@ -22,11 +22,11 @@ from fedprompt.data.preprocess import fit_to_input
 from fedprompt.experiments.setup import Experiment
 from fedprompt.prompts.artefacts import from_artefact, to_artefact
 from fedprompt.prompts.build import build_prompt
+from fedprompt.prompts.methods import prompt_config
 from fedprompt.prompts.template import Template, zero_shot_vectors
 from fedprompt.settings.backbone import BackboneConfig
 from fedprompt.settings.data import DataConfig
 from fedprompt.settings.fit import FitConfig
-from fedprompt.settings.prompt import PromptConfig
 from fedprompt.types import Labels
 from tests.prompts import stir
 
@@ -51,7 +51,7 @@ def encoded(bench: Experiment) -> tuple[EncodedImages, Labels]:
 def artefact(bench: Experiment) -> Artefact:
     """Return a prompt that is far from its start."""
     classes, template = bench.test.classes, bench.data.template
-    prompt = build_prompt(PromptConfig(rank=2), bench.clip, classes, template)
+    prompt = build_prompt(prompt_config(rank=2), bench.clip, classes, template)
     stir(prompt)
     return to_artefact(bench.clip, prompt, classes, template, round=1, seed=0)
 
@@ -138,7 +138,7 @@ def test_round_0_equals_clip(
 ) -> None:
     """open_clip's own forward of the template's sentences, no part of the prompts package."""
     clip, classes, template = bench.clip, bench.test.classes, bench.data.template
-    prompt = build_prompt(PromptConfig(method=method), clip, classes, template)
+    prompt = build_prompt(prompt_config(method=method), clip, classes, template)
     tokens = clip.tokenize([template.format(name) for name in classes])
     with torch.no_grad():
         plain = F.normalize(clip.model.encode_text(tokens), dim=-1)

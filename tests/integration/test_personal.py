@@ -18,7 +18,7 @@ from fedprompt.artefact import Artefact
 from fedprompt.backbone.load import shared_backbone
 from fedprompt.identity import sha256_bytes
 from fedprompt.settings.backbone import BackboneConfig
-from fedprompt.settings.run_config import defaults
+from fedprompt.settings.run_config import RunConfig, defaults
 from fedprompt.settings.section import Flat
 from fedprompt.wire import ARRAYS, CONFIG, METRICS, to_array_record
 from server import rounds
@@ -107,7 +107,7 @@ def test_only_the_shared_prompt_leaves_the_sites(
     # from the same words both would take the same first steps
     drawn = {"prompt__init": "random", "prompt__tokens": 4}
     flat = settings(photos, tmp_path / "run", prompt__method=method, **drawn)
-    up, start = run(flat), Tuning(flat).prompt.arrays()
+    up, start = run(flat), Tuning(RunConfig.parse(flat)).prompt.arrays()
     replies = trained(up)
     assert len(replies) == SITES * ROUNDS
     assert all(set(arrays) == sent for arrays in replies)
@@ -168,7 +168,7 @@ def test_local_sites_send_nothing_and_the_artefact_is_the_start(
     assert reasons == {("abstained",)}
     assert lines[-1]["accepted"] == list(range(SITES))
     assert lines[-1]["nll"] < lines[0]["nll"]  # what is scored did learn
-    start = Tuning(flat).prompt.arrays()
+    start = Tuning(RunConfig.parse(flat)).prompt.arrays()
     found = Artefact.load(tmp_path / "artefact")
     assert all(np.array_equal(found.tensors[name], array) for name, array in start.items())
     assert (found.metadata["personal"], found.metadata["sent"]) == ("local", 0)
@@ -190,7 +190,7 @@ def test_a_deployed_sites_log_of_what_left_has_the_shared_names_only(
     folder = site(tmp_path / "north", photos, invitation(CLASSES, clip, method=method))
     rule(folder, "min_sites", "1")
     flat = settings(photos, tmp_path, prompt__personal=personal, prompt__method=method)
-    start = Tuning(flat).prompt.arrays()
+    start = Tuning(RunConfig.parse(flat)).prompt.arrays()
     arrays = to_array_record(start, "float32")
     asked = {"run": "abc", "round": 1, "seed": 0, "mu": 0.0, "sites": 5}
     content = RecordDict({ARRAYS: arrays, CONFIG: ConfigRecord(asked)})

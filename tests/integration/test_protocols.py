@@ -11,6 +11,7 @@ from fedprompt.cli import group
 from fedprompt.data.load import load
 from fedprompt.experiments import setup
 from fedprompt.run_folder import RunFolder
+from fedprompt.settings.run_config import RunConfig
 from server import tuning
 from tests import round_lines
 from tests.pictures import image_folder
@@ -72,11 +73,9 @@ def test_sites_are_let_go_of(results):
 
 def test_no_class_lies_at_two_sites(results, tmp_path):
     from fedprompt.data.load import share
-    from fedprompt.settings.data import DataConfig
-    from fedprompt.settings.run_config import section
 
     flat = RunFolder(tmp_path / "out/coop/seed-0/run").settings()
-    data = section(flat, "data", DataConfig)
+    data = RunConfig.parse(flat).data
     held = [set(share(data, i, 3).train.labels.tolist()) for i in range(3)]
     assert sorted(label for labels in held for label in labels) == [0, 1, 2]
     assert load(data)[0].counts().tolist() == [16, 16, 16]  # shots

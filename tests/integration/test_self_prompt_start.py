@@ -14,8 +14,7 @@ from fedprompt.errors import ConfigError, PromptError, QuorumError
 from fedprompt.prompt_state import PromptState
 from fedprompt.prompts import spt
 from fedprompt.prompts.build import build_prompt
-from fedprompt.settings.prompt import PromptConfig
-from fedprompt.settings.run_config import defaults, section
+from fedprompt.settings.run_config import RunConfig, defaults
 from fedprompt.settings.section import Flat
 from server import tuning
 from server.app import app as server
@@ -72,7 +71,7 @@ def run(
 
 def own(flat: Flat, clip: FrozenClip) -> PromptState:
     """Return the start that the settings give a server."""
-    config = section(flat, "prompt", PromptConfig)
+    config = RunConfig.parse(flat).prompt
     return build_prompt(config, clip, CLASSES, str(flat["data.template"])).arrays()
 
 
@@ -128,7 +127,10 @@ def test_other_methods_ask_no_site(flat: Flat) -> None:
     [
         ({}, "prompt.public is empty"),
         ({"prompt.start_noise": 0.1, "prompt.form": "lowrank"}, "does not travel there"),
-        ({"prompt.start_noise": 0.1, "prompt.method": "coop"}, "spt alone starts at centres"),
+        (
+            {"prompt.start_noise": 0.1, "prompt.method": "coop"},
+            "is a setting of spt; prompt.method = coop takes none",
+        ),
     ],
 )
 def test_a_run_without_a_start_does_not_begin(flat: Flat, changes: Flat, told: str) -> None:

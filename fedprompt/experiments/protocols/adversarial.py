@@ -18,7 +18,7 @@ from fedprompt.experiments.setup import open_experiment
 def run(trial: Trial) -> Found:
     """Return ``accuracy`` on clean images, ``adversarial_acc`` and ``adaptive_acc``."""
     tuned = centrally(trial, "tuned", {})
-    bench, prompt = open_experiment(tuned.settings), tuned.as_tuned()
+    bench, prompt = open_experiment(tuned.config), tuned.as_tuned()
     scores = tuned.score({})
     metrics: Metrics = {"accuracy": scores["accuracy"] if scores else None}
     fit, data = bench.fit, bench.data

@@ -17,7 +17,7 @@ from fedprompt.experiments.setup import open_experiment
 def run(trial: Trial) -> Found:
     """Return ``accuracy`` on clean images, ``corruption_acc``, the mean, and each kind's."""
     tuned = centrally(trial, "clean", {})
-    bench, prompt = open_experiment(tuned.settings), tuned.as_tuned()
+    bench, prompt = open_experiment(tuned.config), tuned.as_tuned()
     sweep = Sweep(batch=bench.fit.encode_batch, max_pixels=bench.data.max_pixels)
     kinds: Metrics = {}
     for kind in CORRUPTIONS:

@@ -13,15 +13,13 @@ from fedprompt.experiments.protocols.cross_dataset import run as other_sets
 from fedprompt.experiments.protocols.domains import by_domain, of_domain
 from fedprompt.experiments.protocols.protocol import Found, Protocol, Trial
 from fedprompt.experiments.protocols.tune import centrally
-from fedprompt.settings.data import DataConfig
-from fedprompt.settings.run_config import section
 
 
 def run(trial: Trial) -> Found:
     """Return ``source_acc``, ``target_acc`` and the accuracy in each domain."""
     if trial.targets:
         return other_sets(trial)
-    data = section(trial.settings, "data", DataConfig)
+    data = trial.config.data
 
     def first_domain(images: ImageSet) -> ImageSet:
         """Take the first domain's images, and then the shots, which are of this domain."""

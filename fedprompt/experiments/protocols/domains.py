@@ -28,7 +28,7 @@ def by_domain(tuned: Tuned) -> Metrics:
 
 
 def _scores(tuned: Tuned) -> Iterator[tuple[str, float | None]]:
-    test = open_experiment(tuned.settings).test
+    test = open_experiment(tuned.config).test
     if not test.domain_names:
         raise DataError(
             "the images belong to no domains; take data.source = emoji, or a manifest with a "

@@ -6,11 +6,12 @@ from pathlib import Path
 
 from fedprompt.experiments.protocols.tuned import Tuned
 from fedprompt.round_record import RoundRecord
+from fedprompt.settings.run_config import RunConfig
 from fedprompt.settings.section import Flat
 
 # by the field's names: shares from 0 to 1, nll in nats; None where a method has no such figure
 Metrics = dict[str, float | None]
-Federate = Callable[[Flat], list[RoundRecord]]  # into server.output; returns the record
+Federate = Callable[[RunConfig], list[RoundRecord]]  # into server.output; returns the record
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,7 +20,7 @@ class Trial:
 
     Attributes
     ----------
-    settings
+    config
         Every setting of the run.
     folder
         Where artefacts and federations of this trial are kept.
@@ -29,7 +30,7 @@ class Trial:
         Settings of further data sets, by name.
     """
 
-    settings: Flat
+    config: RunConfig
     folder: Path
     federate: Federate
     targets: Mapping[str, Flat] = field(default_factory=dict)

@@ -13,8 +13,8 @@ from fedprompt.experiments.protocols.plots import plots
 from fedprompt.experiments.protocols.series import Result, Series
 from fedprompt.experiments.protocols.table import markdown, rows, to_csv, to_json
 from fedprompt.experiments.simulation import federate
-from fedprompt.prompts.build import METHODS, UNTRAINED
-from fedprompt.settings.run_config import load
+from fedprompt.prompts.methods import METHODS, UNTRAINED
+from fedprompt.settings.run_config import load_flat
 from fedprompt.settings.section import Flat
 from fedprompt.storage import write_atomic
 
@@ -49,7 +49,7 @@ def run_protocol(
         given=given,
         output=output,
         federate=federate,
-        targets={path.stem: load(path) for path in targets},
+        targets={path.stem: load_flat(path) for path in targets},
     )
     try:
         series.results(partial(typer.echo, err=True), workers)

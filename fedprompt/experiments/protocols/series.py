@@ -19,8 +19,8 @@ import torch
 from fedprompt.errors import ConfigError, FedpromptError
 from fedprompt.experiments.protocols.protocol import Federate, Protocol, Trial
 from fedprompt.identity import canonical_json
-from fedprompt.settings.fit import FitConfig
-from fedprompt.settings.run_config import check, defaults, section
+from fedprompt.prompts.methods import applicable
+from fedprompt.settings.run_config import RunConfig
 from fedprompt.settings.section import Flat
 from fedprompt.storage import write_atomic
 
@@ -75,8 +75,10 @@ class Series:
     federate: Federate
     targets: Mapping[str, Flat] = field(default_factory=dict)
 
-    def settings(self, case: str, seed: int) -> Flat:
-        """Return every setting of one trial.
+    def config(self, case: str, seed: int) -> RunConfig:
+        """Return the configuration of one trial.
+
+        What is given for all cases and is no setting of a case's method is left out of it.
 
         Raises
         ------
@@ -84,9 +86,10 @@ class Series:
             One is unknown or refused.
         """
         seeds: Flat = {f"{owner}.seed": seed for owner in ("data", "prompt", "server")}
-        settings = defaults() | self.protocol.defaults | self.given | self.cases[case] | seeds
-        check(settings)
-        return settings
+        own = self.cases[case]
+        method: Flat = {key: own[key] for key in own if key == "prompt.method"}
+        shared = applicable(self.protocol.defaults | self.given | method)
+        return RunConfig.parse(shared | own | seeds)
 
     def results(self, tell: Tell, workers: int = 1) -> list[Result]:
         """Run what is not done yet and return everything, seeds within cases.
@@ -120,7 +123,7 @@ class Series:
         """
         todo = self._trials()
         for trial in todo:  # all, before any runs
-            self.settings(*trial)
+            self.config(*trial)
         self._claim()
         failed = []
         for (case, seed), error in self._run_all(todo, tell, workers):
@@ -161,7 +164,7 @@ class Series:
         FedpromptError
             What the trial raises.
         """
-        folder, settings = self._folder(case, seed), self.settings(case, seed)
+        folder, config = self._folder(case, seed), self.config(case, seed)
         if (folder / _RESULT).is_file():
             if (kept := _read(folder / _RESULT)).own != self.cases[case]:
                 raise ConfigError(
@@ -171,10 +174,8 @@ class Series:
             tell(f"{case}, seed {seed}: kept")
             return
         began = monotonic()
-        torch.set_num_threads(section(settings, "fit", FitConfig).threads)  # as a site does
-        trial = Trial(
-            settings=settings, folder=folder, federate=self.federate, targets=self.targets
-        )
+        torch.set_num_threads(config.fit.threads)  # as a site does
+        trial = Trial(config=config, folder=folder, federate=self.federate, targets=self.targets)
         found = self.protocol.run(trial)
         result = Result(
             case=case,

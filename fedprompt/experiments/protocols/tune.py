@@ -13,11 +13,10 @@ from fedprompt.experiments.centralised_training import artefact_of, tune
 from fedprompt.experiments.protocols.protocol import Trial
 from fedprompt.experiments.protocols.tuned import Tuned
 from fedprompt.experiments.setup import Experiment, open_experiment
-from fedprompt.prompts.build import UNTRAINED, build_prompt
+from fedprompt.prompts.build import build_prompt
+from fedprompt.prompts.methods import UNTRAINED
 from fedprompt.round_record import RoundRecord, SiteScore
-from fedprompt.settings.data import DataConfig
-from fedprompt.settings.prompt import PromptConfig
-from fedprompt.settings.run_config import section
+from fedprompt.settings.run_config import RunConfig
 from fedprompt.settings.section import Flat
 
 
@@ -37,16 +36,16 @@ def centrally(
     choose
         Takes some of the training images; None = all.
     """
-    settings = trial.settings | changes
-    experiment = open_experiment(settings)
+    config = trial.config.override(changes)
+    experiment = open_experiment(config)
     classes = experiment.train.classes
-    if settings["prompt.method"] in UNTRAINED:
-        return Tuned(experiment.clip, settings, classes, None)
+    if config.prompt.method in UNTRAINED:
+        return Tuned(experiment.clip, config, classes, None)
     images = choose(experiment.train) if choose else experiment.train
-    prompt, _ = tune(experiment, settings, images)
-    artefact = artefact_of(experiment, prompt, section(settings, "prompt", PromptConfig).seed)
+    prompt, _ = tune(experiment, config, images)
+    artefact = artefact_of(experiment, prompt, config.prompt.seed)
     artefact.save(trial.folder / part)
-    return Tuned(experiment.clip, settings, classes, artefact)
+    return Tuned(experiment.clip, config, classes, artefact)
 
 
 def federated(trial: Trial, part: str, changes: Flat) -> tuple[Tuned, list[RoundRecord]]:
@@ -56,16 +55,16 @@ def federated(trial: Trial, part: str, changes: Flat) -> tuple[Tuned, list[Round
     """
     folder = trial.folder / part
     own: Flat = {"server.output": str(folder), "server.overwrite": True}
-    settings = trial.settings | changes | own
-    bench = open_experiment(settings)
+    config = trial.config.override(changes | own)
+    bench = open_experiment(config)
     classes = bench.train.classes
-    if settings["prompt.method"] in UNTRAINED:
-        return Tuned(bench.clip, settings, classes, None), [_scored_at_sites(bench, settings)]
+    if config.prompt.method in UNTRAINED:
+        return Tuned(bench.clip, config, classes, None), [_scored_at_sites(bench, config)]
     try:
-        records = trial.federate(settings)
+        records = trial.federate(config)
     finally:
         forget_sites()
-    return Tuned(bench.clip, settings, classes, load_artefact(folder)), records
+    return Tuned(bench.clip, config, classes, load_artefact(folder)), records
 
 
 def last_scored(records: Sequence[RoundRecord]) -> RoundRecord:
@@ -90,10 +89,10 @@ def local_accuracy(record: RoundRecord) -> float:
     return statistics.fmean(score.accuracy for score in record.sites.values())
 
 
-def _scored_at_sites(bench: Experiment, settings: Flat) -> RoundRecord:
+def _scored_at_sites(bench: Experiment, config: RunConfig) -> RoundRecord:
     """Return what the sites of a federation would tell of a prompt that is never tuned."""
-    config, data = section(settings, "prompt", PromptConfig), section(settings, "data", DataConfig)
-    prompt = build_prompt(config, bench.clip, bench.train.classes, data.template)
+    data = config.data
+    prompt = build_prompt(config.prompt, bench.clip, bench.train.classes, data.template)
     sites = {}
     for number in range(data.clients):
         held = share(data, number, data.clients).holdout

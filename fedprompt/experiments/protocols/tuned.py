@@ -14,10 +14,8 @@ from fedprompt.experiments.reply_size import reply_bytes
 from fedprompt.experiments.setup import open_experiment
 from fedprompt.prompt_state import PromptState
 from fedprompt.prompts.artefacts import from_artefact
-from fedprompt.prompts.build import METHODS, Prompt, build_prompt, is_tied, rule_of
-from fedprompt.settings.data import DataConfig
-from fedprompt.settings.prompt import PromptConfig
-from fedprompt.settings.run_config import section
+from fedprompt.prompts.build import Prompt, build_prompt, is_tied, recipe_of
+from fedprompt.settings.run_config import RunConfig
 from fedprompt.settings.section import Flat
 
 
@@ -38,7 +36,7 @@ class Tuned:
     ----------
     clip
         The frozen CLIP.
-    settings
+    config
         Of the run it was tuned in.
     classes
         It was tuned for.
@@ -47,7 +45,7 @@ class Tuned:
     """
 
     clip: FrozenClip
-    settings: Flat
+    config: RunConfig
     classes: tuple[str, ...]
     artefact: Artefact | None
 
@@ -58,9 +56,9 @@ class Tuned:
         class-specific vectors do.
         """
         if self.artefact is None:
-            template = section(self.settings, "data", DataConfig).template
-            return build_prompt(self._config, self.clip, classes, template)
-        if tuple(classes) != self.classes and is_tied(self._config):
+            template = self.config.data.template
+            return build_prompt(self.config.prompt, self.clip, classes, template)
+        if tuple(classes) != self.classes and is_tied(self.config.prompt):
             return None
         metadata = {**self.artefact.metadata, "classes": list(classes)}
         return from_artefact(replace(self.artefact, metadata=metadata), self.clip)
@@ -82,7 +80,7 @@ class Tuned:
         chosen
             Images to score; None = all test images that the settings name.
         """
-        bench = open_experiment(self.settings | changes)
+        bench = open_experiment(self.config.override(changes))
         images = bench.test if chosen is None else chosen
         prompt = self.for_classes(images.classes)
         if prompt is None:
@@ -95,29 +93,26 @@ class Tuned:
         """Return what a site trains and sends; a local prompt is trained and stays."""
         if self.artefact is None:
             return Size(parameters=0, sent=0, bytes_up=0)
-        prompt, personal = self._in_training(), self._config.personal
+        prompt, personal = self._in_training(), self.config.prompt.personal
         own = prompt.leaving()
         arrays = PromptState() if personal == "local" else own
         trained = sum(array.size for array in own.values())
         return Size(
             parameters=2 * trained if personal == "both" else trained,
             sent=sum(array.size for array in arrays.values()),
-            bytes_up=reply_bytes(arrays, str(self.settings["server.dtype"])),
+            bytes_up=reply_bytes(arrays, self.config.server.dtype),
         )
 
     def _in_training(self) -> Prompt:
         """Return the method as sites train it; of a fresh basis the artefact has no trace."""
-        rule = rule_of(self.settings)
+        rule = self.config.server.rule
         if rule != "fresh-basis" or self.artefact is None:
             return self.as_tuned()
-        metadata = {**self.artefact.metadata, "form": self.form, "rank": self._config.rank}
+        metadata = {**self.artefact.metadata, "form": self.form, "rank": self.config.prompt.rank}
         return from_artefact(replace(self.artefact, metadata=metadata), self.clip, rule=rule)
 
     @property
     def form(self) -> str:
         """Return the form in which its matrices are trained."""
-        return self._config.form or METHODS[self._config.method].form if self.artefact else ""
-
-    @property
-    def _config(self) -> PromptConfig:
-        return section(self.settings, "prompt", PromptConfig)
+        prompt = self.config.prompt
+        return prompt.form or recipe_of(prompt.method).form if self.artefact else ""

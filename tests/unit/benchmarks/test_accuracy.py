@@ -2,17 +2,18 @@ import pytest
 
 from benchmarks import accuracy
 from benchmarks.accuracy import CASES, DEMO, Outcome
-from fedprompt.prompts.build import rule_of
-from fedprompt.settings.run_config import check, defaults, load
+from fedprompt.settings.run_config import RunConfig, load_flat
 
 
 def test_every_case_is_a_sound_configuration_of_the_demo() -> None:
     for changes in CASES.values():
-        check(defaults() | load(DEMO) | changes)
+        RunConfig.parse(load_flat(DEMO) | changes)
 
 
 def test_dip_stands_beside_the_published_one_and_coop() -> None:
-    found = {name: rule_of(defaults() | load(DEMO) | own) for name, own in CASES.items()}
+    found = {
+        name: RunConfig.parse(load_flat(DEMO) | own).server.rule for name, own in CASES.items()
+    }
     assert found == {
         "dip": "fresh-basis",
         "dip-fixed": "product",

@@ -12,8 +12,7 @@ from benchmarks.attackers import ATTACKS, HOSTILE, PATCH, SITES, STEPS, View, fl
 from benchmarks.attacks import SEEDS, STRATEGIES, Outcome, figures, named, settings
 from fedprompt.data.decode import decode
 from fedprompt.data.image_set import image_set
-from fedprompt.settings.run_config import check
-from fedprompt.settings.server import ServerConfig
+from fedprompt.settings.run_config import RunConfig
 from fedprompt.wire import to_array_record
 from server import robust
 from server.local_grid import LocalGrid
@@ -30,10 +29,8 @@ def identity():
 
 def test_every_strategy_is_a_sound_configuration():
     for name, chosen in STRATEGIES.items():
-        check(settings(name, 1))
-        fields = {key.removeprefix("server."): value for key, value in chosen.items()}
-        robust.check(ServerConfig(**fields))
-        robust.check_sites(ServerConfig(**fields), SITES, SITES)
+        config = RunConfig.parse(settings(name, 1) | chosen)
+        robust.check_sites(config.server, SITES, SITES)
 
 
 def test_the_attacks_are_what_their_papers_say():

@@ -14,7 +14,7 @@ from fedprompt.errors import ConfigError
 from fedprompt.experiments import setup
 from fedprompt.experiments.protocols.series import Result
 from fedprompt.experiments.protocols.table import rows
-from fedprompt.prompts.build import METHODS, UNTRAINED
+from fedprompt.prompts.methods import METHODS, UNTRAINED
 from server import tuning
 from tests.pictures import image_folder
 
@@ -35,11 +35,11 @@ def test_every_case_of_every_part_is_a_sound_configuration(name, tmp_path):
     known = {"dip": 0.1, "dip-fixed": 0.15, "coop": 0.2, "advpt": 0.3, "vpt:lowrank": 0.4}
     one = results.part_series(part, known, {}, tmp_path)
     for case in one.cases:
-        found = one.settings(case, 1)
-        label = f"{found['prompt.method']}:lowrank" if case.endswith(":lowrank") else None
-        rate = known.get(label or str(found["prompt.method"]))
-        if found["prompt.method"] != "advpt" and rate:
-            assert found["fit.learning_rate"] == rate, case
+        found = one.config(case, 1)
+        method = found.prompt.method
+        rate = known.get(f"{method}:lowrank" if case.endswith(":lowrank") else method)
+        if method != "advpt" and rate:
+            assert found.fit.learning_rate == rate, case
     folders = {one._folder(case, 0) for case in one.cases}
     assert len(folders) == len(one.cases)
     assert {other for pair in part.compare for other in pair[:2]} <= {*one.cases, "adapt"}

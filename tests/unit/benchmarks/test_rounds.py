@@ -7,6 +7,7 @@ import pytest
 from benchmarks import rounds as module
 from benchmarks.rounds import Turn
 from client.site import simulated
+from fedprompt.settings.run_config import RunConfig
 
 
 def test_a_ratio_is_ours_over_the_sum_of_the_others():
@@ -29,7 +30,7 @@ def test_a_site_finds_its_features_in_the_cache_and_takes_one_step(monkeypatch):
         lambda *_: pytest.fail("an image was encoded"),
     )
     with module.prepared(2, 3) as flat:
-        sites = [simulated(flat, partition, 2) for partition in range(2)]
+        sites = [simulated(RunConfig.parse(flat), partition, 2) for partition in range(2)]
         assert {len(site.train_labels) for site in sites} == {flat["fit.batch"]}
         before = sites[0].prompt.arrays()["ctx"]
         module.compute(sites)

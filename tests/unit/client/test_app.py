@@ -14,7 +14,7 @@ from fedprompt.backbone.clip import FrozenClip
 from fedprompt.data import load
 from fedprompt.errors import ConfigError
 from fedprompt.prompt_state import PromptState
-from fedprompt.settings.run_config import defaults
+from fedprompt.settings.run_config import RunConfig, defaults
 from fedprompt.settings.section import Flat
 from fedprompt.wire import (
     SHARED,
@@ -92,7 +92,7 @@ def identity(settings: Flat, partition: int = 0) -> ConfigRecord:
 def test_joining_shows_identity_and_enrolment(settings: Flat) -> None:
     card = identity(settings, partition=1)
     assert set(card) == {*SHARED, "partition", "num-examples"}
-    site = simulated(settings, 1, 2)
+    site = simulated(RunConfig.parse(settings), 1, 2)
     assert {key: card[key] for key in SHARED} == site.identity
     assert card["partition"] == 1
     assert card["num-examples"] == max(len(site.train_labels), len(site.held_labels))
@@ -104,7 +104,7 @@ def test_of_dip_the_prompt_comes_and_one_row_goes(settings: Flat) -> None:
     reply = send(settings, MessageType.TRAIN, asked({"ctx": sent})).content
     record = reply.array_records["arrays"]
     found = from_array_record(record, {"ctx.B": (1, 32)}, "float32")
-    expected, _ = simulated(settings, 0, 2).train(
+    expected, _ = simulated(RunConfig.parse(settings), 0, 2).train(
         PromptState({"ctx": sent}), seed=7, server_round=1, rounds=3, mu=0.0
     )
     assert found["ctx.B"].tobytes() == expected["ctx.B"].tobytes()
@@ -122,7 +122,7 @@ def test_train_replies_what_was_agreed_and_nothing_else(settings: Flat, partitio
     assert set(metrics) == {"num-examples", "receipt", "loss"}
     digest = identity_digest(identity(settings, partition))
     assert metrics["receipt"] == receipt("abc", 1, partition, digest)
-    site = simulated(settings, partition, 2)
+    site = simulated(RunConfig.parse(settings), partition, 2)
     assert metrics["num-examples"] == len(site.train_labels)
     expected, loss = site.train(start(), seed=7, server_round=1, rounds=3, mu=0.0)
     found = from_array_record(reply.array_records["arrays"], SHAPES, "float32")
@@ -144,7 +144,7 @@ def test_evaluate_replies_what_was_agreed_and_nothing_else(settings: Flat) -> No
     assert set(reply) == {"metrics"}
     metrics = reply.metric_records["metrics"]
     assert set(metrics) == {"num-examples", "receipt", "correct", "loss"}
-    score = simulated(settings, 0, 2).evaluate(start())
+    score = simulated(RunConfig.parse(settings), 0, 2).evaluate(start())
     assert (metrics["num-examples"], metrics["correct"]) == (score.count, score.correct)
     assert metrics["loss"] == score.loss
     assert metrics["receipt"] == receipt("abc", 0, 0, identity_digest(identity(settings)))
@@ -237,7 +237,7 @@ def test_a_message_without_a_number_is_refused_by_name(settings: Flat, key: str)
 def test_one_process_builds_a_site_once(settings: Flat, monkeypatch: pytest.MonkeyPatch) -> None:
     built: list[int] = []
 
-    def counted(config: Flat, partition: int, partitions: int) -> Site:
+    def counted(config: RunConfig, partition: int, partitions: int) -> Site:
         built.append(partition)
         return simulated(config, partition, partitions)
 

@@ -13,9 +13,15 @@ from fedprompt.errors import ConfigError, PromptError
 from fedprompt.identity import sha256_arrays
 from fedprompt.prompt_state import PromptState
 from fedprompt.prompts.template import Template
+from fedprompt.settings.run_config import RunConfig
 from fedprompt.settings.section import Flat
 from fedprompt.wire import identity_digest
 from tests.pictures import image_folder
+
+
+def site_of(settings: Flat, number: int, sites: int) -> Site:
+    """Return a simulated site of flat settings."""
+    return simulated(RunConfig.parse(settings), number, sites)
 
 
 @pytest.fixture(autouse=True)
@@ -54,7 +60,7 @@ def start(site: Site) -> PromptState:
 
 
 def test_images_are_divided_and_held_out(settings: Flat) -> None:
-    sites = [simulated(settings, partition, 3) for partition in range(3)]
+    sites = [site_of(settings, partition, 3) for partition in range(3)]
     held = [len(site.held_labels) for site in sites]
     trained = [len(site.train_labels) for site in sites]
     assert sum(held) + sum(trained) == 24
@@ -64,37 +70,40 @@ def test_images_are_divided_and_held_out(settings: Flat) -> None:
 
 
 def test_sites_show_one_identity(settings: Flat) -> None:
-    first, second = simulated(settings, 0, 2), simulated(settings, 1, 2)
+    first, second = (
+        site_of(settings, 0, 2),
+        site_of(settings, 1, 2),
+    )
     assert first.identity == second.identity
     assert first.digest == identity_digest(first.identity)
     fixed = {**settings, **FIXED}
-    assert simulated({**fixed, "fit.rank": 1, "prompt.rank": 2}, 0, 2).digest == (
-        simulated(fixed, 0, 2).digest
+    assert site_of({**fixed, "fit.rank": 1, "prompt.rank": 2}, 0, 2).digest == (
+        site_of(fixed, 0, 2).digest
     )
-    other = simulated({**settings, "data.template": "a {}."}, 0, 2)
+    other = site_of({**settings, "data.template": "a {}."}, 0, 2)
     assert other.digest != first.digest
 
 
 def test_training_depends_on_seed_round_partition_and_nothing_before(settings: Flat) -> None:
-    site = simulated(settings, 0, 2)
+    site = site_of(settings, 0, 2)
     sent = start(site)
     first = digest(site, sent)
     others = [
         digest(site, sent, seed=2),
         digest(site, sent, server_round=2),
-        digest(simulated(settings, 1, 2), sent),
+        digest(site_of(settings, 1, 2), sent),
     ]
     assert len({first, *others}) == 4
     assert digest(site, sent) == first
-    assert digest(simulated(settings, 0, 2), sent) == first
+    assert digest(site_of(settings, 0, 2), sent) == first
     assert all(np.array_equal(sent[name], array) for name, array in start(site).items()) is False
 
 
 def test_what_is_sent_is_where_training_starts(settings: Flat) -> None:
-    site = simulated(settings, 0, 2)
+    site = site_of(settings, 0, 2)
     moved = PromptState({name: array + 1 for name, array in start(site).items()})
     kept = {name: array.copy() for name, array in moved.items()}
-    assert digest(site, moved) != digest(site, start(simulated(settings, 0, 2)))
+    assert digest(site, moved) != digest(site, start(site_of(settings, 0, 2)))
     assert all(np.array_equal(moved[name], kept[name]) for name in kept)
 
 
@@ -103,14 +112,14 @@ def test_the_round_places_the_learning_rate(
 ) -> None:
     seen = []
     monkeypatch.setattr(module, "fit", lambda *_, span, mu, **__: seen.append((span, mu)) or 0.5)
-    site = simulated(settings, 0, 2)
+    site = site_of(settings, 0, 2)
     _, loss = site.train(start(site), seed=1, server_round=3, rounds=4, mu=0.25)
     assert (loss, seen[0][0].start, seen[0][0].end, seen[0][1]) == (0.5, 0.5, 0.75, 0.25)
 
 
 def test_a_site_without_images_abstains(settings: Flat) -> None:
     uneven = {**settings, **FIXED, "data.partitioner": "dirichlet", "data.alpha": 0.001}
-    sites = [simulated(uneven, partition, 8) for partition in range(8)]
+    sites = [site_of(uneven, partition, 8) for partition in range(8)]
     empty = next(site for site in sites if not len(site.train_labels))
     sent = start(empty)
     assert empty.train(sent, seed=1, server_round=1, rounds=1, mu=0.0) == (sent, 0.0)
@@ -120,7 +129,7 @@ def test_a_site_without_images_abstains(settings: Flat) -> None:
 
 @pytest.mark.parametrize("rank", [1, 2])
 def test_a_site_may_train_at_a_smaller_rank(settings: Flat, rank: int) -> None:
-    site = simulated({**settings, **FIXED, "prompt.rank": 3, "fit.rank": rank}, 0, 2)
+    site = site_of({**settings, **FIXED, "prompt.rank": 3, "fit.rank": rank}, 0, 2)
     sent = start(site)
     assert sent["ctx.A"].shape == (4, 3)
     arrays, _ = site.train(sent, seed=1, server_round=1, rounds=2, mu=0.0)
@@ -134,7 +143,7 @@ def test_a_site_may_train_at_a_smaller_rank(settings: Flat, rank: int) -> None:
 def test_a_rate_of_zero_learns_nothing(settings: Flat, rank: int, optimiser: str) -> None:
     """What comes back is what the site began with, to the byte, also at a smaller rank."""
     own = {"prompt.rank": 3, "fit.rank": rank, "fit.learning_rate": 0.0, "fit.optimiser": optimiser}
-    site = simulated({**settings, **FIXED, **own}, 0, 2)
+    site = site_of({**settings, **FIXED, **own}, 0, 2)
     rng = np.random.default_rng(0)
     sent = PromptState({n: rng.normal(size=a.shape) for n, a in start(site).items()})
     found, _ = site.train(sent, seed=1, server_round=1, rounds=1, mu=0.01)
@@ -142,7 +151,7 @@ def test_a_rate_of_zero_learns_nothing(settings: Flat, rank: int, optimiser: str
 
 
 def test_under_a_fresh_basis_each_round_trains_b_of_another_one(settings: Flat) -> None:
-    site = simulated({**settings, "fit.learning_rate": 0.1}, 0, 2)  # dip's own rule
+    site = site_of({**settings, "fit.learning_rate": 0.1}, 0, 2)  # dip's own rule
     sent = start(site)
     assert {n: a.shape for n, a in sent.items()} == {"ctx": (4, 32)}
     for number in (1, 2, 6, 1):
@@ -159,7 +168,7 @@ def test_under_a_fresh_basis_each_round_trains_b_of_another_one(settings: Flat) 
 @pytest.mark.parametrize("rule", ["", "fresh-basis"])
 @pytest.mark.parametrize("method", ["dip", "dip-fixed"])
 def test_the_settings_rule_goes_before_the_methods(settings: Flat, method: str, rule: str) -> None:
-    site = simulated({**settings, "prompt.method": method, "server.rule": rule}, 0, 2)
+    site = site_of({**settings, "prompt.method": method, "server.rule": rule}, 0, 2)
     fresh = rule or method == "dip"
     assert set(site.prompt.leaving()) == ({"ctx.B"} if fresh else {"ctx.A", "ctx.B"})
 
@@ -167,7 +176,7 @@ def test_the_settings_rule_goes_before_the_methods(settings: Flat, method: str, 
 @pytest.mark.parametrize("optimiser", ["adamw", "sgd"])
 def test_under_a_fresh_basis_a_rate_of_zero_learns_nothing(settings: Flat, optimiser: str) -> None:
     own = {"prompt.rank": 2, "fit.learning_rate": 0.0, "fit.optimiser": optimiser}
-    site = simulated({**settings, **own}, 0, 2)
+    site = site_of({**settings, **own}, 0, 2)
     found, _ = site.train(start(site), seed=1, server_round=1, rounds=1, mu=0.01)
     assert {n: a.shape for n, a in found.items()} == {"ctx.B": (2, 32)}
     assert not found["ctx.B"].any()
@@ -175,7 +184,7 @@ def test_under_a_fresh_basis_a_rate_of_zero_learns_nothing(settings: Flat, optim
 
 def test_under_a_fresh_basis_a_site_without_images_returns_no_update(settings: Flat) -> None:
     uneven = {**settings, "data.partitioner": "dirichlet", "data.alpha": 0.001}
-    sites = [simulated(uneven, partition, 8) for partition in range(8)]
+    sites = [site_of(uneven, partition, 8) for partition in range(8)]
     empty = next(site for site in sites if not len(site.train_labels))
     found, _ = empty.train(start(empty), seed=1, server_round=2, rounds=3, mu=0.0)
     assert {n: a.shape for n, a in found.items()} == {"ctx.B": (1, 32)}
@@ -183,7 +192,7 @@ def test_under_a_fresh_basis_a_site_without_images_returns_no_update(settings: F
 
 
 def test_under_a_shared_basis_only_b_leaves(settings: Flat) -> None:
-    site = simulated({**settings, "server.rule": "shared-basis", "prompt.rank": 2}, 0, 2)
+    site = site_of({**settings, "server.rule": "shared-basis", "prompt.rank": 2}, 0, 2)
     before = site.prompt.frozen_arrays()["ctx.A"]
     arrays, _ = site.train(start(site), seed=1, server_round=1, rounds=1, mu=0.0)
     assert {n: a.shape for n, a in arrays.items()} == {"ctx.B": (2, 32)}
@@ -191,7 +200,7 @@ def test_under_a_shared_basis_only_b_leaves(settings: Flat) -> None:
 
 
 def test_round_0_scores_as_zero_shot_clip(settings: Flat, clip: FrozenClip) -> None:
-    site = simulated(settings, 0, 2)
+    site = site_of(settings, 0, 2)
     score = site.evaluate(start(site))
     vectors = Template(clip, ("cat", "dog"), "a photo of a {}.").class_vectors()
     logits = clip.logit_scale * site.held_images.features @ vectors.T
@@ -203,22 +212,26 @@ def test_round_0_scores_as_zero_shot_clip(settings: Flat, clip: FrozenClip) -> N
 def test_wrong_arrays_are_refused(settings: Flat) -> None:
     for own, wrong in (({}, "ctx.B"), (FIXED, "ctx.A")):
         with pytest.raises(PromptError, match="expected"):
-            simulated({**settings, **own}, 0, 2).evaluate(PromptState({wrong: np.zeros((4, 1))}))
+            site_of({**settings, **own}, 0, 2).evaluate(PromptState({wrong: np.zeros((4, 1))}))
 
 
 def test_features_are_kept_only_where_wanted(settings: Flat, own_cache: Path) -> None:
-    simulated({**settings, "fit.cache": False}, 0, 2)
+    site_of({**settings, "fit.cache": False}, 0, 2)
     assert not list(own_cache.rglob("*.sqlite"))
-    simulated(settings, 0, 2)
+    site_of(settings, 0, 2)
     assert len(list(own_cache.rglob("*.sqlite"))) == 1
 
 
 @pytest.mark.parametrize("rule", ["", "factors", "shared-basis", "fresh-basis"])
 def test_a_rank_of_its_own_needs_the_product_rule(settings: Flat, rule: str) -> None:
     with pytest.raises(ConfigError, match=r"fit\.rank = 1 under server\.rule"):
-        simulated({**settings, "prompt.rank": 2, "fit.rank": 1, "server.rule": rule}, 0, 2)
+        site_of(
+            {**settings, "prompt.rank": 2, "fit.rank": 1, "server.rule": rule},
+            0,
+            2,
+        )
 
 
 def test_a_rank_of_its_own_is_no_larger_than_the_servers(settings: Flat) -> None:
     with pytest.raises(ConfigError, match=r"fit\.rank = 3 is more than prompt\.rank = 2"):
-        simulated({**settings, **FIXED, "prompt.rank": 2, "fit.rank": 3}, 0, 2)
+        site_of({**settings, **FIXED, "prompt.rank": 2, "fit.rank": 3}, 0, 2)

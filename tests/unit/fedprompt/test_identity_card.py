@@ -6,7 +6,7 @@ import pytest
 from fedprompt.backbone.clip import FrozenClip
 from fedprompt.identity_card import identity_card
 from fedprompt.prompts.build import build_prompt
-from fedprompt.settings.prompt import PromptConfig
+from fedprompt.prompts.methods import prompt_config
 from fedprompt.wire import SHARED
 from tests.conftest import CLASSES, tiny_clip
 
@@ -14,7 +14,7 @@ TEMPLATE = "a photo of a {}."
 
 
 def card(clip, classes=CLASSES, template=TEMPLATE, rule="product", **config) -> dict[str, str]:
-    prompt = build_prompt(PromptConfig(**config), clip, classes, template, rule=rule)
+    prompt = build_prompt(prompt_config(**config), clip, classes, template, rule=rule)
     return identity_card(clip, prompt, classes, template)
 
 

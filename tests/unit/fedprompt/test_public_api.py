@@ -22,15 +22,16 @@ PUBLIC = {
     "ParityError",
     "PolicyError",
     "PrivacyError",
-    "PromptConfig",
     "PromptError",
     "ProviderError",
     "QuorumError",
     "RefusedError",
+    "RunConfig",
     "StorageError",
     "build_prompt",
     "from_artefact",
     "load_backbone",
+    "prompt_config",
     "to_artefact",
 }
 HEAVY = {"torch", "flwr", "onnx", "onnxruntime", "pydantic", "numpy", "PIL", "open_clip"}

@@ -3,8 +3,8 @@ import pytest
 
 from fedprompt.errors import ConfigError
 from fedprompt.prompt_state import PromptState
+from fedprompt.prompts.methods import prompt_config
 from fedprompt.settings.privacy import PrivacyConfig
-from fedprompt.settings.prompt import PromptConfig
 from fedprompt.settings.server import ServerConfig
 from fedprompt.wire import from_array_record
 from server.admission import Site
@@ -118,7 +118,7 @@ def test_what_cannot_bear_domains_is_refused(
     prompt: dict, server: dict, privacy: dict, setting: str
 ) -> None:
     parts = (
-        PromptConfig(method="adapt", **prompt),
+        prompt_config(method="adapt", **prompt),
         ServerConfig(**server),
         PrivacyConfig(**privacy),
     )

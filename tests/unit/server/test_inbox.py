@@ -6,7 +6,9 @@ import pytest
 from flwr.app import MetricRecord, RecordDict
 from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects
 
-from fedprompt.prompts.build import METHODS, Recipe
+from fedprompt.prompts.build import recipe_of
+from fedprompt.prompts.methods import METHODS
+from fedprompt.prompts.recipe import Recipe
 from fedprompt.wire import to_array_record
 from server.inbox import MOST_OBJECTS, unpacked_size
 from tests.unit.fedprompt.prompts.coupled import trained_in
@@ -75,10 +77,10 @@ def test_what_is_no_object_raises_what_exchange_expects(content: bytes) -> None:
 
 
 @pytest.mark.parametrize("form", ["full", "lowrank"])
-@pytest.mark.parametrize("method", [n for n, r in METHODS.items() if isinstance(r, Recipe)])
+@pytest.mark.parametrize("method", [n for n in METHODS if isinstance(recipe_of(n), Recipe)])
 def test_the_largest_reply_of_every_method_has_far_fewer_objects(method: str, form: str) -> None:
     """In as many blocks as the largest CLIP has, ViT-bigG-14: 32 of text and 48 of images."""
-    needs = {"init": "random", "tokens": 2, "depth": 0, "form": form}
+    needs = {"tokens": 2, "form": form}
     needs |= {"domains": "ink, clay"} if method == "adapt" else {}
     count = len(trained_in(method, texts=32, images=48, **needs))
     arrays = {f"{i}": np.full(1, i, np.float32) for i in range(count)}

@@ -17,7 +17,8 @@ def folder(tmp_path):
 
 
 def begun(folder, **changes):
-    settings = defaults() | {key.replace("__", "."): value for key, value in changes.items()}
+    own = {key.replace("__", "."): value for key, value in changes.items()}
+    settings = RunConfig.parse(own).flat()
     folder.write_settings(settings)
     for i in range(3):
         folder.append(RoundRecord(round=i))
@@ -26,18 +27,18 @@ def begun(folder, **changes):
 
 
 def test_the_record_of_the_last_committed_round(folder):
-    assert last_committed(folder, {}, "own") is None
+    assert last_committed(folder, RunConfig.parse({}), "own") is None
     settings = begun(folder)
-    assert last_committed(folder, settings, "own") == RoundRecord(round=1)
+    assert last_committed(folder, RunConfig.parse(settings), "own") == RoundRecord(round=1)
     folder.record.unlink()
-    assert last_committed(folder, settings, "own") is None
+    assert last_committed(folder, RunConfig.parse(settings), "own") is None
 
 
 def test_the_settings_that_differ_are_named(folder):
     settings = begun(folder, server__rounds=10)
     other = settings | {"server.rounds": 20, "prompt.rank": 2, "server.output": "elsewhere"}
     with pytest.raises(CheckpointError) as caught:
-        last_committed(folder, other, "another")
+        last_committed(folder, RunConfig.parse(other), "another")
     found = str(caught.value)
     assert "prompt.rank was 1, is 2" in found
     assert "set prompt.rank = 1, server.rounds = 10, or" in found  # each as the run's folder has it
@@ -49,20 +50,20 @@ def test_a_folder_that_does_not_tell_its_rule_was_merged_by_product(folder):
     settings = begun(folder)
     folder.write_settings({key: v for key, v in settings.items() if key != "server.rule"})
     fresh = settings | {"server.rule": "fresh-basis"}
-    assert difference(folder, fresh) == {"server.rule": ("product", "fresh-basis")}
+    assert difference(folder, RunConfig.parse(fresh)) == {"server.rule": ("product", "fresh-basis")}
     with pytest.raises(CheckpointError, match=r'to go on with it set server\.rule = "product", or'):
-        last_committed(folder, fresh, "another")
-    assert difference(folder, settings | {"server.rule": "product"}) == {}
+        last_committed(folder, RunConfig.parse(fresh), "another")
+    assert difference(folder, RunConfig.parse(settings | {"server.rule": "product"})) == {}
 
 
 def test_without_a_difference_the_checkpoint_speaks(folder):
     settings = begun(folder)
     with pytest.raises(CheckpointError, match="belongs to run own"):
-        last_committed(folder, settings, "another")
+        last_committed(folder, RunConfig.parse(settings), "another")
 
 
 @pytest.mark.parametrize("junk", [b"[", b"[]"])
 def test_damaged_settings_name_nothing(folder, junk):
     begun(folder)
     folder.settings_file.write_bytes(junk)
-    assert difference(folder, defaults() | {"server.rounds": 99}) == {}
+    assert difference(folder, RunConfig.parse(defaults() | {"server.rounds": 99})) == {}

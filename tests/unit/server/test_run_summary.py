@@ -2,8 +2,9 @@ import pytest
 
 from fedprompt.errors import CheckpointError
 from fedprompt.identity import canonical_json
-from fedprompt.prompts.build import METHODS
+from fedprompt.prompts.build import recipe_of
 from fedprompt.prompts.coop import Coop
+from fedprompt.prompts.methods import METHODS
 from fedprompt.run_folder import RunFolder
 from server import outcome
 from server.run_summary import _AT_WORDS, starts_at_template, summarise, tell
@@ -61,7 +62,7 @@ def test_round_0_is_zero_shot_where_the_words_stand_where_they_stood(tmp_path, s
 
 def test_the_methods_that_start_at_words_are_those_of_coops_host():
     """Others draw prompts, or start at images: their round 0 is not zero-shot CLIP."""
-    hosts = {name: getattr(recipe, "host", None) for name, recipe in METHODS.items()}
+    hosts = {name: getattr(recipe_of(name), "host", None) for name in METHODS}
     assert {name for name, host in hosts.items() if host is Coop} == set(_AT_WORDS)
 
 

@@ -6,8 +6,8 @@ from flwr.app import ConfigRecord, Message, RecordDict
 
 from fedprompt.errors import ConfigError, QuorumError
 from fedprompt.prompt_state import PromptState
+from fedprompt.prompts.methods import prompt_config
 from fedprompt.settings.privacy import PrivacyConfig
-from fedprompt.settings.prompt import PromptConfig
 from fedprompt.settings.server import ServerConfig
 from fedprompt.wire import to_array_record
 from server import rounds
@@ -198,7 +198,6 @@ def test_few_distinct_centres_are_repeated() -> None:
 @pytest.mark.parametrize(
     ("prompt", "server", "privacy", "told"),
     [
-        ({"method": "vpt"}, {}, {}, "prompt.method = vpt"),
         ({"form": "lowrank"}, {}, {}, "prompt.form = lowrank"),
         ({"personal": "local"}, {}, {}, "prompt.personal = local"),
         ({"public": "photos"}, {}, {}, "prompt.public = 'photos'"),
@@ -209,7 +208,7 @@ def test_few_distinct_centres_are_repeated() -> None:
 def test_settings_that_break_a_promise_are_refused(
     prompt: dict, server: dict, privacy: dict, told: str
 ) -> None:
-    asked = PromptConfig(**{"method": "spt", "start_noise": 0.1, **prompt})
+    asked = prompt_config(**{"method": "spt", "start_noise": 0.1, **prompt})
     with pytest.raises(ConfigError, match=told):
         check(asked, ServerConfig(**server), PrivacyConfig(**privacy))
     silent = asked.model_copy(update={"start_noise": 0.0})

@@ -6,9 +6,9 @@ from torch.nn import functional as F
 from client.features.attack import embedding_gain, encode, logit_gain, noise_of, pgd
 from fedprompt.backbone.clip import FrozenClip
 from fedprompt.backbone.encoded import EncodedImages
-from fedprompt.prompts.build import METHODS, UNTRAINED, build_prompt
+from fedprompt.prompts.build import build_prompt
+from fedprompt.prompts.methods import METHODS, UNTRAINED, prompt_config
 from fedprompt.prompts.template import Template
-from fedprompt.settings.prompt import PromptConfig
 from tests.unit.fedprompt.prompts.hosts import NAMES, TEMPLATE, moved
 
 PIXELS = torch.rand(5, 3, 32, 32, generator=torch.Generator().manual_seed(3))
@@ -106,7 +106,8 @@ def test_gradients_reach_the_pixels(clip: FrozenClip, settings: dict | None) -> 
 @pytest.mark.parametrize("method", [*METHODS, *UNTRAINED])
 def test_an_attack_may_know_any_method(clip: FrozenClip, method: str) -> None:
     """What it climbs is the cross-entropy of what the prompt predicts, and it can climb."""
-    settings = PromptConfig(method=method, dropout=0.0, domains="ink, clay")
+    domains = {"domains": "ink, clay"} if method == "adapt" else {}
+    settings = prompt_config(method=method, dropout=0.0, **domains)
     prompt = build_prompt(settings, clip, NAMES, TEMPLATE, any_start=True)
     with torch.no_grad():
         encoded = encode(PIXELS, clip, prompt.first_layer)

@@ -5,14 +5,14 @@ from client.features.oom_retry import retry_smaller
 from fedprompt.backbone.clip import FrozenClip
 from fedprompt.errors import BackboneError
 from fedprompt.prompts.build import Prompt, build_prompt
-from fedprompt.settings.prompt import PromptConfig
+from fedprompt.prompts.methods import prompt_config
 
 CLASSES = ("cat", "dog", "owl", "tench")
 
 
 @pytest.fixture
 def prompt(clip: FrozenClip) -> Prompt:
-    return build_prompt(PromptConfig(), clip, CLASSES, "a photo of a {}.")
+    return build_prompt(prompt_config(), clip, CLASSES, "a photo of a {}.")
 
 
 def failing(times: int, drawn: list[float], generator: torch.Generator):

@@ -16,9 +16,9 @@ from fedprompt.errors import PromptError
 from fedprompt.identity import sha256_arrays
 from fedprompt.prompts import prompted
 from fedprompt.prompts.build import build_prompt
+from fedprompt.prompts.methods import prompt_config
 from fedprompt.prompts.prompted import PromptedClip as Prompt
 from fedprompt.settings.fit import FitConfig
-from fedprompt.settings.prompt import PromptConfig
 from tests.prompts import stir
 
 NAMES = ("great grey owl", "great white shark", "tench", "sea", "maple tree")
@@ -40,7 +40,7 @@ LABELS = torch.from_numpy(IMAGES.labels)
 
 
 def make(clip: FrozenClip, **config: object) -> Prompt:
-    prompt = build_prompt(PromptConfig(**config), clip, NAMES, TEMPLATE)
+    prompt = build_prompt(prompt_config(**config), clip, NAMES, TEMPLATE)
     prompt.scale = SCALE
     return prompt
 

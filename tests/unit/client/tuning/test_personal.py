@@ -16,10 +16,16 @@ from fedprompt.errors import PromptError
 from fedprompt.identity import sha256_arrays
 from fedprompt.prompt_state import PromptState
 from fedprompt.prompts.mixed import Mixed
+from fedprompt.settings.run_config import RunConfig
 from fedprompt.settings.section import Flat
 from tests.pictures import image_folder
 
 FIXED = {"prompt.method": "dip-fixed"}  # A and B are trained and sent
+
+
+def site_of(settings, number, sites):
+    """Return a simulated site of flat settings."""
+    return simulated(RunConfig.parse(settings), number, sites)
 
 
 @pytest.fixture(autouse=True)
@@ -70,7 +76,7 @@ def digests(*arrays: PromptState) -> list[str]:
 
 
 def test_a_site_tunes_both_prompts_and_only_one_may_leave(settings: Flat, own_cache: Path) -> None:
-    site = simulated({**settings, **FIXED}, 0, 2)
+    site = site_of({**settings, **FIXED}, 0, 2)
     found = tune(site, 1)
     assert {n: a.shape for n, a in found.items()} == {"ctx.A": (4, 1), "ctx.B": (1, 32)}
     ((name, _),) = kept(own_cache, site)
@@ -84,7 +90,7 @@ def test_a_site_tunes_both_prompts_and_only_one_may_leave(settings: Flat, own_ca
 def test_on_a_fresh_basis_the_own_prompt_is_kept_whole_and_the_shared_update_leaves(
     settings: Flat, own_cache: Path
 ) -> None:
-    site = simulated(settings, 0, 2)
+    site = site_of(settings, 0, 2)
     found = tune(site, 1)
     assert {n: a.shape for n, a in found.items()} == {"ctx.B": (1, 32)}
     assert found["ctx.B"].any()
@@ -96,25 +102,25 @@ def test_on_a_fresh_basis_the_own_prompt_is_kept_whole_and_the_shared_update_lea
 
 
 def test_the_own_prompt_goes_on_where_it_stopped(settings: Flat) -> None:
-    site = simulated(settings, 0, 2)
+    site = site_of(settings, 0, 2)
     tune(site, 1)
     second = tune(site, 2)
-    fresh = simulated(settings, 0, 2)
+    fresh = site_of(settings, 0, 2)
     assert digests(tune(fresh, 2, run="another")) != digests(second)
 
 
 def test_another_process_of_the_site_finds_it(settings: Flat, own_cache: Path) -> None:
     """A Ray worker, or a restarted one: nothing in memory is needed."""
-    site = simulated(settings, 0, 2)
+    site = site_of(settings, 0, 2)
     tune(site, 1)
     second, files = tune(site, 2), kept(own_cache, site)
-    tune(simulated(settings, 0, 2), 1)
-    assert digests(tune(simulated(settings, 0, 2), 2)) == digests(second)
+    tune(site_of(settings, 0, 2), 1)
+    assert digests(tune(site_of(settings, 0, 2), 2)) == digests(second)
     assert kept(own_cache, site) == files
 
 
 def test_a_round_tried_again_starts_from_the_same_state(settings: Flat, own_cache: Path) -> None:
-    site = simulated(settings, 0, 2)
+    site = site_of(settings, 0, 2)
     tune(site, 1)
     first, files = tune(site, 2), kept(own_cache, site)
     assert digests(tune(site, 2)) == digests(first)
@@ -124,7 +130,7 @@ def test_a_round_tried_again_starts_from_the_same_state(settings: Flat, own_cach
 def test_a_resumed_server_may_ask_for_rounds_that_were_done(
     settings: Flat, own_cache: Path
 ) -> None:
-    site = simulated(settings, 0, 2)
+    site = site_of(settings, 0, 2)
     story = [tune(site, number) for number in (1, 2, 3)]
     files = kept(own_cache, site)
     assert digests(*(tune(site, number) for number in (2, 3))) == digests(*story[1:])
@@ -133,7 +139,7 @@ def test_a_resumed_server_may_ask_for_rounds_that_were_done(
 
 def test_a_run_that_begins_again_finds_nothing_of_its_predecessor(settings: Flat) -> None:
     """Also where the site is not asked for its first rounds."""
-    site = simulated(settings, 0, 2)
+    site = site_of(settings, 0, 2)
     site.evaluate(start(site), 0, "abc")
     first = tune(site, 3)
     for number in (1, 2):
@@ -143,7 +149,7 @@ def test_a_run_that_begins_again_finds_nothing_of_its_predecessor(settings: Flat
 
 
 def test_a_site_that_is_not_asked_every_round_goes_on(settings: Flat) -> None:
-    site = simulated(settings, 0, 2)
+    site = site_of(settings, 0, 2)
     tune(site, 1)
     skipped = tune(site, 3)
     every = [tune(site, number, run="second") for number in (1, 2, 3)][-1]
@@ -152,7 +158,7 @@ def test_a_site_that_is_not_asked_every_round_goes_on(settings: Flat) -> None:
 
 
 def test_evaluation_is_of_the_sites_own_mixture_after_that_round(settings: Flat) -> None:
-    site = simulated(settings, 0, 2)
+    site = site_of(settings, 0, 2)
     sent = start(site)
     before = site.evaluate(sent, 0, "abc")
     for number in (1, 2):
@@ -169,7 +175,7 @@ def test_evaluation_is_of_the_sites_own_mixture_after_that_round(settings: Flat)
 
 
 def test_without_the_switch_nothing_is_kept(settings: Flat, own_cache: Path) -> None:
-    site = simulated({**settings, "prompt.personal": "global"}, 0, 2)
+    site = site_of({**settings, "prompt.personal": "global"}, 0, 2)
     tune(site, 1)
     site.evaluate(start(site), 1, "abc")
     assert not (own_cache / "local").exists()
@@ -179,7 +185,7 @@ def test_a_local_site_ignores_what_is_sent_and_returns_nothing(
     settings: Flat, own_cache: Path
 ) -> None:
     settings["prompt.personal"] = "local"
-    site = simulated(settings, 0, 2)
+    site = site_of(settings, 0, 2)
     sent = start(site)
     assert not tune(site, 1, sent)
     files = kept(own_cache, site)
@@ -193,7 +199,7 @@ def test_a_local_site_ignores_what_is_sent_and_returns_nothing(
 
 def test_sites_start_from_unlike_random_numbers(settings: Flat) -> None:
     settings |= {"prompt.method": "coop", "prompt.init": "random", "prompt.tokens": 4}
-    starts = [simulated(settings, number, 2)._personal._start for number in (0, 1)]
+    starts = [site_of(settings, number, 2)._personal._start for number in (0, 1)]
     assert not np.array_equal(starts[0]["ctx"], starts[1]["ctx"])
 
 
@@ -203,7 +209,7 @@ def test_fedprox_ties_the_shared_prompt_alone(settings: Flat, method: str) -> No
     settings |= {"prompt.method": method}
     settings |= {"fit.optimiser": "sgd", "fit.learning_rate": 1e-4, "fit.momentum": 0.0}
     settings |= {"prompt.dropout": 0.0, "fit.epochs": 8}
-    site = simulated(settings, 0, 2)
+    site = site_of(settings, 0, 2)
     sent = start(site)
 
     def moved(mu: float) -> tuple[float, float]:
@@ -221,14 +227,14 @@ def test_fedprox_ties_the_shared_prompt_alone(settings: Flat, method: str) -> No
 
 
 def test_the_site_may_have_a_smaller_rank(settings: Flat) -> None:
-    site = simulated({**settings, **FIXED, "prompt.rank": 3, "fit.rank": 1}, 0, 2)
+    site = site_of({**settings, **FIXED, "prompt.rank": 3, "fit.rank": 1}, 0, 2)
     found = tune(site, 1)
     assert found["ctx.A"].shape == (4, 1)
     assert site.evaluate(start(site), 1, "abc").count == len(site.held_labels)
 
 
 def test_a_deployed_site_keeps_it_in_its_folder(settings: Flat, tmp_path: Path) -> None:
-    site = deployed(settings, 7, tmp_path / "local")
+    site = deployed(RunConfig.parse(settings), 7, tmp_path / "local")
     tune(site, 1)
     (file,) = (tmp_path / "local").rglob("*.safetensors")
     assert file.parent.name == "site-00007"
@@ -236,12 +242,12 @@ def test_a_deployed_site_keeps_it_in_its_folder(settings: Flat, tmp_path: Path) 
 
 def test_a_prompt_that_trains_nothing_cannot_be_personal(settings: Flat) -> None:
     with pytest.raises(PromptError, match=r"prompt\.personal = both needs a prompt to tune"):
-        simulated({**settings, "prompt.method": "template"}, 0, 2)
+        site_of({**settings, "prompt.method": "template"}, 0, 2)
 
 
 def test_sites_that_mix_otherwise_do_not_share_an_identity(settings: Flat) -> None:
     digest = {
-        simulated({**settings, key: value}, 0, 2).digest
+        site_of({**settings, key: value}, 0, 2).digest
         for key, value in (
             ("prompt.personal", "both"),
             ("prompt.personal", "local"),

@@ -14,7 +14,7 @@ from fedprompt.data.preprocess import Preprocessing
 from fedprompt.errors import ArtefactError, DataError
 from fedprompt.prompts.artefacts import from_artefact, to_artefact
 from fedprompt.prompts.build import build_prompt
-from fedprompt.settings.prompt import PromptConfig
+from fedprompt.prompts.methods import prompt_config
 from tests.pictures import image_folder
 
 CLASSES, TEMPLATE = ("cat", "dog"), "a photo of a {}."
@@ -24,7 +24,7 @@ PIXELS = np.zeros((8, 8, 3), np.uint8)
 @pytest.fixture(scope="module")
 def saved(clip: FrozenClip, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("run")
-    prompt = build_prompt(PromptConfig(method="dip"), clip, CLASSES, TEMPLATE)
+    prompt = build_prompt(prompt_config(method="dip"), clip, CLASSES, TEMPLATE)
     to_artefact(clip, prompt, CLASSES, TEMPLATE, round=1, seed=0).save(folder / "artefact")
     return folder
 
@@ -128,6 +128,6 @@ def test_class_vectors_come_from_the_plain_tower(clip: FrozenClip, saved: Path) 
 def test_what_stands_behind_the_tower_is_folded_too(
     clip: FrozenClip, method: str, part: str
 ) -> None:
-    prompt = build_prompt(PromptConfig(method=method), clip, CLASSES, TEMPLATE)
+    prompt = build_prompt(prompt_config(method=method), clip, CLASSES, TEMPLATE)
     artefact = to_artefact(clip, prompt, CLASSES, TEMPLATE, round=1, seed=0)
     assert getattr(fold(artefact, clip), part) is not None

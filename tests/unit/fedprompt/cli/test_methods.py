@@ -6,7 +6,7 @@ from click.testing import CliRunner
 from fedprompt.cli import group
 from fedprompt.cli import methods as module
 from fedprompt.cli.methods import listed
-from fedprompt.prompts.build import METHODS, UNTRAINED
+from fedprompt.prompts.methods import METHODS, UNTRAINED
 from tests.conftest import tiny_clip
 
 # numbers of methods.md for ViT-B/16 with four tokens; cocoop's and adapt's are our arithmetic

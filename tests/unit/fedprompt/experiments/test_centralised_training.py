@@ -12,6 +12,7 @@ from fedprompt.experiments.centralised_training import fit_run
 from fedprompt.prompts.averaging import gaussian_weights
 from fedprompt.prompts.build import PRODUCT, build_prompt
 from fedprompt.prompts.forms import begin_turn
+from fedprompt.prompts.methods import prompt_config
 from fedprompt.settings.fit import FitConfig
 from fedprompt.settings.prompt import PromptConfig
 from tests.unit.client.tuning.test_fit import IMAGES, LABELS, NAMES, TEMPLATE
@@ -38,7 +39,7 @@ def tuned(clip: FrozenClip, images: EncodedImages, config: PromptConfig):
 def test_promptsrc_ends_in_the_average_of_its_epochs(
     clip: FrozenClip, images: EncodedImages
 ) -> None:
-    config = PromptConfig(method="promptsrc", depth=2)
+    config = prompt_config(method="promptsrc", depth=2)
     found, passed = tuned(clip, images, config)
     for name, array in found.items():
         pairs = zip(gaussian_weights(5), passed, strict=True)
@@ -48,7 +49,7 @@ def test_promptsrc_ends_in_the_average_of_its_epochs(
 
 
 def test_low_rank_prompts_are_averaged_as_products(clip: FrozenClip, images: EncodedImages) -> None:
-    config = PromptConfig(method="promptsrc", depth=1, form="lowrank", rank=4)  # of full rank
+    config = prompt_config(method="promptsrc", depth=1, form="lowrank", rank=4)  # of full rank
     found, passed = tuned(clip, images, config)
     for name in ("text.0", "visual.0"):
         pairs = zip(gaussian_weights(5), passed, strict=True)
@@ -61,7 +62,7 @@ def test_low_rank_prompts_are_averaged_as_products(clip: FrozenClip, images: Enc
 
 
 def test_other_methods_end_where_they_end(clip: FrozenClip, images: EncodedImages) -> None:
-    found, passed = tuned(clip, images, PromptConfig(method="ivlp", depth=1))
+    found, passed = tuned(clip, images, prompt_config(method="ivlp", depth=1))
     assert all(np.array_equal(found[name], passed[-1][name]) for name in found)
 
 
@@ -69,7 +70,7 @@ def test_a_short_last_batch_ends_an_epoch_once(clip: FrozenClip) -> None:
     """22 images in batches of 21, 22 or 23."""
     features = torch.nn.functional.normalize(torch.ones(22, 24), dim=-1)
     for batch in (21, 22, 23):
-        prompt, seen = build_prompt(PromptConfig(), clip, NAMES, TEMPLATE), []
+        prompt, seen = build_prompt(prompt_config(), clip, NAMES, TEMPLATE), []
         chosen = FitConfig(epochs=3, batch=batch)
         fit(prompt, EncodedImages(features), LABELS, chosen, 0, after_epoch=seen.append)
         assert seen == [1, 2, 3]
@@ -79,7 +80,7 @@ def test_a_short_last_batch_ends_an_epoch_once(clip: FrozenClip) -> None:
 def test_with_a_fresh_basis_few_epochs_learn_too(
     clip: FrozenClip, images: EncodedImages, epochs: int
 ) -> None:
-    config = PromptConfig(dropout=0.0)
+    config = prompt_config(dropout=0.0)
     chosen = EPOCHS.model_copy(update={"epochs": epochs})
     fresh, fixed = (
         build_prompt(config, clip, NAMES, TEMPLATE, rule=rule) for rule in ("fresh-basis", PRODUCT)
@@ -93,7 +94,7 @@ def test_with_a_fresh_basis_few_epochs_learn_too(
 
 def test_with_a_fresh_basis_each_epoch_adds_a_turn(clip: FrozenClip, images: EncodedImages) -> None:
     """A federation of one: each epoch is a round's fit on that round's basis."""
-    config = PromptConfig(dropout=0.0)
+    config = prompt_config(dropout=0.0)
     prompt = build_prompt(config, clip, NAMES, TEMPLATE, rule="fresh-basis")
     start = prompt.arrays()["ctx"]
     loss = fit_run(prompt, images, LABELS, EPOCHS, config)

@@ -15,7 +15,8 @@ from fedprompt.experiments import setup
 from fedprompt.experiments.setup import open_experiment
 from fedprompt.prompts.artefacts import to_artefact
 from fedprompt.prompts.build import Prompt, build_prompt
-from fedprompt.settings.prompt import PromptConfig
+from fedprompt.prompts.methods import prompt_config
+from fedprompt.settings.run_config import RunConfig
 from tests.pictures import image_folder
 from tests.prompts import stir
 
@@ -33,7 +34,7 @@ def photos(clip: FrozenClip, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
 
 @pytest.fixture
 def prompt(clip: FrozenClip) -> Prompt:
-    made = build_prompt(PromptConfig(), clip, CLASSES, TEMPLATE)
+    made = build_prompt(prompt_config(), clip, CLASSES, TEMPLATE)
     stir(made, spread=1.0)
     return made
 
@@ -55,7 +56,7 @@ def call(photos: Path, *arguments: object) -> Result:
 
 def by_hand(photos: Path, prompt: Prompt) -> tuple[list[int], list[int], list[float]]:
     """Return true and predicted classes and the probabilities, one image at a time."""
-    bench = open_experiment({"data.source": str(photos), "fit.cache": False})
+    bench = open_experiment(RunConfig.parse({"data.source": str(photos), "fit.cache": False}))
     images, labels = bench.encode(bench.test)
     features = images.features
     with torch.no_grad():

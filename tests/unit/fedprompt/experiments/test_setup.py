@@ -13,6 +13,7 @@ from fedprompt.experiments.setup import of_artefact, open_experiment
 from fedprompt.prompts.artefacts import to_artefact
 from fedprompt.prompts.template import Template
 from fedprompt.settings.backbone import BackboneConfig
+from fedprompt.settings.run_config import RunConfig
 from tests.pictures import image_folder
 
 CLASSES = ("cat", "dog")
@@ -39,7 +40,7 @@ def artefact(clip: FrozenClip) -> Artefact:
 
 def test_it_opens_what_the_settings_name(asked: list[BackboneConfig], photos: Path) -> None:
     bench = open_experiment(
-        {"data.source": str(photos), "backbone.name": "ViT-B-16", "fit.batch": 7}
+        RunConfig.parse({"data.source": str(photos), "backbone.name": "ViT-B-16", "fit.batch": 7})
     )
     assert [config.name for config in asked] == ["ViT-B-16"]
     assert bench.fit.batch == 7
@@ -51,7 +52,7 @@ def test_it_opens_what_the_settings_name(asked: list[BackboneConfig], photos: Pa
 def test_features_are_clips_own_in_order(
     asked: list[BackboneConfig], photos: Path, clip: FrozenClip, own_cache: Path, cache: bool
 ) -> None:
-    bench = open_experiment({"data.source": str(photos), "fit.cache": cache})
+    bench = open_experiment(RunConfig.parse({"data.source": str(photos), "fit.cache": cache}))
     images, labels = bench.encode(bench.test)
     assert labels.tolist() == bench.test.labels.tolist()
     pixels = [
@@ -68,7 +69,7 @@ def test_features_are_clips_own_in_order(
 
 
 def test_no_images_are_refused(asked: list[BackboneConfig], photos: Path) -> None:
-    bench = open_experiment({"data.source": str(photos)})
+    bench = open_experiment(RunConfig.parse({"data.source": str(photos)}))
     with pytest.raises(DataError, match=r"there are no images to train on; check data\.source"):
         bench.encode(bench.test.subset([]))
 

@@ -5,12 +5,13 @@ import logging
 from rich.console import Console
 
 from fedprompt.experiments.simulation import feeding, queued
+from fedprompt.settings.run_config import RunConfig
 from server.progress import LineDisplay
 from server.rounds import log
 
 
 def test_deadlines_of_sites_that_wait_for_each_other_add_up():
-    deadlines = queued({"data.clients": 7, "server.deadline": 2.0})
+    deadlines = queued(RunConfig.parse({"data.clients": 7, "server.deadline": 2.0}))
     assert deadlines == {"server.deadline": 14.0, "server.join_deadline": 4200.0}
 
 

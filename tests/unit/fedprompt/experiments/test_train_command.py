@@ -13,7 +13,7 @@ from fedprompt.experiments import setup
 from fedprompt.identity import sha256_arrays
 from fedprompt.prompts.artefacts import from_artefact
 from fedprompt.prompts.build import build_prompt
-from fedprompt.settings.prompt import PromptConfig
+from fedprompt.prompts.methods import prompt_config
 from tests.pictures import image_folder
 
 
@@ -42,7 +42,7 @@ def test_it_leaves_the_prompt_that_it_scored(
     artefact = Artefact.load(tmp_path / "out")
     assert artefact.metadata["classes"] == ["cat", "dog"]
     assert (artefact.metadata["round"], artefact.metadata["aggregation"]) == (0, None)
-    start = build_prompt(PromptConfig(), clip, ["cat", "dog"], "a photo of a {}.")
+    start = build_prompt(prompt_config(), clip, ["cat", "dog"], "a photo of a {}.")
     found = from_artefact(artefact, clip).arrays()["ctx"]
     assert np.abs(found - start.frozen_arrays()["ctx.start"]).max() > 0
     again = ["eval", str(tmp_path / "out"), "--json", "--set", f"data.source={photos}"]
@@ -72,7 +72,7 @@ def test_dip_leaves_a_full_matrix_of_growing_rank(
         artefact = Artefact.load(tmp_path / str(epochs))
         assert set(artefact.tensors) == {"ctx"}
         assert artefact.metadata["form"] == "full"
-        start = build_prompt(PromptConfig(), clip, ["cat", "dog"], "a photo of a {}.")
+        start = build_prompt(prompt_config(), clip, ["cat", "dog"], "a photo of a {}.")
         change = artefact.tensors["ctx"] - start.frozen_arrays()["ctx.start"]
         assert np.linalg.matrix_rank(change, rtol=1e-4) == rank
         assert np.array_equal(

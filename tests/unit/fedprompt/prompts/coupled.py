@@ -12,11 +12,12 @@ from fedprompt.artefact import Artefact
 from fedprompt.backbone.clip import FrozenClip
 from fedprompt.backbone.encoded import Encoded
 from fedprompt.prompts.artefacts import from_artefact, to_artefact
-from fedprompt.prompts.build import METHODS, Recipe
+from fedprompt.prompts.build import recipe_of
 from fedprompt.prompts.forms import form_maker
 from fedprompt.prompts.host import Material
+from fedprompt.prompts.methods import prompt_config, settings_model
 from fedprompt.prompts.prompted import PromptedClip
-from fedprompt.settings.prompt import PromptConfig
+from fedprompt.prompts.recipe import Recipe
 from tests.conftest import tiny_clip
 from tests.unit.fedprompt.prompts import naive
 from tests.unit.fedprompt.prompts.hosts import EXACT, IMAGES, NAMES, TEMPLATE, moved
@@ -92,7 +93,8 @@ def round_trip(clip: FrozenClip, prompt: PromptedClip) -> tuple[Artefact, Prompt
 
 def trained_in(method: str, texts: int = 12, images: int = 12, **config: Any) -> list[Tensor]:
     """Return what a host trains at ViT-B/16's widths, in so many blocks; no tower is built."""
-    settings = PromptConfig(**{"init": "random", "method": method, **config})
+    start = {"init": "random"} if "init" in settings_model(method).model_fields else {}
+    settings = prompt_config(**{**start, "method": method, **config})
     clip = tiny_clip()
     draws = torch.Generator().manual_seed(0)
     text = {"width": 512, "blocks": range(texts), "embedding": torch.zeros(1, 512)}
@@ -105,7 +107,7 @@ def trained_in(method: str, texts: int = 12, images: int = 12, **config: Any) ->
         positional_embedding=torch.ones(197, 768),
     )
     vars(clip).update(text=SimpleNamespace(**text), image=SimpleNamespace(**image))
-    recipe = METHODS[method]
+    recipe = recipe_of(method)
     assert isinstance(recipe, Recipe)
     form = form_maker(settings.form or recipe.form, settings.rank, 0.0)
     host = recipe.host(

@@ -9,14 +9,14 @@ from fedprompt.backbone.clip import FrozenClip
 from fedprompt.backbone.encoded import Encoded
 from fedprompt.prompts.build import build_prompt
 from fedprompt.prompts.headed import HeadedClip
-from fedprompt.settings.prompt import PromptConfig
+from fedprompt.prompts.methods import prompt_config
 from tests.prompts import stir
 from tests.unit.fedprompt.prompts.hosts import EXACT, IMAGES, LABELS, NAMES, TEMPLATE
 
 
 def make(clip: FrozenClip, **config: Any) -> HeadedClip:
     """Return a head's method at its start, without dropout."""
-    prompt = build_prompt(PromptConfig(**{"dropout": 0.0, **config}), clip, NAMES, TEMPLATE)
+    prompt = build_prompt(prompt_config(**{"dropout": 0.0, **config}), clip, NAMES, TEMPLATE)
     assert isinstance(prompt, HeadedClip)
     return prompt.to(clip.text.embedding.dtype)
 

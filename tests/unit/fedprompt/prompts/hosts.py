@@ -8,8 +8,8 @@ from torch.nn import functional as F
 from fedprompt.backbone.clip import FrozenClip
 from fedprompt.backbone.encoded import Encoded
 from fedprompt.prompts.build import build_prompt
+from fedprompt.prompts.methods import prompt_config
 from fedprompt.prompts.prompted import PromptedClip
-from fedprompt.settings.prompt import PromptConfig
 from tests.prompts import stir
 
 NAMES = ("great grey owl", "great white shark", "tench", "sea", "maple tree")
@@ -21,7 +21,7 @@ EXACT = 1e-9  # in float64, where a right formula differs by the last digits alo
 
 def make(clip: FrozenClip, **config: Any) -> PromptedClip:
     """Return a method at its start, without dropout."""
-    settings = PromptConfig(**{"dropout": 0.0, **config})
+    settings = prompt_config(**{"dropout": 0.0, **config})
     prompt = build_prompt(settings, clip, NAMES, TEMPLATE)
     assert isinstance(prompt, PromptedClip)
     return prompt.to(clip.text.embedding.dtype)

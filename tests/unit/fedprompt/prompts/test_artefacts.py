@@ -8,7 +8,7 @@ from fedprompt.backbone.clip import FrozenClip
 from fedprompt.errors import ArtefactError
 from fedprompt.prompts.artefacts import from_artefact, to_artefact
 from fedprompt.prompts.build import Prompt, build_prompt
-from fedprompt.settings.prompt import PromptConfig
+from fedprompt.prompts.methods import prompt_config
 from tests.conftest import CLASSES, tiny_clip
 from tests.prompts import stir
 
@@ -16,7 +16,7 @@ TEMPLATE = "a photo of a {}."
 
 
 def trained(clip: FrozenClip, rule: str = "product", **config: object) -> Prompt:
-    chosen = PromptConfig(**config)
+    chosen = prompt_config(**config)
     prompt = build_prompt(chosen, clip, CLASSES, TEMPLATE, rule=rule)
     stir(prompt, spread=1.0)
     return prompt

@@ -13,10 +13,10 @@ from fedprompt.errors import DataError
 from fedprompt.prompt_state import PromptState
 from fedprompt.prompts.build import build_prompt
 from fedprompt.prompts.density import information_density, tail
+from fedprompt.prompts.methods import prompt_config
 from fedprompt.prompts.prompted import PromptedClip
 from fedprompt.prompts.template import Template
 from fedprompt.prompts.words import Layout
-from fedprompt.settings.prompt import PromptConfig
 from tests.conftest import CLASSES, tiny_clip
 from tests.prompts import stir
 from tests.unit.fedprompt.prompts.hosts import EXACT
@@ -27,7 +27,7 @@ TEMPLATE = "a photo of a {}."
 
 def make(clip: FrozenClip, speedups=None, rule: str = "product", **config) -> PromptedClip:
     return build_prompt(
-        PromptConfig(**config),
+        prompt_config(**config),
         clip,
         CLASSES,
         TEMPLATE,
@@ -237,7 +237,7 @@ def test_the_penalty_is_the_stated_sum(clip: FrozenClip) -> None:
 
 def test_a_name_too_long_for_the_tower_is_refused(clip: FrozenClip) -> None:
     with pytest.raises(DataError, match=r"'very very .* 77 tokens"):
-        build_prompt(PromptConfig(), clip, ["cat", "very " * 80], TEMPLATE)
+        build_prompt(prompt_config(), clip, ["cat", "very " * 80], TEMPLATE)
 
 
 def test_it_describes_itself(clip: FrozenClip) -> None:

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from fedprompt.prompts.density import density_penalty, information_density, mean_density, tail
 from fedprompt.prompts.forms import Full
-from fedprompt.settings.prompt import PromptConfig
+from fedprompt.prompts.methods import prompt_config
 
 DIAGONAL = torch.diag(torch.tensor([4.0, 3.0, 2.0, 1.0]))
 
@@ -41,7 +41,7 @@ def test_density_lies_between_0_and_1_whatever_the_scale(seed: int, k: int, scal
 def test_the_settings_choose_k_and_the_squared_form() -> None:
     """A diagonal of 4, 3, 2, 1: its two first values are 7 of 10, or 25 of 30 squared."""
     form = Full(DIAGONAL)
-    plain = PromptConfig(density_k=2, density_weight=3)
+    plain = prompt_config(density_k=2, density_weight=3)
     squared = plain.model_copy(update={"density_squared": True})
     assert mean_density([form], plain) == pytest.approx(7 / 10, rel=1e-6)
     assert mean_density([form], squared) == pytest.approx(25 / 30, rel=1e-6)

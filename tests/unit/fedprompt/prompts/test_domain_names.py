@@ -4,7 +4,8 @@ import pytest
 from fedprompt.data.image_set import ImageSet
 from fedprompt.errors import PromptError
 from fedprompt.prompts.domain_names import domain_names, domain_of, of_data, of_site
-from fedprompt.settings.prompt import PromptConfig
+from fedprompt.prompts.methods import prompt_config
+from fedprompt.settings.prompt import AdaptConfig
 
 
 class Nothing:
@@ -27,8 +28,8 @@ def images(*domains: int, names: tuple[str, ...] = ("ink", "clay")) -> ImageSet:
     )
 
 
-def config(**changes: str) -> PromptConfig:
-    return PromptConfig.model_validate({"method": "adapt"} | changes)
+def config(**changes: str) -> AdaptConfig:
+    return AdaptConfig.of(prompt_config(method="adapt", **changes))
 
 
 def test_names_are_read_in_their_order() -> None:
@@ -49,7 +50,7 @@ def test_which_domain_an_array_is_of() -> None:
 def test_the_data_names_the_domains_where_nobody_does() -> None:
     assert of_data(config(), images(0, 1)).domains == "ink, clay"
     assert of_data(config(domains="a, b"), images(0, 1)).domains == "a, b"
-    coop = PromptConfig(method="coop")
+    coop = prompt_config(method="coop")
     assert of_data(coop, images(0, 1)) == of_site(coop, images(0, 1)) == coop
 
 
@@ -77,7 +78,7 @@ def test_a_site_of_no_one_domain_is_refused(
 
 
 def test_names_are_of_one_unicode_form_as_those_of_manifests_are() -> None:
-    config = PromptConfig(
+    config = prompt_config(
         method="adapt", domains="Li\u0065\u0301ge, Bern", domain="Li\u0065\u0301ge"
     )
     assert (config.domains, config.domain) == ("Li\u00e9ge, Bern", "Li\u00e9ge")

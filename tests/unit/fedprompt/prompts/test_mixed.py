@@ -9,11 +9,11 @@ from fedprompt.backbone.clip import FrozenClip
 from fedprompt.backbone.encoded import Encoded, EncodedImages
 from fedprompt.errors import PromptError
 from fedprompt.prompt_state import PromptState
-from fedprompt.prompts.build import METHODS, HeadRecipe, Recipe, build_prompt
+from fedprompt.prompts.build import build_prompt, recipe_of
+from fedprompt.prompts.methods import METHODS, prompt_config
 from fedprompt.prompts.mixed import Mixed
-from fedprompt.settings.prompt import PromptConfig
+from fedprompt.prompts.recipe import HeadRecipe, Recipe
 from tests.pictures import image_folder
-from tests.prompts import stir
 from tests.unit.fedprompt.prompts import naive
 from tests.unit.fedprompt.prompts.hosts import (
     EXACT,
@@ -26,7 +26,7 @@ from tests.unit.fedprompt.prompts.hosts import (
 )
 
 # adapt is personal already; the server refuses the two together
-MIXED = [n for n, r in METHODS.items() if isinstance(r, Recipe) and n != "adapt"]
+MIXED = [n for n in METHODS if isinstance(recipe_of(n), Recipe) and n != "adapt"]
 
 
 def pair(clip: FrozenClip, share: float, spread: float = 0.3, **config: object) -> Mixed:
@@ -96,14 +96,16 @@ def test_every_method_mixes_between_its_shared_and_its_local_prompt(
 
 
 @pytest.mark.parametrize("form", ["full", "lowrank"])
-@pytest.mark.parametrize("method", [n for n, r in METHODS.items() if isinstance(r, HeadRecipe)])
+@pytest.mark.parametrize("method", [n for n in METHODS if isinstance(recipe_of(n), HeadRecipe)])
 def test_of_heads_the_logits_are_mixed(clip: FrozenClip, method: str, form: str) -> None:
     halves = []
     for seed in range(2):
         half = build_prompt(
-            PromptConfig(method=method, form=form, dropout=0.0), clip, NAMES, TEMPLATE
+            prompt_config(method=method, form=form, dropout=0.0), clip, NAMES, TEMPLATE
         )
-        stir(half, seed)
+        noise = np.random.default_rng(seed)
+        arrays = half.arrays().items()
+        half.load_arrays(PromptState({n: noise.normal(0.3, 0.3, a.shape) for n, a in arrays}))
         halves.append(half)
     prompt = Mixed(*halves, 0.2)
     with torch.no_grad():

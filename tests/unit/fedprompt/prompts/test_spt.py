@@ -11,8 +11,8 @@ from fedprompt.identity_card import identity_card
 from fedprompt.prompts import spt as module
 from fedprompt.prompts.artefacts import from_artefact, to_artefact
 from fedprompt.prompts.build import Prompt, build_prompt
+from fedprompt.prompts.methods import prompt_config
 from fedprompt.prompts.public_images import public_pixels
-from fedprompt.settings.prompt import PromptConfig
 from tests.pictures import image_folder
 from tests.unit.fedprompt.prompts import naive
 from tests.unit.fedprompt.prompts.hosts import (
@@ -107,7 +107,7 @@ def test_logits_and_gradients_equal_a_naive_insertion(
 
 def test_lengths_are_the_papers_deep_and_shallow(clip: FrozenClip) -> None:
     def shapes(**config: object) -> list[tuple[int, ...]]:
-        settings = PromptConfig(method="spt", **config)
+        settings = prompt_config(method="spt", **config)
         prompt = build_prompt(settings, clip, NAMES, TEMPLATE, any_start=True)
         return [array.shape for array in start(prompt)]
 
@@ -131,7 +131,7 @@ def test_equal_images_and_seeds_give_equal_bytes(clip: FrozenClip, photos: str) 
 def test_without_public_images_nobody_starts_unless_any_start_will_do(clip: FrozenClip) -> None:
     with pytest.raises(PromptError, match=r"prompt\.public is empty: name a data source"):
         make(clip, method="spt")
-    settings = PromptConfig(method="spt", tokens=4)
+    settings = prompt_config(method="spt", tokens=4)
     found = start(build_prompt(settings, clip, NAMES, TEMPLATE, any_start=True))
     assert 0.015 < np.std(found) < 0.025
 
@@ -140,7 +140,7 @@ def test_a_site_reads_no_images_for_a_start_that_is_sent_to_it(
     clip: FrozenClip, tmp_path: Path
 ) -> None:
     """The server's folder is not there; its name must not stop a site."""
-    settings = PromptConfig(method="spt", public=str(tmp_path / "servers-own"), tokens=4)
+    settings = prompt_config(method="spt", public=str(tmp_path / "servers-own"), tokens=4)
     build_prompt(settings, clip, NAMES, TEMPLATE, any_start=True)
 
 
@@ -148,7 +148,7 @@ def test_in_form_lowrank_the_start_is_frozen_and_part_of_the_identity(
     clip: FrozenClip, photos: str, tmp_path: Path
 ) -> None:
     def card(public: str, form: str = "lowrank") -> str:
-        settings = PromptConfig(method="spt", form=form, public=public, tokens=4)
+        settings = prompt_config(method="spt", form=form, public=public, tokens=4)
         prompt = build_prompt(settings, clip, NAMES, TEMPLATE, any_start=True)
         return identity_card(clip, prompt, NAMES, TEMPLATE)["method"]
 

@@ -5,9 +5,10 @@ from fedprompt.backbone.clip import FrozenClip
 from fedprompt.errors import PromptError
 from fedprompt.prompts.forms import form_maker
 from fedprompt.prompts.host import Material
+from fedprompt.prompts.methods import prompt_config
 from fedprompt.prompts.starts import depth_of, drawn_visuals, text_start
 from fedprompt.prompts.words import Layout
-from fedprompt.settings.prompt import PromptConfig
+from fedprompt.settings.prompt import DeepConfig
 
 
 def material(
@@ -16,7 +17,7 @@ def material(
     generator = torch.Generator().manual_seed(seed)
     return Material(
         clip=clip,
-        config=PromptConfig(**config),
+        config=prompt_config(**config),
         template=template,
         form=form_maker("full", 1, 0.0),
         generator=generator,
@@ -102,9 +103,9 @@ def test_every_block_of_the_image_tower_has_noise_of_its_own(clip: FrozenClip) -
     assert not torch.equal(found[0], found[1])
 
 
-def test_the_depth_is_what_was_asked_or_as_much_of_the_usual_as_there_is(clip: FrozenClip) -> None:
-    assert depth_of(material(clip, depth=2), usual=9, blocks=3) == 2
-    assert depth_of(material(clip), usual=9, blocks=3) == 3
-    assert depth_of(material(clip), usual=1, blocks=3) == 1
+def test_the_depth_is_what_was_asked_or_as_much_of_the_usual_as_there_is() -> None:
+    assert depth_of(DeepConfig(depth=2), usual=9, blocks=3) == 2
+    assert depth_of(DeepConfig(), usual=9, blocks=3) == 3
+    assert depth_of(DeepConfig(), usual=1, blocks=3) == 1
     with pytest.raises(PromptError, match="depth = 4, but only 3 blocks can be prompted"):
-        depth_of(material(clip, depth=4), usual=1, blocks=3)
+        depth_of(DeepConfig(depth=4), usual=1, blocks=3)

@@ -9,8 +9,8 @@ from fedprompt.errors import PromptError
 from fedprompt.prompt_state import PromptState
 from fedprompt.prompts.artefacts import from_artefact, to_artefact
 from fedprompt.prompts.build import build_prompt
+from fedprompt.prompts.methods import prompt_config
 from fedprompt.prompts.template import ENSEMBLE_TEMPLATES, Template
-from fedprompt.settings.prompt import PromptConfig
 from tests.conftest import CLASSES
 
 
@@ -54,7 +54,7 @@ def test_the_rest_of_the_interface(clip: FrozenClip) -> None:
 
 def test_an_ensemble_is_the_mean_of_unit_vectors_made_a_unit_again(clip: FrozenClip) -> None:
     assert len(ENSEMBLE_TEMPLATES) == len(set(ENSEMBLE_TEMPLATES)) == 7
-    prompt = build_prompt(PromptConfig(method="ensemble"), clip, CLASSES, "unused {}")
+    prompt = build_prompt(prompt_config(method="ensemble"), clip, CLASSES, "unused {}")
     each = [open_clip_vectors(clip, template).numpy() for template in ENSEMBLE_TEMPLATES]
     mean = np.mean(each, axis=0)
     expected = mean / np.sqrt((mean**2).sum(1, keepdims=True))
@@ -66,7 +66,7 @@ def test_an_ensemble_is_the_mean_of_unit_vectors_made_a_unit_again(clip: FrozenC
 
 
 def test_an_ensemble_comes_back_from_its_artefact(clip: FrozenClip) -> None:
-    prompt = build_prompt(PromptConfig(method="ensemble"), clip, CLASSES, "a {}.")
+    prompt = build_prompt(prompt_config(method="ensemble"), clip, CLASSES, "a {}.")
     artefact = to_artefact(clip, prompt, CLASSES, "a {}.", round=0, seed=0)
     found = from_artefact(artefact, clip)
     assert torch.equal(found.fold().class_vectors, prompt.fold().class_vectors)

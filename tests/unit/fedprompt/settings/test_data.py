@@ -3,7 +3,7 @@ from pydantic import ValidationError
 
 from fedprompt.errors import ConfigError
 from fedprompt.settings.data import DataConfig
-from fedprompt.settings.run_config import section
+from fedprompt.settings.section import section
 
 
 def test_defaults_are_the_demo() -> None:

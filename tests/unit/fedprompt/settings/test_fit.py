@@ -2,7 +2,7 @@ import pytest
 
 from fedprompt.errors import ConfigError
 from fedprompt.settings.fit import FitConfig
-from fedprompt.settings.run_config import section
+from fedprompt.settings.section import section
 
 
 def test_defaults_are_valid_and_frozen() -> None:

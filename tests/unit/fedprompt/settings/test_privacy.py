@@ -2,7 +2,7 @@ import pytest
 
 from fedprompt.errors import ConfigError
 from fedprompt.settings.privacy import PrivacyConfig
-from fedprompt.settings.run_config import section
+from fedprompt.settings.section import section
 
 
 def test_privacy_is_off_by_default():

@@ -5,9 +5,10 @@ import pytest
 
 from client.deployment.site_folder import NodeConfig
 from fedprompt.errors import ConfigError
+from fedprompt.prompts.methods import models, prompt_config
 from fedprompt.settings.fit import FitConfig
-from fedprompt.settings.prompt import PromptConfig
-from fedprompt.settings.run_config import SECTIONS, check, defaults, load, section
+from fedprompt.settings.run_config import SECTIONS, RunConfig, check, defaults, load_flat
+from fedprompt.settings.section import section
 from server.deployment.config import DeploymentConfig
 
 ROOT = Path(__file__).parents[4]
@@ -21,7 +22,7 @@ def write(folder: Path, text: str) -> Path:
 
 def test_a_file_and_overrides_become_flat_keys(tmp_path: Path) -> None:
     path = write(tmp_path, '[fit]\nbatch = 8\n[data]\nsource = "folder"\n')
-    flat = load(path, ["fit.batch=16", "prompt.rank = 2", "data.class_names=cat, dog"])
+    flat = load_flat(path, ["fit.batch=16", "prompt.rank = 2", "data.class_names=cat, dog"])
     assert flat == {
         "fit.batch": 16,
         "data.source": "folder",
@@ -32,7 +33,7 @@ def test_a_file_and_overrides_become_flat_keys(tmp_path: Path) -> None:
 
 
 def test_nothing_given_is_nothing() -> None:
-    assert load(None) == {}
+    assert load_flat(None) == {}
 
 
 @pytest.mark.parametrize(
@@ -50,7 +51,7 @@ def test_nothing_given_is_nothing() -> None:
     ],
 )
 def test_overrides_are_read_as_toml_or_as_words(text: str, value: object) -> None:
-    found = load(None, [text])[text.partition("=")[0]]
+    found = load_flat(None, [text])[text.partition("=")[0]]
     assert found == value
     assert type(found) is type(value)
 
@@ -75,7 +76,7 @@ def test_overrides_are_read_as_toml_or_as_words(text: str, value: object) -> Non
 )
 def test_f33_a_wrong_key_or_value_is_named_with_what_is_allowed(text: str, match: str) -> None:
     with pytest.raises(ConfigError, match=match):
-        load(None, [text])
+        load_flat(None, [text])
 
 
 @pytest.mark.parametrize(
@@ -91,18 +92,18 @@ def test_f33_a_wrong_key_or_value_is_named_with_what_is_allowed(text: str, match
 )
 def test_f33_a_wrong_file_is_refused(tmp_path: Path, text: str, match: str) -> None:
     with pytest.raises(ConfigError, match=match):
-        load(write(tmp_path, text))
+        load_flat(write(tmp_path, text))
 
 
 def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"none.toml could not be read: No such file"):
-        load(tmp_path / "none.toml")
+        load_flat(tmp_path / "none.toml")
     with pytest.raises(ConfigError, match="could not be read"):
-        load(tmp_path)
+        load_flat(tmp_path)
     binary = tmp_path / "binary.toml"
     binary.write_bytes(b"\xff\xfe")
     with pytest.raises(ConfigError, match="is not TOML"):
-        load(binary)
+        load_flat(binary)
 
 
 def test_check_validates_every_section() -> None:
@@ -114,13 +115,19 @@ def test_check_validates_every_section() -> None:
 
 TEXTS = {  # settings of free text that are never a path; one that may be is of type `Place`
     "backbone.device", "backbone.preprocess", "data.image_column", "data.label_column",
-    "data.partitioner", "data.template", "prompt.domain", "prompt.domains", "prompt.init",
-    "server.trackers", "deployment.address", "deployment.host", "node.name", "node.server",
+    "data.partitioner", "data.template", "prompt.method", "prompt.domain", "prompt.domains",
+    "prompt.init", "server.trackers", "deployment.address", "deployment.host", "node.name",
+    "node.server",
 }  # fmt: skip
-MODELS = {**SECTIONS, "deployment": DeploymentConfig, "node": NodeConfig}
+MODELS = [
+    *((name, model) for name, model in SECTIONS.items() if name != "prompt"),
+    *(("prompt", model) for model in models()),
+    ("deployment", DeploymentConfig),
+    ("node", NodeConfig),
+]
 FREE = {
-    f"{name}.{key}": field
-    for name, model in MODELS.items()
+    f"{name}.{key}": model
+    for name, model in MODELS
     for key, field in model.model_fields.items()
     if field.annotation is str
 }
@@ -140,7 +147,7 @@ def test_every_setting_that_may_be_a_path_takes_the_home_folder(
         "a/~/x": "a/~/x", "cat,dog": "cat,dog", "~no-such-user-here/x": "~no-such-user-here/x",
         "hf:~/x": "hf:~/x", "": "",
     }.items():  # fmt: skip
-        found = section({key: given}, name, MODELS[name])
+        found = section({key: given}, name, FREE[key])
         assert getattr(found, short) == expected
 
 
@@ -153,8 +160,8 @@ def test_every_setting_of_free_text_is_looked_at() -> None:
 
 
 def test_a_section_is_frozen_and_takes_only_its_own_keys() -> None:
-    found = section({"prompt.rank": 2, "fit.batch": 3}, "prompt", PromptConfig)
-    assert found == PromptConfig(rank=2)
+    found = RunConfig.parse({"prompt.rank": 2, "fit.batch": 3}).prompt
+    assert found == prompt_config(rank=2)
     with pytest.raises(ValueError, match="frozen"):
         found.rank = 3
 
@@ -179,3 +186,30 @@ def test_flowers_run_config_in_pyproject_states_the_defaults() -> None:
     }
     assert flat == defaults()
     assert {k: type(v) for k, v in flat.items()} == {k: type(v) for k, v in defaults().items()}
+
+
+def test_a_setting_of_other_methods_is_refused_but_at_its_default() -> None:
+    assert RunConfig.parse(defaults() | {"prompt.method": "linear"}).prompt.method == "linear"
+    with pytest.raises(ConfigError, match=r"prompt\.maps = 'transformer' is a setting of mudpt; "):
+        RunConfig.parse({"prompt.maps": "transformer"})
+    check({"prompt.maps": "transformer"})  # of a method that is named elsewhere
+    with pytest.raises(ConfigError, match=r"prompt\.method = 'dipp': did you mean dip\?"):
+        RunConfig.parse({"prompt.method": "dipp"})
+
+
+def test_a_setting_means_the_same_to_every_method_that_takes_it() -> None:
+    fields: dict[str, set[str]] = {}
+    for model in models():
+        for key, field in model.model_fields.items():
+            fields.setdefault(key, set()).add(repr((field.annotation, field.default)))
+    assert {key for key, kinds in fields.items() if len(kinds) > 1} == set()
+
+
+def test_it_travels_flat_and_comes_back_the_same() -> None:
+    config = RunConfig.parse({"prompt.method": "mudpt", "prompt.freeze_maps": True, "fit.batch": 3})
+    assert set(config.flat()) == set(defaults())
+    assert RunConfig.parse(config.flat()) == config
+    assert hash(config) == hash(RunConfig.parse(config.flat()))
+    changed = config.override({"prompt.method": "coop", "prompt.freeze_maps": False})
+    assert changed.prompt == prompt_config(method="coop")
+    assert changed.server.rule == "product"

@@ -5,7 +5,7 @@ import math
 import pytest
 
 from fedprompt.errors import ConfigError
-from fedprompt.settings.run_config import section
+from fedprompt.settings.section import section
 from fedprompt.settings.server import ServerConfig
 
 

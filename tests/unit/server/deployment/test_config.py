@@ -1,7 +1,7 @@
 import pytest
 
 from fedprompt.errors import ConfigError
-from fedprompt.settings.run_config import section
+from fedprompt.settings.section import section
 from server.deployment.config import DeploymentConfig
 
 

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from fedprompt.errors import ConfigError, PrivacyError
+from fedprompt.errors import PrivacyError
 from fedprompt.settings.privacy import PrivacyConfig
 from server.privacy import ledger
 from server.privacy.mechanism import Mechanism
@@ -62,8 +62,3 @@ def test_a_damaged_ledger_is_refused_at_once(tmp_path):
     (tmp_path / "privacy.jsonl").write_text("")
     with pytest.raises(PrivacyError, match="is damaged"):
         mechanism(tmp_path)
-
-
-def test_a_median_is_refused(tmp_path):
-    with pytest.raises(ConfigError, match="fedmedian"):
-        Mechanism(PrivacyConfig(noise_multiplier=1.0), config(tmp_path, strategy="fedmedian"), "r")

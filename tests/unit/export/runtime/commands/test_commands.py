@@ -29,7 +29,7 @@ from fedprompt.errors import (
 )
 from fedprompt.prompts.artefacts import to_artefact
 from fedprompt.prompts.build import build_prompt
-from fedprompt.settings.prompt import PromptConfig
+from fedprompt.prompts.methods import prompt_config
 from tests.prompts import stir
 
 TEMPLATE = "a photo of a {}."
@@ -61,7 +61,7 @@ def photos(tmp_path: Path) -> Path:
 @pytest.fixture
 def artefact(clip: FrozenClip, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A tuned prompt on disk, and the tiny CLIP wherever its name is asked for."""
-    config = PromptConfig(method="dip", tokens=4, rank=1)
+    config = prompt_config(method="dip", tokens=4, rank=1)
     prompt = build_prompt(config, clip, CLASSES, TEMPLATE)
     stir(prompt, spread=1.0)
     to_artefact(clip, prompt, CLASSES, TEMPLATE, round=1, seed=0).save(tmp_path / "artefact")

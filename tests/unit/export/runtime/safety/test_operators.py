@@ -28,7 +28,7 @@ from export.targets import TARGETS, Recipe
 from fedprompt.backbone.clip import FrozenClip
 from fedprompt.data.preprocess import Preprocessing
 from fedprompt.errors import GraphError, PromptError
-from fedprompt.prompts.build import METHODS
+from fedprompt.prompts.methods import METHODS
 from tests.prompts import tuned
 
 RECIPES = sorted({recipe for target in TARGETS.values() for recipe in target.recipes.values()})

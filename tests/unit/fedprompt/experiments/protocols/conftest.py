@@ -9,7 +9,7 @@ import pytest
 from fedprompt.backbone.clip import FrozenClip
 from fedprompt.experiments import setup
 from fedprompt.experiments.protocols.protocol import Trial
-from fedprompt.settings.run_config import defaults
+from fedprompt.settings.run_config import RunConfig
 from fedprompt.settings.section import Flat
 from tests.pictures import image_folder
 
@@ -34,14 +34,14 @@ def photos(tmp_path: Path) -> Path:
 def make_trial(photos: Path, tmp_path: Path) -> MakeTrial:
     """Return a trial of some settings, whose federations fail."""
 
-    def unwanted(settings: Flat) -> list[dict[str, Any]]:
+    def unwanted(config: RunConfig) -> list[dict[str, Any]]:
         raise AssertionError("a federation was run")
 
     def make(federate=unwanted, targets=None, **changes: str | float) -> Trial:
         own = {key.replace("__", ".", 1): value for key, value in changes.items()}
         given: Flat = {"data.source": str(photos), "fit.epochs": 2, **own}
         return Trial(
-            settings=defaults() | given,
+            config=RunConfig.parse(given),
             folder=tmp_path / "trial",
             federate=federate,
             targets=targets or {},

@@ -15,7 +15,7 @@ def by_hand(trial, clip, half: str) -> float:
     """Return the accuracy of the kept context on one half's test images, by the naive tower."""
     context = Artefact.load(trial.folder / "base").tensors["ctx"]
     chosen = slice(0, 3) if half == "base" else slice(3, 5)
-    bench = open_experiment(trial.settings)
+    bench = open_experiment(trial.config)
     images, labels = bench.encode(bench.test)
     rows = (labels >= chosen.start) & (labels < chosen.stop)
     with torch.no_grad():

@@ -20,7 +20,7 @@ def ece(probabilities: np.ndarray, labels: np.ndarray, bins: int = 15) -> float:
 def test_both_figures_of_both_halves(make_trial, half, prefix):
     found = run(make_trial(prompt__method="coop"))
     assert list(found.metrics) == ["ece", "nll", "new_ece", "new_nll"]
-    bench = open_experiment(found.tuned.settings | {"data.subsample_classes": half})
+    bench = open_experiment(found.tuned.config.override({"data.subsample_classes": half}))
     images, labels = bench.encode(bench.test)
     logits = predict(found.tuned.for_classes(bench.test.classes), images).double().numpy()
     shares = np.exp(logits - logits.max(1, keepdims=True))

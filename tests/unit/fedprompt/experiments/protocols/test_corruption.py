@@ -15,7 +15,7 @@ def test_each_kind_is_the_mean_of_its_five_strengths(make_trial, clip):
     assert list(found.metrics) == [
         "accuracy", "corruption_acc", *(f"accuracy_{kind}" for kind in KINDS)
     ]  # fmt: skip
-    test = open_experiment(found.tuned.settings).test
+    test = open_experiment(found.tuned.config).test
     prompt = found.tuned.as_tuned()
     shares = [corrupted_accuracy(prompt, clip, test, "contrast", s) for s in range(1, 6)]
     assert found.metrics["accuracy_contrast"] == pytest.approx(sum(shares) / 5)

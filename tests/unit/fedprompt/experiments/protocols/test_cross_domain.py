@@ -67,8 +67,8 @@ def test_without_shots_all_of_the_domain(make_trial, drawn, monkeypatch):
 
 def test_the_domains_accuracies_make_up_the_whole(make_trial, drawn):
     trial = make_trial(data__source=str(drawn), prompt__method="template")
-    bench = open_experiment(trial.settings)
-    tuned = Tuned(bench.clip, trial.settings, CLASSES, None)
+    bench = open_experiment(trial.config)
+    tuned = Tuned(bench.clip, trial.config, CLASSES, None)
     found = by_domain(tuned)
     assert sum(found.values()) / 3 == pytest.approx(tuned.score({})["accuracy"])  # of equal size
     assert module.of_domain(bench.test, 1).domains.tolist() == [1] * 8

@@ -15,9 +15,6 @@ from fedprompt.prompts.artefacts import to_artefact
 from fedprompt.prompts.build import build_prompt
 from fedprompt.prompts.template import Template
 from fedprompt.round_record import RoundRecord, SiteScore
-from fedprompt.settings.data import DataConfig
-from fedprompt.settings.prompt import PromptConfig
-from fedprompt.settings.run_config import section
 
 SITES = {0: SiteScore(accuracy=0.9, examples=10), 1: SiteScore(accuracy=0.4, examples=30)}
 LAST = RoundRecord(round=1, accuracy=0.525, worst_client_acc=0.4, sites=SITES)
@@ -28,14 +25,13 @@ def federate():
     """Stand in for a federation: it leaves an untuned prompt, and tells of two sites."""
     asked = []
 
-    def run(settings):
-        asked.append(settings)
-        bench = open_experiment(settings)
-        config = section(settings, "prompt", PromptConfig)
-        prompt = build_prompt(config, bench.clip, bench.train.classes, "a photo of a {}.")
+    def run(config):
+        asked.append(config)
+        bench = open_experiment(config)
+        prompt = build_prompt(config.prompt, bench.clip, bench.train.classes, "a photo of a {}.")
         about = {"round": 1, "seed": 0}
         made = to_artefact(bench.clip, prompt, bench.train.classes, "a photo of a {}.", **about)
-        made.save(Path(settings["server.output"]) / "artefact")
+        made.save(Path(config.server.output) / "artefact")
         return [RoundRecord(round=0, accuracy=0.1, worst_client_acc=0.0), LAST]
 
     run.asked = asked
@@ -50,10 +46,10 @@ def test_local_counts_sites_once_and_cm_is_half_of_it(make_trial, federate):
     mean = 2 / (1 / metrics["base_acc"] + 1 / metrics["new_acc"])
     assert metrics["harmonic_mean"] == pytest.approx(mean)
     assert metrics["combined_metric"] == pytest.approx((0.65 + mean) / 2)
-    (settings,) = federate.asked
-    assert settings["data.subsample_classes"] == "base"
-    assert settings["server.overwrite"] is True
-    assert Path(settings["server.output"]) == trial.folder / "run"
+    (config,) = federate.asked
+    assert config.data.subsample_classes == "base"
+    assert config.server.overwrite
+    assert Path(config.server.output) == trial.folder / "run"
 
 
 def test_a_method_that_trains_nothing_is_scored_at_the_sites(make_trial, clip):
@@ -61,8 +57,8 @@ def test_a_method_that_trains_nothing_is_scored_at_the_sites(make_trial, clip):
         prompt__method="template", data__partitioner="disjoint", data__clients=3, data__holdout=0.5
     )
     found = run(trial)
-    flat = trial.settings | {"data.subsample_classes": "base"}
-    data, bench = section(flat, "data", DataConfig), open_experiment(flat)
+    config = trial.config.override({"data.subsample_classes": "base"})
+    data, bench = config.data, open_experiment(config)
     prompt = Template(clip, bench.train.classes, data.template)
     shares = []
     for number in range(3):

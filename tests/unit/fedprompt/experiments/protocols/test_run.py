@@ -10,7 +10,7 @@ from fedprompt.errors import ConfigError
 from fedprompt.experiments import setup
 from fedprompt.experiments.protocols import PROTOCOLS
 from fedprompt.experiments.protocols.run import chosen_methods, chosen_seeds
-from fedprompt.prompts.build import METHODS, UNTRAINED
+from fedprompt.prompts.methods import METHODS, UNTRAINED
 from tests.pictures import image_folder
 
 

@@ -19,11 +19,11 @@ class Toy:
         self.clip, self.ran, self.broken = clip, [], set()
 
     def run(self, trial):
-        key = (trial.settings["prompt.method"], trial.settings["prompt.seed"])
+        key = (trial.config.prompt.method, trial.config.prompt.seed)
         self.ran.append((*key, trial.folder))
         if key in self.broken:
             raise PromptError(f"{key} is broken")
-        tuned = Tuned(self.clip, trial.settings, ("cat", "dog"), None)
+        tuned = Tuned(self.clip, trial.config, ("cat", "dog"), None)
         return Found({"second": 0.25 * key[1], "first": None}, tuned)
 
 
@@ -47,18 +47,18 @@ def make(toy, tmp_path, methods=("template", "dip"), seeds=(0, 1), **given):
     )
 
 
-def federate(settings):
+def federate(config):
     return []
 
 
 def test_settings_are_the_defaults_the_protocols_the_users_and_the_cases(toy, tmp_path):
     series = make(toy, tmp_path, fit__batch=4, data__seed=9, prompt__method="vpt")
     series.cases["deep"] = {"prompt.method": "coop", "prompt.form": "lowrank"}
-    found = series.settings("deep", 2)
+    found = series.config("deep", 2).flat()
     changed = {key: value for key, value in found.items() if value != defaults()[key]}
     assert changed == {
         "data.shots": 16, "fit.batch": 4, "prompt.method": "coop", "prompt.form": "lowrank",
-        "data.seed": 2, "prompt.seed": 2, "server.seed": 2,
+        "data.seed": 2, "prompt.seed": 2, "server.seed": 2, "server.rule": "product",
     }  # fmt: skip
 
 

@@ -5,9 +5,9 @@ import torch
 from fedprompt.backbone.class_encoder import Speedups
 from fedprompt.backbone.clip import FrozenClip
 from fedprompt.prompts.build import build_prompt
+from fedprompt.prompts.methods import prompt_config
 from fedprompt.prompts.objectives.prograd import aligned
 from fedprompt.prompts.prompted import PromptedClip
-from fedprompt.settings.prompt import PromptConfig
 from tests.unit.fedprompt.prompts.hosts import LABELS, NAMES, TEMPLATE, encoded, moved
 from tests.unit.fedprompt.prompts.objectives.plain import (
     check,
@@ -86,7 +86,7 @@ def test_gradients_are_added(clip: FrozenClip) -> None:
 
 def test_classes_in_chunks_change_nothing_but_rounding(clip: FrozenClip) -> None:
     """Two gradients of one graph whose parts are computed again."""
-    config = PromptConfig(method="prograd", dropout=0.0)
+    config = prompt_config(method="prograd", dropout=0.0)
     whole = moved(clip, spread=0.05, method="prograd")
     parts = build_prompt(config, clip, NAMES, TEMPLATE, speedups=Speedups(chunk=2))
     parts.load_arrays(whole.arrays())

@@ -3,8 +3,8 @@ import torch
 from torch.nn import functional as F
 
 from fedprompt.backbone.clip import FrozenClip
+from fedprompt.prompts.methods import prompt_config
 from fedprompt.prompts.objectives.promptsrc import TEMPLATES
-from fedprompt.settings.prompt import PromptConfig
 from tests.unit.fedprompt.prompts.hosts import LABELS, NAMES, encoded, make, moved
 from tests.unit.fedprompt.prompts.objectives.plain import (
     check,
@@ -49,7 +49,7 @@ def test_features_and_logits_are_held_to_the_frozen_ones(
 
 
 def test_the_published_teacher_is_the_default(clip: FrozenClip) -> None:
-    assert PromptConfig().teacher == "diverse"
+    assert prompt_config().teacher == "diverse"
     assert len(TEMPLATES) == len(set(TEMPLATES)) == 60
     assert all(template.count("{}") == 1 for template in TEMPLATES)
     assert {"a photo of a {}.", "the toy {}.", "itap of the {}."} < set(TEMPLATES)
