@@ -32,7 +32,8 @@ Written by `make results` (`python -m benchmarks.results`) from the trials it ra
 where a part names no other: what users of the embedded CLIPs reach, and the cheapest to measure,
 because text prompts and heads see image features that are computed once. Its image tower takes no
 tokens, so prompts of the image tower are measured on `embedded`. The figures compare methods with
-each other on one backbone; they are not those of ViT-B/16.
+each other on one backbone; they are not those of ViT-B/16. The demo's own are in
+[benchmarks](benchmarks.md#accuracy).
 
 Mean over seeds {seeds} and 95 % interval of the mean (Student's t: for three seeds 2.5 times the
 standard deviation), in per cent; `trained` and `sent` count numbers, `bytes up` is one site's reply

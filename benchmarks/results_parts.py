@@ -255,7 +255,10 @@ def _emoji() -> Part:
         about=(
             "Emoji of 37 kinds by four vendors on the backbone `embedded`, a site for each vendor, "
             "800 training images in all, 10 rounds of one epoch in batches of 8, rates chosen on "
-            "emoji; all test images of each vendor under the merged prompt."
+            "emoji; all test images of each vendor under the merged prompt. ADAPT's own objective "
+            "has no negatives: it draws each class to its images and none away from the others', "
+            "so a small backbone may lose its classes on the way; the last row trains the same "
+            "prompts by cross-entropy."
         ),
         name="emoji",
         protocol=PROTOCOLS["multi-domain"],

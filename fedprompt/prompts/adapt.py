@@ -17,7 +17,7 @@ Trained and sent: ``text.d`` and ``visual``; 12,800 numbers for ViT-B/16, n = 16
 arithmetic). Both take either form.
 
 The objective has no negatives: it draws every class towards the images of all, and a small backbone
-may lose its classes on the way (docs/results.md). ``prompt.objective`` = cross-entropy trains the
+may lose its classes on the way (docs/data.md). ``prompt.objective`` = cross-entropy trains the
 same prompts against the other classes (ours).
 
 Ours: every P_i starts at the words, as coop's does (``prompt.init`` = random with ``prompt.tokens``
