@@ -96,7 +96,7 @@ def _follow(
     *,
     resume: bool,
 ) -> str:
-    """Show rounds until the run is over; return Flower's last word on it.
+    """Show rounds until the run is over; return its last status from Flower.
 
     ``earlier`` are the rounds that the folder's record held before: a fresh run clears them.
     """

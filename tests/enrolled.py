@@ -13,6 +13,7 @@ from client.deployment.site_folder import SiteFolder
 from fedprompt.backbone.clip import FrozenClip
 from fedprompt.protocol.invitation import Invitation, SharedBackbone
 from server.deployment import issuer
+from tests import paperwork
 
 SERVER = "127.0.0.1:9092"
 
@@ -20,31 +21,28 @@ SERVER = "127.0.0.1:9092"
 def invitation(
     classes: tuple[str, ...], clip: FrozenClip | None = None, **fields: object
 ) -> Invitation:
-    """Return the invitation of a site of a new deployment."""
+    """Return the invitation of a site of a new deployment, which a CLIP of tests fits."""
     ca_key = issuer.new_key()
     ca = issuer.authority(ca_key, "a test")
-    crl = issuer.revocation_list(ca, ca_key, [])
-    known = {
+    backbone = SharedBackbone(
+        name="embedded-cnn",
+        pretrained="",
+        quick_gelu="auto",
+        sha256=clip.fingerprint if clip else "0" * 64,
+    )
+    defaults = {
         "name": "north",
-        "number": 3,
         "address": SERVER,
         "ca": issuer.pem(ca).decode(),
-        "crl": issuer.pem(crl).decode(),
+        "crl": issuer.pem(issuer.revocation_list(ca, ca_key, [])).decode(),
         "key": issuer.ssh_pair(issuer.new_key())[0],
         "classes": classes,
-        "template": "a photo of a {}.",
-        "method": "dip",
-        "backbone": SharedBackbone(
-            name="embedded-cnn",
-            pretrained="",
-            quick_gelu="auto",
-            sha256=clip.fingerprint if clip else "0" * 64,
-        ),
+        "backbone": backbone,
         "tokenizer": clip.tokenizer_fingerprint if clip else "0" * 64,
         "version": version("fedprompt"),
         "issued": datetime.now(UTC).isoformat(),
     }
-    return Invitation(**(known | fields))
+    return paperwork.invitation(**(defaults | fields))
 
 
 def site(path: Path, data: Path, found: Invitation) -> SiteFolder:

@@ -35,6 +35,13 @@ _EXPECTED = {  # type of a message -> the records of its answer
 _OURS = ErrorCode.CLIENT_APP_RAISED_EXCEPTION  # the code of errors that are in the log
 _CARD = {*SHARED, "partition", "num-examples"}
 _log = logging.getLogger("client.border")
+_FIT = frozenset({"fitres.parameters", "fitres.num_examples", "fitres.metrics", "fitres.status"})
+_STAGES = (  # what the answer to each stage holds
+    {Key.PUBLIC_KEY_1, Key.PUBLIC_KEY_2},
+    {Key.DESTINATION_LIST, Key.CIPHERTEXT_LIST},
+    {Key.MASKED_PARAMETERS},
+    {Key.NODE_ID_LIST, Key.SHARE_LIST},
+)
 
 
 def policy_mod(message: Message, context: Context, call_next: Ask) -> Message:
@@ -252,15 +259,6 @@ def _config(message: Message) -> Mapping[str, Any]:
 
 def _small(value: object) -> int | None:
     return value if isinstance(value, int) else None
-
-
-_FIT = frozenset({"fitres.parameters", "fitres.num_examples", "fitres.metrics", "fitres.status"})
-_STAGES = (  # what the answer to each stage holds
-    {Key.PUBLIC_KEY_1, Key.PUBLIC_KEY_2},
-    {Key.DESTINATION_LIST, Key.CIPHERTEXT_LIST},
-    {Key.MASKED_PARAMETERS},
-    {Key.NODE_ID_LIST, Key.SHARE_LIST},
-)
 
 
 def is_masked(content: RecordDict) -> bool:

@@ -47,7 +47,7 @@ def join(
     typer.echo(f"CA      {found.fingerprint}, compare it by telephone")
     site_folder.create(site, found, _source(data))
     _settle_source(site, _source(data))
-    typer.echo(f"folder  {site.path}: look at policy.toml, it has the last word")
+    typer.echo(f"folder  {site.path}: review policy.toml, it decides what may leave")
     raise_failed(run_checks(site))
     encode(site)
     if not no_start:

@@ -14,6 +14,8 @@ from fedprompt.files.file_lock import is_locked
 from fedprompt.files.hash_chain import FIRST
 from fedprompt.options import JsonOption, show
 
+_HEAD = f"{'time (UTC)':21}{'kind':10}{'round':7}{'bytes':>8}  what"
+
 
 def status(folder: FolderArgument, json: JsonOption = False) -> None:
     """Report what this site did and sent; reads files only, so it works while the client runs."""
@@ -74,9 +76,6 @@ def _shown(value: object) -> str:
     if isinstance(value, list):
         return "; ".join(map(str, value)) or "none"
     return "-" if value is None else str(value)
-
-
-_HEAD = f"{'time (UTC)':21}{'kind':10}{'round':7}{'bytes':>8}  what"
 
 
 def egress(folder: FolderArgument, json: JsonOption = False) -> None:

@@ -17,6 +17,20 @@ from fedprompt.errors import ConfigError, LinkError
 from fedprompt.processes.flower_environment import HERE
 from fedprompt.protocol import address
 
+PATIENCE = 10.0  # seconds for each step of the handshake
+_PATH = "/v1/fleet/"  # the only door that a server has for sites; nothing lies right behind it
+# OpenSSL's numbers of why a certificate was refused (X509_V_ERR_*)
+_REASONS = {
+    9: "the server's certificate is not valid yet; compare this machine's clock with the server's",
+    10: "the server's certificate has expired; `flower-server renew` at the server replaces it",
+    23: "the server's certificate is revoked: whoever answers holds a key that was taken back",
+    62: "the server's certificate is for another host name",
+    64: "the server's certificate is for another IP address",
+}
+_UNKNOWN_CA = {2, 18, 19, 20, 21}
+_PLAINTEXT = {"WRONG_VERSION_NUMBER", "HTTP_REQUEST", "HTTPS_PROXY_REQUEST", "RECORD_LAYER_FAILURE"}
+_OLD = {"TLSV1_ALERT_PROTOCOL_VERSION", "UNSUPPORTED_PROTOCOL"}
+
 
 def tls_context(ca: Path, crl: Path | None = None) -> ssl.SSLContext:
     """Return a context that trusts this CA only, and honours its revocations; TLS 1.2 or newer.
@@ -134,22 +148,6 @@ def _authorisation(name: str | None, password: str | None) -> dict[str, str]:
         return {}
     secret = f"{unquote(name)}:{unquote(password or '')}".encode()
     return {"Proxy-Authorization": f"Basic {base64.b64encode(secret).decode()}"}
-
-
-PATIENCE = 10.0  # seconds for each step of the handshake
-_PATH = "/v1/fleet/"  # the only door that a server has for sites; nothing lies right behind it
-
-# OpenSSL's numbers of why a certificate was refused (X509_V_ERR_*)
-_REASONS = {
-    9: "the server's certificate is not valid yet; compare this machine's clock with the server's",
-    10: "the server's certificate has expired; `flower-server renew` at the server replaces it",
-    23: "the server's certificate is revoked: whoever answers holds a key that was taken back",
-    62: "the server's certificate is for another host name",
-    64: "the server's certificate is for another IP address",
-}
-_UNKNOWN_CA = {2, 18, 19, 20, 21}
-_PLAINTEXT = {"WRONG_VERSION_NUMBER", "HTTP_REQUEST", "HTTPS_PROXY_REQUEST", "RECORD_LAYER_FAILURE"}
-_OLD = {"TLSV1_ALERT_PROTOCOL_VERSION", "UNSUPPORTED_PROTOCOL"}
 
 
 @dataclass(frozen=True)

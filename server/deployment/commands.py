@@ -44,10 +44,10 @@ def init(
         "fingerprint": fingerprint,
         "certificate_days": days,
     }
-    show(told, _lines(folder, len(names), fingerprint), as_json=json)
+    show(told, _next_steps(folder, len(names), fingerprint), as_json=json)
 
 
-def _lines(folder: Path, classes: int, fingerprint: str) -> str:
+def _next_steps(folder: Path, classes: int, fingerprint: str) -> str:
     return "\n".join(
         [
             f"{folder} is a deployment of {classes} classes. Next:",

@@ -16,6 +16,38 @@ from server.deployment import credentials, sites
 from server.deployment.config import DeploymentConfig
 from server.deployment.folder import DeploymentFolder
 
+MADE = frozenset({"server.output", "server.sites", "data.class_names"})
+# key -> (value that stands there, what it means); the order is the file's
+_RUN: dict[str, tuple[Scalar, str]] = {
+    "prompt.method": ("dip", "dip = low-rank, dip-fixed = DIP as published, coop = free vectors"),
+    "prompt.rank": (1, "of the low-rank form; of dip, of what each round adds"),
+    "prompt.tokens": (0, "prompt length; 0 = as many as the template's words"),
+    "prompt.init": ("", 'words to start from; "" = those before the name in the template'),
+    "fit.learning_rate": (0.02, ""),
+    "fit.epochs": (1, "at a site, each round"),
+    "fit.batch": (32, "images"),
+    "server.rounds": (10, ""),
+    "server.min_sites": (2, "that must have joined before round one"),
+    "server.fraction": (1.0, "share of the joined sites asked each round"),
+    "server.quorum": (0.5, "share of the asked sites whose replies must pass"),
+    "server.retries": (2, "further tries of a round below quorum"),
+    "server.deadline": (600.0, "seconds one exchange with the sites may take"),
+    "server.join_deadline": (604_800.0, "seconds to wait for min_sites; a week"),
+    "server.strategy": ("fedavg", "fedmedian, fedtrimmedavg, krum, multikrum, bulyan are robust"),
+    "server.byzantine": (0, "sites that may be hostile, for those"),
+    "server.seed": (0, ""),
+    "backbone.name": ("embedded", "embedded, an open_clip name, hf-hub:ID or local-dir:PATH"),
+    "backbone.pretrained": ("", "open_clip tag or checkpoint file"),
+    "backbone.device": ("auto", "of the server; sites choose their own"),
+    "data.template": ("a photo of a {}.", "the prompt's words at the start"),
+}
+_HEAD = """\
+# A deployment of fedprompt; `flower-server start` reads this file. The folder itself says where
+# the run, the classes and the certificates lie. All settings: docs/settings.md.
+# Once round one is done, what shapes the prompt must stay as it is; deadlines may change.
+
+"""
+
 
 def create(
     folder: DeploymentFolder, address: str, classes: str, run: Mapping[str, Scalar], days: int
@@ -90,42 +122,6 @@ def run_of(path: Path | None, overrides: Sequence[str]) -> Flat:
             "remove the line"
         )
     return given
-
-
-MADE = frozenset({"server.output", "server.sites", "data.class_names"})
-
-
-# key -> (value that stands there, what it means); the order is the file's
-_RUN: dict[str, tuple[Scalar, str]] = {
-    "prompt.method": ("dip", "dip = low-rank, dip-fixed = DIP as published, coop = free vectors"),
-    "prompt.rank": (1, "of the low-rank form; of dip, of what each round adds"),
-    "prompt.tokens": (0, "prompt length; 0 = as many as the template's words"),
-    "prompt.init": ("", 'words to start from; "" = those before the name in the template'),
-    "fit.learning_rate": (0.02, ""),
-    "fit.epochs": (1, "at a site, each round"),
-    "fit.batch": (32, "images"),
-    "server.rounds": (10, ""),
-    "server.min_sites": (2, "that must have joined before round one"),
-    "server.fraction": (1.0, "share of the joined sites asked each round"),
-    "server.quorum": (0.5, "share of the asked sites whose replies must pass"),
-    "server.retries": (2, "further tries of a round below quorum"),
-    "server.deadline": (600.0, "seconds one exchange with the sites may take"),
-    "server.join_deadline": (604_800.0, "seconds to wait for min_sites; a week"),
-    "server.strategy": ("fedavg", "fedmedian, fedtrimmedavg, krum, multikrum, bulyan are robust"),
-    "server.byzantine": (0, "sites that may be hostile, for those"),
-    "server.seed": (0, ""),
-    "backbone.name": ("embedded", "embedded, an open_clip name, hf-hub:ID or local-dir:PATH"),
-    "backbone.pretrained": ("", "open_clip tag or checkpoint file"),
-    "backbone.device": ("auto", "of the server; sites choose their own"),
-    "data.template": ("a photo of a {}.", "the prompt's words at the start"),
-}
-
-_HEAD = """\
-# A deployment of fedprompt; `flower-server start` reads this file. The folder itself says where
-# the run, the classes and the certificates lie. All settings: docs/settings.md.
-# Once round one is done, what shapes the prompt must stay as it is; deadlines may change.
-
-"""
 
 
 def server_toml(address: str, run: Mapping[str, Scalar]) -> str:

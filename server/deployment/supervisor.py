@@ -32,6 +32,11 @@ from server.metrics import serve
 from server.run_summary import summarise, tell
 
 _LOG = "server.jsonl"
+_POLL = 0.5  # seconds between two looks at the run's folder
+_ASK_FLOWER = 15.0  # seconds between two questions to Flower, which start a process each
+_FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 60.0  # seconds before a SuperLink is started again
+_STOP_TIMEOUT = 10.0  # seconds that stopping a run may take when the server ends
+
 log = logging.getLogger("fedprompt.server")
 
 
@@ -108,12 +113,6 @@ def _greet(folder: DeploymentFolder, config: DeploymentConfig, least: int) -> No
             "%d sites are enrolled and server.min_sites is %d: enrol more, the server lets them "
             "in while it waits", enrolled, least,
         )  # fmt: skip
-
-
-_POLL = 0.5  # seconds between two looks at the run's folder
-_ASK_FLOWER = 15.0  # seconds between two questions to Flower, which start a process each
-_FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 60.0  # seconds before a SuperLink is started again
-_STOP_TIMEOUT = 10.0  # seconds that stopping a run may take when the server ends
 
 
 class Supervisor:

@@ -1,4 +1,4 @@
-"""A site's last word against servers that want more: real ClientApp calls of a deployed site."""
+"""A site's policy against servers that want more: real ClientApp calls of a deployed site."""
 
 import json
 import logging
