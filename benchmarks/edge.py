@@ -19,7 +19,8 @@ from PIL import Image
 
 from benchmarks.console import run, show
 from export.fold.constants import Constants
-from export.targets.classifier import write_classifier
+from export.fold.load import no_images
+from export.targets.classifier import Content, export_classifier
 from fedprompt.backbone.load import load_backbone
 from fedprompt.data.fashion_mnist import CLASSES
 from fedprompt.prompts.template import zero_shot_vectors
@@ -72,11 +73,9 @@ def classifier(folder: Path) -> tuple[Path, Path]:
     """Export the embedded backbone with the classes of Fashion-MNIST; return it and a photo."""
     clip = load_backbone(BackboneConfig(name="embedded", device="cpu"))
     vectors = zero_shot_vectors(clip, CLASSES, "a photo of a {}.").detach().numpy()
-    size = clip.preprocessing.size
-    none = np.empty((0, size, size, 3), np.uint8)
     model, photo = folder / "classifier.onnx", folder / "photo.jpg"
-    constants = Constants(class_vectors=vectors)
-    write_classifier(model, clip, constants, CLASSES, none, artefact_sha256="")
+    content = Content(clip=clip, constants=Constants(class_vectors=vectors), classes=CLASSES)
+    export_classifier(model, content, no_images(clip.preprocessing))
     pixels = np.random.default_rng(0).integers(0, 256, (16, 16, 3), dtype=np.uint8)
     Image.fromarray(pixels).resize((512, 512), Image.Resampling.BICUBIC).save(photo)
     return model, photo

@@ -1,10 +1,8 @@
 """End to end: from the bytes of JPEG files to the probabilities of classes."""
 
 import io
-import tempfile
 from collections.abc import Mapping, Sequence
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -17,10 +15,12 @@ from benchmarks import peers
 from benchmarks.inference_speed import Figures, figures
 from benchmarks.pairs import Run, in_turn, milliseconds, ratio, ratios
 from benchmarks.subject import Subject
+from export.fold.load import no_images
+from export.precision import Precision
 from export.runtime.bench import JPEG_SIDE
 from export.runtime.classifier import Classifier
-from export.targets import Precision, recipe_of
-from export.targets.classifier import write_classifier
+from export.targets import recipe_of
+from export.targets.classifier import Content, convert
 from fedprompt.data.fashion_mnist import CLASSES
 from fedprompt.data.preprocess import Preprocessing
 
@@ -102,19 +102,11 @@ def float_pixels(image: npt.NDArray[np.uint8], pre: Preprocessing) -> Pixels:
 
 def classifier(subject: Subject, precision: Precision) -> Classifier:
     """Return fedprompt's runtime on a file that its exporter wrote, on one thread."""
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "classifier.onnx"
-        write_classifier(
-            file,
-            subject.clip,
-            subject.constants,
-            CLASSES,
-            subject.real.pictures[:0],
-            artefact_sha256="0" * 64,
-            recipe=recipe_of("cpu", precision),
-            force=True,  # in int8 a tower of random weights passes no bound
-        )
-        return Classifier(file, provider="cpu", threads=1)
+    content = Content(clip=subject.clip, constants=subject.constants, classes=CLASSES)
+    none, recipe = no_images(subject.clip.preprocessing), recipe_of("cpu", precision)
+    # forced: in int8 a tower of random weights passes no bound
+    data = convert(content, none, recipe, force=True).data
+    return Classifier(data, provider="cpu", threads=1)
 
 
 def end_to_end(

@@ -12,9 +12,10 @@ from benchmarks.peers import Peer
 from benchmarks.subject import Subject, open_session
 from export.fold.constants import Constants, VisualPrompts
 from export.fold.types import Pictures
-from export.parity.reference import reference_logits
+from export.parity.check import reference_logits
+from export.precision import Recipe
 from export.runtime.session import Session
-from export.targets import Recipe, recipe_of
+from export.targets import recipe_of
 from fedprompt.data.fashion_mnist import CLASSES
 from fedprompt.settings.data import DataConfig
 

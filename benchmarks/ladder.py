@@ -21,15 +21,13 @@ from benchmarks.console import machine, markdown
 from benchmarks.pairs import Ratio, Run, in_turn, ratios
 from benchmarks.subject import Subject, embedded_clip, open_session, random_clip
 from export.graph.builder import BATCH, Graph
-from export.graph.fuse import fuse
-from export.graph.head import Features, write_head
+from export.graph.fuse import Features, fuse, write_head
 from export.graph.traced_tower import FEATURES, trace_tower
 from export.parity.compare import Parity
-from export.precision.int8_dynamic import quantise_dynamically
-from export.precision.products import separate_products
-from export.precision.rewriting import head_of
+from export.precision import Recipe
+from export.precision.int8 import quantise_dynamically
+from export.precision.rewrite import head_nodes, split_attention
 from export.runtime.session import Session
-from export.targets import Recipe
 from fedprompt.storage import write_atomic
 
 TRACED, PIXELS_TOO = "torch.onnx.export", "portable, int8-dynamic, pixels too"
@@ -81,8 +79,8 @@ def traced(subject: Subject) -> onnx.ModelProto:
 
 def with_short_pixels(subject: Subject) -> onnx.ModelProto:
     """Return the graph in int8 with the product over the pixels, which fedprompt leaves in fp32."""
-    model = separate_products(fuse(subject.clip, subject.constants, "portable"))
-    return quantise_dynamically(model, {node.output[0] for node in head_of(model)})
+    model = split_attention(fuse(subject.clip, subject.constants, "portable"))
+    return quantise_dynamically(model, head_nodes(model))
 
 
 def climb(subject: Subject, seconds: float) -> list[Row]:

@@ -7,15 +7,13 @@ from torch import Tensor
 
 from export.fold.constants import Constants
 from export.fold.load import RealImages, real_images
-from export.fold.types import Answers, Pictures
+from export.fold.types import Logits, Pictures
 from export.graph.fuse import fuse
+from export.parity.check import reference_logits, run_graph
 from export.parity.compare import Parity, compare
-from export.parity.reference import reference_logits
-from export.parity.run_graph import answers
-from export.precision.chain import rewrite_to
+from export.precision import Recipe, rewrite_to
 from export.runtime.providers import CPU
 from export.runtime.session import Session, start
-from export.targets import Recipe
 from fedprompt.backbone.clip import FrozenClip
 from fedprompt.backbone.load import load_backbone
 from fedprompt.data.fashion_mnist import CLASSES
@@ -37,7 +35,7 @@ class Subject:
         self.constants = Constants(class_vectors=vectors.detach().numpy())
         self.real: RealImages = real_images({}, count, clip.preprocessing, CLASSES)
         self.labels = self.real.labels if trained else None
-        self.expected: Answers = reference_logits(clip, self.constants, self.real.pictures)
+        self.expected: Logits = reference_logits(clip, self.constants, self.real.pictures)
 
     @property
     def joint(self) -> int:
@@ -55,7 +53,7 @@ class Subject:
 
     def parity(self, session: Session, precision: str) -> Parity:
         """Compare a session's answers with torch's."""
-        found = answers(session, self.real.pictures)
+        found = run_graph(session, self.real.pictures)
         return compare(found, self.expected, precision, self.labels)
 
 

@@ -10,14 +10,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
+import export.targets.web
 from export.fold.constants import Constants
-from export.runtime.safety.read_model import read_model
-from export.runtime.session import open_classifier
-from export.targets import Recipe
-from export.targets.classifier import write_classifier
-from export.targets.web import write_web
+from export.precision import Recipe
 from fedprompt.backbone.clip import FrozenClip
 from fedprompt.prompts.template import Template
+from tests.classifier_file import write_classifier
 
 
 def write_page(clip: FrozenClip, classes: tuple[str, ...], folder: Path) -> Path:
@@ -35,8 +33,7 @@ def write_page(clip: FrozenClip, classes: tuple[str, ...], folder: Path) -> Path
         artefact_sha256="a" * 64,
         recipe=Recipe("portable", "fp32"),
     )
-    model = read_model(path)
-    write_web(folder, model, open_classifier(model, provider="cpu")[1])
+    export.targets.web.write_page(folder, path.read_bytes())
     return path
 
 

@@ -13,7 +13,7 @@ import open_clip
 from open_clip.zero_shot_metadata import IMAGENET_CLASSNAMES, OPENAI_IMAGENET_TEMPLATES
 
 from export.runtime.open_vocabulary.tokenizer import Tokenizer
-from export.targets.tokenizer_file import tokenizer_file
+from export.targets.bundle import tokenizer_file
 from fedprompt.backbone.clip import FrozenClip
 from fedprompt.data.preprocess import Preprocessing
 

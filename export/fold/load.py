@@ -69,7 +69,7 @@ def fold(artefact: Artefact, clip: FrozenClip) -> Constants:
 
 @dataclass(frozen=True, eq=False)
 class RealImages:
-    """Hold what a graph is compared with torch on, and fitted to.
+    """What a graph is compared with torch on, and fitted to.
 
     Attributes
     ----------
@@ -87,7 +87,7 @@ class RealImages:
 
 
 def no_images(pre: Preprocessing) -> RealImages:
-    """Return what there is without any data."""
+    """Return no images at all."""
     none = np.zeros((0, pre.size, pre.size, 3), np.uint8)
     return RealImages(pictures=none, labels=None, calibration=none)
 
@@ -114,8 +114,36 @@ def real_images(
     )
 
 
-def _spread(there: int, count: int) -> Indices:
-    return np.linspace(0, there - 1, min(count, there)).astype(np.int64)
+def settings_images(
+    settings: Mapping[str, Scalar],
+    count: int,
+    artefact: Artefact,
+    clip: FrozenClip,
+    *,
+    required: bool,
+) -> RealImages:
+    """Return up to ``count`` images of the settings' source: see `real_images`.
+
+    Unless they are ``required``, there are none where no source is set or where it cannot be read:
+    the images of a run need not lie where its prompt is exported.
+
+    Raises
+    ------
+    DataError
+        They are required and cannot be read.
+    """
+    if "data.source" not in settings:
+        return no_images(clip.preprocessing)
+    try:
+        return real_images(settings, count, clip.preprocessing, artefact.metadata["classes"])
+    except DataError:
+        if required:
+            raise
+        return no_images(clip.preprocessing)
+
+
+def _spread(total: int, count: int) -> Indices:
+    return np.linspace(0, total - 1, min(count, total)).astype(np.int64)
 
 
 def _labels(images: ImageSet, classes: Sequence[str], chosen: Indices) -> Labels | None:

@@ -13,4 +13,4 @@ TextTokens = Float32[
 ]  # what enters the text tower, block by block
 VisualTokens = Float32[np.ndarray, "layers length width"]  # one matrix for each prompted block
 Pictures = UInt8[np.ndarray, "images size size 3"]  # decoded and resized
-Answers = Float32[np.ndarray, "images classes"]  # logits
+Logits = Float32[np.ndarray, "images classes"]

@@ -1,4 +1,4 @@
-"""Collect the nodes, constants and tensor types of one ONNX graph."""
+"""Collect the nodes, constants and tensor types of one ONNX graph, and check the result."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -8,10 +8,14 @@ import numpy.typing as npt
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from export.runtime.safety.safe_graph import SafeGraph
+from fedprompt.errors import GraphError
+
 BATCH = "batch"
 CONTRIB = "com.microsoft"  # ONNX Runtime's own operators
 OPSET = 20  # the first with Gelu
 IR_VERSION = 10
+_SMALLEST = 1e-12  # length that rows are divided by, as in torch's normalize
 Shape = tuple[int | str, ...]
 
 
@@ -45,8 +49,7 @@ class Graph:
 
     def shape(self, name: str) -> Shape:
         """Return the shape of a tensor that some node makes."""
-        dims = self._types[name].type.tensor_type.shape.dim
-        return tuple(dim.dim_param or dim.dim_value for dim in dims)
+        return shape_of(self._types[name])
 
     def constant(self, name: str, values: npt.ArrayLike) -> str:
         """Store float32 values under a name and return it."""
@@ -55,7 +58,7 @@ class Graph:
         return name
 
     def integers(self, *values: int) -> str:
-        """Store an int64 list once, however often it is asked for."""
+        """Store an int64 list once, however often it is used, and return its name."""
         name = "int_" + "_".join(str(v) for v in values)
         if all(tensor.name != name for tensor in self._constants):
             self._constants.append(numpy_helper.from_array(np.array(values, np.int64), name))
@@ -100,6 +103,23 @@ class Graph:
             self._types[name] = helper.make_tensor_value_info(name, dtype, shape)
         return names
 
+    def product(self, rows: str, weight: npt.NDArray[np.float32], *, name: str) -> str:
+        """Append rows [... in] times a stored weight [in out]."""
+        stored = self.constant(f"{name}/weight", weight)
+        shape = (*self.shape(rows)[:-1], weight.shape[1])
+        return self.add("MatMul", [rows, stored], shape, name=name)
+
+    def l2_normalise(self, rows: str, *, name: str) -> str:
+        """Append the division of rows [... width] by their lengths: x / max(|x|, 1e-12)."""
+        shape = self.shape(rows)
+        single = (*shape[:-1], 1)
+        length = self.add(
+            "ReduceL2", [rows, self.integers(-1)], single, name=f"{name}/length", keepdims=1
+        )
+        floor = self.constant(f"{name}/smallest", _SMALLEST)
+        divisor = self.add("Clip", [length, floor], single, name=f"{name}/divisor")
+        return self.add("Div", [rows, divisor], shape, name=name)
+
     def model(self, images: Shape, outputs: Sequence[str]) -> onnx.ModelProto:
         """Return the model with the uint8 input ``images`` and the named outputs."""
         return self.model_of({"images": (TensorProto.UINT8, images)}, outputs)
@@ -126,3 +146,32 @@ class Graph:
         return helper.make_model(
             graph, opset_imports=opsets, producer_name="fedprompt", ir_version=IR_VERSION
         )
+
+
+def shape_of(info: onnx.ValueInfoProto) -> Shape:
+    """Return the shape of a tensor: a size, or the name of one, for each side."""
+    return tuple(dim.dim_param or dim.dim_value for dim in info.type.tensor_type.shape.dim)
+
+
+def parse_model(data: bytes, where: str = "the graph") -> onnx.ModelProto:
+    """Return the model of some bytes, every part of it checked.
+
+    Raises
+    ------
+    GraphError
+        The bytes are damaged or unsafe, or the model is not valid ONNX.
+    """
+    try:
+        SafeGraph(data)
+        model = onnx.load_model_from_string(data)
+        onnx.checker.check_model(model)
+    except (GraphError, onnx.checker.ValidationError, ValueError) as error:
+        raise GraphError(f"{where} is not valid: {str(error).strip()[:300]}") from None
+    return model
+
+
+def serialise(model: onnx.ModelProto, where: str) -> bytes:
+    """Return the bytes of a finished model, every part of it checked: see `parse_model`."""
+    data: bytes = model.SerializeToString()
+    parse_model(data, where)
+    return data

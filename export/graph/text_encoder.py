@@ -11,26 +11,106 @@ length]: i where row i of the prompt stands, n where a word does.
 Standard operators only: a class is encoded once, not at every image.
 """
 
+from dataclasses import dataclass
+from typing import Any
+
 import numpy as np
 import onnx
 from onnx import TensorProto
+from torch import nn
 
 from export.fold.types import TextTokens
 from export.graph.builder import Graph, Shape
-from export.graph.l2_normalise import write_unit
-from export.graph.operators import write_norm
-from export.graph.portable_operators import Portable
-from export.graph.read_text_tower import Text
-from export.graph.read_tower import Array, Block
+from export.graph.fuse import CLASS_VECTORS
+from export.graph.operators import PortableOperators, layer_norm
+from export.graph.read_tower import (
+    Activation,
+    Array,
+    Block,
+    Linear,
+    Norm,
+    activation_of,
+    as_array,
+    is_plain_block,
+    read_block,
+    read_norm,
+)
+from fedprompt.backbone.clip import FrozenClip
+from fedprompt.errors import GraphError
 
-TOKENS, CONTEXT, PLACES, VECTORS = "tokens", "context", "places", "class_vectors"
+TOKENS, CONTEXT, PLACES = "tokens", "context", "places"
 _CLASSES, _LENGTH = "classes", "length"
 _UNSEEN = -1e30  # a score that softmax takes to zero, finite in every runtime
 _REST = 1 << 30  # behind any text
 
 
+@dataclass(frozen=True, kw_only=True)
+class TextTower:
+    """The tensors of a causal open_clip text tower.
+
+    ``end`` is the token where a class is read; None = at the largest id, as CLIP has it.
+    """
+
+    embedding: Array  # [vocabulary width]
+    positions: Array  # [context_length width]
+    heads: int
+    blocks: tuple[Block, ...]
+    activation: Activation
+    norm: Norm
+    projection: Linear | None  # [width joint]
+    end: int | None
+
+    @property
+    def width(self) -> int:
+        """Return the width of a token."""
+        width: int = self.embedding.shape[1]
+        return width
+
+    @property
+    def joint(self) -> int:
+        """Return the numbers of a class vector."""
+        return self.width if self.projection is None else self.projection.weight.shape[1]
+
+
+def read_text_tower(clip: FrozenClip) -> TextTower:
+    """Return the tensors of a CLIP's text tower, as float32 arrays.
+
+    Raises
+    ------
+    GraphError
+        The tower is not causal, reads a class elsewhere than at its end, or has other blocks.
+    """
+    tower = clip.text
+    if not tower.reads_at_end() or not all(map(is_plain_block, tower.blocks)):
+        raise GraphError(
+            f"the text tower of {clip.name or 'this backbone'} is {type(tower.owner).__name__} "
+            f"with pooling {tower.pool!r}; an open vocabulary needs a causal one of plain blocks "
+            "that reads a class at its end: export without --open-vocabulary"
+        )
+    return TextTower(
+        embedding=as_array(tower.embedding),
+        positions=as_array(tower.positions),
+        heads=tower.blocks[0].attn.num_heads,
+        blocks=tuple(map(read_block, tower.blocks)),
+        activation=activation_of(tower.blocks[0].mlp.gelu),
+        norm=read_norm(tower.owner.ln_final),
+        projection=_projection(tower.owner.text_projection),
+        end=tower.end_id if tower.pool == "eos" else None,
+    )
+
+
+def _projection(module: Any) -> Linear | None:
+    if module is None:
+        return None
+    if not isinstance(module, nn.Linear):
+        return Linear(weight=as_array(module), bias=np.zeros(module.shape[1], np.float32))
+    weight = as_array(module.weight).T
+    zero = np.zeros(weight.shape[1], np.float32)
+    return Linear(weight=weight, bias=zero if module.bias is None else as_array(module.bias))
+
+
 def text_encoder(
-    text: Text, context: TextTokens | None, *, leading: bool = True
+    text: TextTower, context: TextTokens | None, *, leading: bool = True
 ) -> onnx.ModelProto:
     """Return the graph from ``tokens`` [classes length] to ``class_vectors`` [classes joint].
 
@@ -53,12 +133,12 @@ def text_encoder(
             rows = _write_prompt(graph, rows, index, context.shape)
         rows = _write_block(graph, rows, mask, text, block, f"block_{index}")
     _write_read_out(graph, rows, text)
-    model = graph.model_of(inputs, [VECTORS])
+    model = graph.model_of(inputs, [CLASS_VECTORS])
     onnx.checker.check_model(model, full_check=True)
     return model
 
 
-def _write_rows(graph: Graph, text: Text, length: str, placed: tuple[int, ...] | None) -> str:
+def _write_rows(graph: Graph, text: TextTower, length: str, placed: tuple[int, ...] | None) -> str:
     """Append token embeddings, with a prompt's rows where ``places`` says, and their positions."""
     shape = (_CLASSES, _LENGTH, text.width)
     rows = _write_embedding(graph, text, shape)
@@ -74,7 +154,7 @@ def _write_rows(graph: Graph, text: Text, length: str, placed: tuple[int, ...] |
     return graph.add("Add", [rows, used], shape, name="rows")
 
 
-def _write_embedding(graph: Graph, text: Text, shape: Shape) -> str:
+def _write_embedding(graph: Graph, text: TextTower, shape: Shape) -> str:
     """Append the lookup of tokens; rows that most of a vocabulary shares are stored once.
 
     The embedded CLIP has 13,175 rows for 49,408 tokens. A row's number is exact as a float.
@@ -106,7 +186,7 @@ def _write_placed(graph: Graph, rows: str, placed: tuple[int, ...], shape: Shape
     return graph.add("Add", [words, prompt], shape, name="placed")
 
 
-def _write_mask(graph: Graph, text: Text, length: str) -> str:
+def _write_mask(graph: Graph, text: TextTower, length: str) -> str:
     whole = np.triu(np.full((len(text.positions),) * 2, _UNSEEN, np.float32), 1)
     both = graph.add("Concat", [length, length], (2,), name="both", dtype=TensorProto.INT64, axis=0)
     return graph.add(
@@ -149,20 +229,21 @@ def _write_part(graph: Graph, rows: str, span: tuple[int, int], shape: Shape, na
     return graph.add("Slice", [rows, *places], shape, name=name)
 
 
-def _write_block(graph: Graph, rows: str, mask: str, text: Text, block: Block, name: str) -> str:
-    shape, wide = ((_CLASSES, _LENGTH, size) for size in (text.width, len(block.up.bias)))
-    portable = Portable()
-    normed = write_norm(graph, rows, block.norm_1, shape, name=f"{name}/norm_1")
+def _write_block(
+    graph: Graph, rows: str, mask: str, text: TextTower, block: Block, name: str
+) -> str:
+    shape, operators = graph.shape(rows), PortableOperators(graph)
+    normed = layer_norm(graph, rows, block.norm_1, name=f"{name}/norm_1")
     read = _write_attention(graph, normed, mask, block, text.heads, f"{name}/attention")
-    change = _write_product(graph, read, block.out.weight, shape, f"{name}/out")
+    change = graph.product(read, block.out.weight, name=f"{name}/out")
     bias = graph.constant(f"{name}/out/bias", block.out.bias)
-    normed, rows = portable.add_and_norm(
-        graph, rows, change, bias, block.norm_2, shape, name=f"{name}/norm_2", keep_sum=True
+    normed, rows = operators.add_and_norm(
+        rows, change, bias, block.norm_2, name=f"{name}/norm_2", keep_sum=True
     )
-    hidden = _write_product(graph, normed, block.up.weight, wide, f"{name}/up")
+    hidden = graph.product(normed, block.up.weight, name=f"{name}/up")
     bias = graph.constant(f"{name}/up/bias", block.up.bias)
-    hidden = portable.activate(graph, hidden, bias, text.activation, wide, name=f"{name}/active")
-    change = _write_product(graph, hidden, block.down.weight, shape, f"{name}/down")
+    hidden = operators.activate(hidden, bias, text.activation, name=f"{name}/active")
+    change = graph.product(hidden, block.down.weight, name=f"{name}/down")
     bias = graph.constant(f"{name}/down/bias", block.down.bias)
     change = graph.add("Add", [change, bias], shape, name=f"{name}/change")
     return graph.add("Add", [rows, change], shape, name=f"{name}/rows")
@@ -196,7 +277,7 @@ def _write_heads(graph: Graph, rows: str, block: Block, heads: int, name: str) -
     each = width // heads
     factor = np.repeat(np.array([each**-0.5, 1, 1], np.float32), width)
     packed = (_CLASSES, _LENGTH, 3 * width)
-    rows = _write_product(graph, rows, block.packed.weight * factor, packed, f"{name}/packed")
+    rows = graph.product(rows, block.packed.weight * factor, name=f"{name}/packed")
     bias = graph.constant(f"{name}/packed/bias", block.packed.bias * factor)
     rows = graph.add("Add", [rows, bias], packed, name=f"{name}/biased")
     split = (_CLASSES, _LENGTH, 3, heads, each)
@@ -209,12 +290,7 @@ def _write_heads(graph: Graph, rows: str, block: Block, heads: int, name: str) -
     return graph.add_many("Split", [rows, graph.integers(1, 1, 1)], outputs, axis=0)
 
 
-def _write_product(graph: Graph, rows: str, weight: Array, shape: Shape, name: str) -> str:
-    stored = graph.constant(f"{name}/weight", weight)
-    return graph.add("MatMul", [rows, stored], shape, name=name)
-
-
-def _write_read_out(graph: Graph, rows: str, text: Text) -> None:
+def _write_read_out(graph: Graph, rows: str, text: TextTower) -> None:
     """Append ``class_vectors``: the row of the end token, normed, projected, of length one."""
     asked = TOKENS
     if text.end is not None:
@@ -231,10 +307,10 @@ def _write_read_out(graph: Graph, rows: str, text: Text) -> None:
     )
     shape = (_CLASSES, text.width)
     pooled = graph.add("GatherND", [rows, place], shape, name="pooled", batch_dims=1)
-    pooled = write_norm(graph, pooled, text.norm, shape, name="norm")
+    pooled = layer_norm(graph, pooled, text.norm, name="norm")
     joint = (_CLASSES, text.joint)
     if text.projection is not None:
-        pooled = _write_product(graph, pooled, text.projection.weight, joint, "projected")
+        pooled = graph.product(pooled, text.projection.weight, name="projected")
         bias = graph.constant("projected/bias", text.projection.bias)
         pooled = graph.add("Add", [pooled, bias], joint, name="projected/biased")
-    write_unit(graph, pooled, joint, name=VECTORS)
+    graph.l2_normalise(pooled, name=CLASS_VECTORS)

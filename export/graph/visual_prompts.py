@@ -1,7 +1,7 @@
-"""Visual prompts in the graph: guests of the tower's own rows.
+"""Visual prompts in the graph: rows beside the tower's own.
 
 What a prompt P_i becomes behind its block i is thrown away where block i+1 overwrites it or no
-block follows, so nothing of it is ever read but
+block follows, so all that is ever read of it is
 
     K_i = LN_1(P_i) W_k,    V_i = LN_1(P_i) W_v        (biases are added with the own rows')
 
@@ -12,32 +12,24 @@ A constant has no batch. One zero [batch 1 1], made of the images, gives it one 
 Shape, no Expand, and no row of zeros in the file for each row of the tower, as Pad would need.
 """
 
-from typing import NamedTuple
-
 import numpy as np
 
 from export.fold.constants import VisualPrompts
 from export.graph.builder import BATCH, Graph
+from export.graph.operators import PromptRows
 from export.graph.read_tower import Array, Block, Tower
 from fedprompt.errors import GraphError
 
 
-class Attended(NamedTuple):
-    """Name guests that a block attends to."""
-
-    name: str  # [batch length 2*width]: keys beside values, without their biases
-    length: int
-
-
-class Guests:
-    """Write visual prompts where they enter.
+class PromptWriter:
+    """Append visual prompts to a graph where they enter the tower.
 
     Parameters
     ----------
     graph, tower
         Where to write, and the tower they enter.
     prompts
-        None = nobody comes, and nothing is written.
+        None = nothing is written.
     rows
         The embedded patches [batch 1+patches width].
 
@@ -51,38 +43,40 @@ class Guests:
         self, graph: Graph, tower: Tower, prompts: VisualPrompts | None, rows: str
     ) -> None:
         self._graph, self._tower = graph, tower
-        self.length = 1 + tower.grid**2  # rows of a block: the tower's own and those that stay
         self._entering: dict[int, Array] = {}
-        self._staying = len(tower.blocks)  # the block from which on guests are rows
+        self._first_kept = len(tower.blocks)  # the block from which on prompts are rows
         if prompts is None:
             return
         self._entering = entering(prompts, tower)
         if (last := max(self._entering)) + 1 < len(tower.blocks):
-            self._staying = last
-        self._zero = _write_zero(graph, rows)
+            self._first_kept = last
+        self._zero = _zero_per_image(graph, rows)
 
-    def stay(self, index: int, normed: str, rows: str) -> tuple[str, str]:
-        """Append the guests that stay from block ``index`` on, if any, to its (normed, rows)."""
-        if index != self._staying:
+    def append_rows(self, index: int, normed: str, rows: str) -> tuple[str, str]:
+        """Append the prompts that stay from block ``index`` on, if any, to its (normed, rows)."""
+        if index != self._first_kept:
             return normed, rows
         matrix = self._entering[index]
-        self.length += len(matrix)
         inside = self._tower.blocks[index].norm_1(matrix)
-        normed = self._append(normed, inside, name=f"block_{index}/guests/normed")
-        return normed, self._append(rows, matrix, name=f"block_{index}/guests/rows")
+        name = f"block_{index}/guests"
+        return (
+            self._append(normed, inside, name=f"{name}/normed"),
+            self._append(rows, matrix, name=f"{name}/rows"),
+        )
 
-    def attended(self, index: int) -> Attended | None:
-        """Append the keys and values of guests that block ``index`` alone sees, if any."""
-        if index not in self._entering or index == self._staying:
+    def keys_and_values(self, index: int) -> PromptRows | None:
+        """Append the keys and values of prompts that block ``index`` alone sees, if any."""
+        if index not in self._entering or index == self._first_kept:
             return None
         matrix = self._entering[index]
         read = keys_and_values(self._tower.blocks[index], matrix)
-        return Attended(self._give_batch(read, name=f"block_{index}/guests"), len(matrix))
+        return PromptRows(self._give_batch(read, name=f"block_{index}/guests"), len(matrix))
 
     def _append(self, rows: str, matrix: Array, *, name: str) -> str:
-        guests = self._give_batch(matrix, name=name)
-        shape = (BATCH, self.length, self._tower.width)
-        return self._graph.add("Concat", [rows, guests], shape, name=f"{name}/appended", axis=1)
+        prompts = self._give_batch(matrix, name=name)
+        batch, length, width = self._graph.shape(rows)
+        shape = (batch, int(length) + len(matrix), width)
+        return self._graph.add("Concat", [rows, prompts], shape, name=f"{name}/appended", axis=1)
 
     def _give_batch(self, matrix: Array, *, name: str) -> str:
         constant = self._graph.constant(f"{name}/constant", matrix[None])
@@ -104,19 +98,19 @@ def entering(prompts: VisualPrompts, tower: Tower) -> dict[int, Array]:
             f"{prompts.first + layers - 1}; the image tower is {tower.width} wide and has blocks 0 "
             f"to {len(tower.blocks) - 1}: they belong to different models"
         )
-    found: dict[int, Array] = dict(enumerate(prompts.tokens, prompts.first))
-    if 0 in found and tower.norm_pre is not None:
-        found[0] = tower.norm_pre(found[0])
-    return found
+    by_block: dict[int, Array] = dict(enumerate(prompts.tokens, prompts.first))
+    if 0 in by_block and tower.norm_pre is not None:
+        by_block[0] = tower.norm_pre(by_block[0])
+    return by_block
 
 
 def keys_and_values(block: Block, matrix: Array) -> Array:
-    """Return what a block reads of guests: [length 2*width], keys beside values, no biases."""
+    """Return what a block reads of prompts: [length 2*width], keys beside values, no biases."""
     weight = block.packed.weight[:, len(block.packed.weight) :]
     return (block.norm_1(matrix).astype(np.float64) @ weight).astype(np.float32)
 
 
-def _write_zero(graph: Graph, rows: str) -> str:
+def _zero_per_image(graph: Graph, rows: str) -> str:
     """Append a zero for each image: [batch 1 1]."""
     corner = graph.add(
         "Slice",

@@ -1,5 +1,13 @@
-"""Measure how far answers lie from torch's, and refuse what lies too far (F32). No torch here."""
+"""Compare answers with torch's by the bounds of a precision, on real images and on probes (F32).
 
+Probes are images that anyone can make again from a seed, so that a file carries its own test. Each
+is a grid of coloured cells, from 2 x 2 to 32 x 32. The colours are bytes of SHAKE-256: the same on
+every machine, in every language, in every release of numpy. No torch here.
+"""
+
+import base64
+import hashlib
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any, NamedTuple
 
@@ -11,9 +19,13 @@ from fedprompt.errors import GraphError, ParityError
 Logits = npt.NDArray[np.float32]
 Labels = npt.NDArray[np.int64]
 
+PROBES = 8  # in a file
+_CELLS = (2, 4, 8, 16, 32)  # along one side
+_MOST_PROBES = 64  # that a file may hold, each an image of the graph's size
+
 
 class Bounds(NamedTuple):
-    """State what a precision may cost.
+    """What a precision may cost.
 
     Attributes
     ----------
@@ -45,7 +57,7 @@ BOUNDS = {
 
 @dataclass(frozen=True, kw_only=True)
 class Parity:
-    """Hold a comparison with torch.
+    """A comparison with torch.
 
     Attributes
     ----------
@@ -73,7 +85,7 @@ class Parity:
 
     @property
     def holds(self) -> bool:
-        """Say whether the bounds are kept."""
+        """Whether the bounds are kept."""
         if self.largest > self.logit_bound:
             return False
         if self.loss is not None and self.loss_bound is not None:
@@ -82,7 +94,7 @@ class Parity:
 
     @property
     def coarse(self) -> bool:
-        """Say whether one image more or less is a larger loss than the bound."""
+        """Whether one image more or less is a larger loss than the bound."""
         return self.loss is not None and self.images * (self.loss_bound or 1) < 1
 
     def to_dict(self) -> dict[str, Any]:
@@ -96,7 +108,7 @@ class Parity:
         Raises
         ------
         ParityError
-            Says what was measured and what was asked.
+            The bounds are broken.
         """
         if not self.holds:
             by_loss = self.loss is not None and self.loss_bound is not None
@@ -116,7 +128,7 @@ class Parity:
 
 
 def compare(
-    found: Logits, expected: Logits, precision: str = "fp32", labels: Labels | None = None
+    logits: Logits, reference: Logits, precision: str = "fp32", labels: Labels | None = None
 ) -> Parity:
     """Compare logits [images classes] of real images with torch's; labels are int64 [images].
 
@@ -125,27 +137,27 @@ def compare(
     GraphError
         The shapes differ, there is nothing to compare, or the precision is unknown.
     """
-    bounds = _bounds(precision)
-    if found.shape != expected.shape or not expected.size:
+    bounds = _bounds_of(precision)
+    if logits.shape != reference.shape or not reference.size:
         raise GraphError(
-            f"the graph gives logits {list(found.shape)}, torch {list(expected.shape)}; the file "
+            f"the graph gives logits {list(logits.shape)}, torch {list(reference.shape)}; the file "
             "was changed or frozen to one batch size"
         )
-    difference = np.abs(found.astype(np.float64) - expected)
-    ours, theirs = found.argmax(1), expected.argmax(1)
+    difference = np.abs(logits.astype(np.float64) - reference)
+    ours, theirs = logits.argmax(1), reference.argmax(1)
     loss = None if labels is None else float(np.mean(theirs == labels) - np.mean(ours == labels))
     return Parity(
-        images=len(expected),
+        images=len(reference),
         agreement=float((ours == theirs).mean()),
         largest=float(difference.max()) if np.isfinite(difference).all() else float("inf"),
-        logit_bound=max(bounds.logits, bounds.spread * float(np.ptp(expected))),
+        logit_bound=max(bounds.logits, bounds.spread * float(np.ptp(reference))),
         agreement_bound=bounds.agreement,
         loss=loss,
         loss_bound=bounds.loss,
     )
 
 
-def compare_probes(found: Logits, expected: Logits, precision: str = "fp32") -> Parity:
+def compare_probes(logits: Logits, reference: Logits, precision: str = "fp32") -> Parity:
     """Compare logits of made-up pictures, which lie between classes: below fp32 any may be first.
 
     Raises
@@ -153,15 +165,96 @@ def compare_probes(found: Logits, expected: Logits, precision: str = "fp32") -> 
     GraphError
         See `compare`.
     """
-    parity = compare(found, expected, precision)
+    parity = compare(logits, reference, precision)
     exact = parity.agreement_bound == 1
     return parity if exact else replace(parity, agreement_bound=0.0)
 
 
-def _bounds(precision: str) -> Bounds:
+def _bounds_of(precision: str) -> Bounds:
     if precision not in BOUNDS:
         raise GraphError(
             f"the file's precision is {precision[:20]!r}, this release knows "
             f"{', '.join(BOUNDS)}; upgrade fedprompt"
         )
     return BOUNDS[precision]
+
+
+def require_finite(logits: Logits) -> None:
+    """Refuse logits of extreme images that are not numbers.
+
+    Raises
+    ------
+    ParityError
+        Some are not.
+    """
+    if not np.isfinite(logits).all():
+        raise ParityError(
+            "the answer to a black, white or noisy image is not a number: some value overflows; "
+            "export in fp32"
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Probes:
+    """Torch's logits of the probes of one seed.
+
+    Attributes
+    ----------
+    seed
+        Which probes.
+    logits
+        float32 [probes classes], from torch.
+    """
+
+    seed: int
+    logits: npt.NDArray[np.float32]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON values, inverse of `from_dict`."""
+        data = np.ascontiguousarray(self.logits, "<f4").tobytes()
+        return {
+            "seed": self.seed,
+            "shape": list(self.logits.shape),
+            "logits": base64.b64encode(data).decode(),
+        }
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "Probes":
+        """Read what `to_dict` wrote.
+
+        Raises
+        ------
+        GraphError
+            The values are damaged.
+        """
+        try:
+            seed, (count, classes) = int(values["seed"]), values["shape"]
+            flat = np.frombuffer(base64.b64decode(values["logits"], validate=True), "<f4")
+            logits = flat.reshape(int(count), int(classes)).astype(np.float32)
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
+            raise GraphError(f"the stored probes are damaged: {error}; export again") from None
+        if not 1 <= len(logits) <= _MOST_PROBES or not np.isfinite(logits).all():
+            raise GraphError("the stored probes hold no finite answers; export again")
+        return cls(seed=seed, logits=logits)
+
+
+def probe_images(seed: int, count: int, size: int) -> npt.NDArray[np.uint8]:
+    """Return the probes of a seed: uint8 [count size size 3]."""
+    return np.stack([_probe(seed, index, size) for index in range(count)])
+
+
+def extreme_images(size: int) -> npt.NDArray[np.uint8]:
+    """Return black, white and noise, uint8 [3 size size 3]: where short numbers would overflow."""
+    random_bytes = hashlib.shake_256(b"fedprompt noise").digest(size * size * 3)
+    noise = np.frombuffer(random_bytes, np.uint8).reshape(size, size, 3)
+    return np.stack([np.zeros_like(noise), np.full_like(noise, 255), noise])
+
+
+def _probe(seed: int, index: int, size: int) -> npt.NDArray[np.uint8]:
+    cells = _CELLS[index % len(_CELLS)]
+    random_bytes = hashlib.shake_256(f"fedprompt probe {seed} {index}".encode()).digest(
+        cells * cells * 3
+    )
+    colours = np.frombuffer(random_bytes, np.uint8).reshape(cells, cells, 3)
+    cell = np.arange(size) * cells // size
+    return colours[cell][:, cell]

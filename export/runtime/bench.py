@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from export.parity.probes import probe_images
+from export.parity.compare import probe_images
 from export.runtime.providers import onnx_runtime
 from fedprompt.errors import ConfigError
 
@@ -26,8 +26,8 @@ _PERCENTILES = (50, 90, 99)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Measured:
-    """Report one way of asking.
+class Timing:
+    """How fast calls of one kind are.
 
     Attributes
     ----------
@@ -62,7 +62,7 @@ class Measured:
 
 def measure(
     classifier: "Classifier | OpenClassifier", *, batch: int, seconds: float, threads: int = 0
-) -> list[Measured]:
+) -> list[Timing]:
     """Time a classifier from images in memory, then from JPEG bytes.
 
     Parameters
@@ -119,9 +119,9 @@ def _times(call: Callable[[], object], seconds: float) -> npt.NDArray[np.float64
     return np.array(times)
 
 
-def _summary(source: str, batch: int, threads: int, times: npt.NDArray[np.float64]) -> Measured:
+def _summary(source: str, batch: int, threads: int, times: npt.NDArray[np.float64]) -> Timing:
     p50, p90, p99 = (float(ms) for ms in np.percentile(times * 1e3, _PERCENTILES))
-    return Measured(
+    return Timing(
         source=source,
         batch=batch,
         threads=threads,

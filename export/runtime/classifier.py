@@ -10,7 +10,7 @@ import numpy.typing as npt
 from export.runtime.inputs import Source, name_of, pixels_of
 from export.runtime.io_binding import SIZES, runner
 from export.runtime.prediction import Prediction, rank
-from export.runtime.safety.read_model import read_model
+from export.runtime.safety.safe_graph import read_model
 from export.runtime.session import open_classifier
 from fedprompt.data.decode import MAX_PIXELS, checked_pixels
 from fedprompt.data.preprocess import fit_to_input

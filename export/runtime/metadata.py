@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Any
 
-from export.parity.probes import Probes
+from export.parity.compare import Probes
 from fedprompt.data.decode import MAX_WHITE
 from fedprompt.data.preprocess import Preprocessing
 from fedprompt.errors import DataError, GraphError
@@ -49,7 +49,7 @@ class GraphMetadata:
         Seeded images' answers, for `fedprompt verify`.
     ladder
         What each step from torch to this file cost and gained, as JSON
-        (`export.parity.conversion_report`); empty in files of older releases.
+        (`export.parity.check`); empty in files of older releases.
     """
 
     classes: tuple[str, ...]

@@ -1,15 +1,24 @@
-"""Open what `fedprompt export` wrote, whether it is a file or a folder."""
+"""Open what `fedprompt export` wrote: a file, a bundle, a page or a model of Triton's."""
 
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from export.runtime.artifact_kind import classifier_of, is_bundle
 from export.runtime.classifier import Classifier
 from fedprompt.data.decode import MAX_PIXELS
+from fedprompt.errors import GraphError
 
 if TYPE_CHECKING:
     from export.runtime.open_vocabulary.classifier import OpenClassifier
+
+
+BUNDLE = "bundle.json"
+# a file that only such a folder has -> where its classifier lies
+_CLASSIFIERS = {
+    BUNDLE: "classifier.onnx",
+    "classifier.json": "classifier.onnx",  # a page for browsers
+    "config.pbtxt": "1/model.onnx",  # a model of a Triton repository
+}
 
 
 def open_exported(
@@ -46,3 +55,29 @@ def open_exported(
     return OpenClassifier(
         place, provider=provider, threads=threads, cuda_graphs=cuda_graphs, max_pixels=max_pixels
     )
+
+
+def is_bundle(path: Path) -> bool:
+    """Return whether a path is the folder of a bundle."""
+    return (path / BUNDLE).is_file()
+
+
+def classifier_of(path: Path) -> Path:
+    """Return the classifier file that a path is, or that lies in its folder.
+
+    Raises
+    ------
+    GraphError
+        Nothing is there, or a folder that `fedprompt export` did not write.
+    """
+    if path.is_dir():
+        for name, classifier in _CLASSIFIERS.items():
+            if (path / name).is_file():
+                return path / classifier
+        raise GraphError(
+            f"{path} holds none of {', '.join(_CLASSIFIERS)}; give a classifier.onnx, or a folder "
+            "that `fedprompt export` wrote"
+        )
+    if not path.exists():
+        raise GraphError(f"{path} does not exist; give what `fedprompt export` wrote")
+    return path

@@ -6,8 +6,7 @@ from typing import Any
 
 from export.runtime import providers
 from export.runtime.metadata import GraphMetadata
-from export.runtime.safety.read_model import harden
-from export.runtime.safety.safe_graph import SafeGraph
+from export.runtime.safety.safe_graph import SafeGraph, harden
 from fedprompt.errors import GraphError, ProviderError
 
 log = logging.getLogger("fedprompt.session")
@@ -97,7 +96,7 @@ def open_classifier(
     Parameters
     ----------
     data
-        Of an ONNX file, from `export.runtime.safety.read_model.read_model`.
+        Of an ONNX file, from `export.runtime.safety.safe_graph.read_model`.
     provider
         A key of `export.runtime.providers.NAMES`, or None for the best.
     allow_cpu

@@ -1,45 +1,47 @@
-"""What can be exported for where: operators, precisions and rewrites of each target."""
+"""What can be exported for where: operators, precisions, rewrites and files of each target."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from pathlib import Path
 
+from export.precision import Precision, Recipe
+from export.targets.triton import write_repository
+from export.targets.web import write_page
 from fedprompt.errors import ConfigError
+from fedprompt.storage import write_atomic
 
-Flavour = Literal["ort", "portable"]
-Precision = Literal["fp32", "fp16", "bf16", "int8"]
-Rewrite = Literal["fp32", "fp16", "bf16", "int8-dynamic", "int8-static"]
-
-
-class Recipe(NamedTuple):
-    """Name the operators of a graph and the last rewrite it goes through."""
-
-    flavour: Flavour
-    rewrite: Rewrite
-
-    @property
-    def precision(self) -> str:
-        """Return the precision that the rewrite makes."""
-        return self.rewrite.partition("-")[0]
+# writes a classifier's bytes at a place; returns the classifier's path, and a line for people
+Write = Callable[[Path, bytes], tuple[Path, str]]
 
 
-FP32 = Recipe("ort", "fp32")
+def write_file(path: Path, data: bytes) -> tuple[Path, str]:
+    """Write one ONNX file."""
+    write_atomic(path, data)
+    return path, ""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Target:
-    """Hold the precisions that a target's runtime has kernels for.
+    """Where a classifier runs: the precisions that its runtime has kernels for, and its files.
 
     Attributes
     ----------
     recipes
         How each precision is made.
     output
-        What is written where nobody says it: a file, or a folder.
+        The file or folder that is written by default.
+    write
+        Writes it.
     """
 
     recipes: Mapping[Precision, Recipe]
     output: str = "classifier.onnx"
+    write: Write = write_file
+
+    @property
+    def is_folder(self) -> bool:
+        """Whether the output is a folder."""
+        return self.write is not write_file
 
 
 # A CPU has no bf16 kernels in ONNX Runtime. It runs standard operators faster than the fused ones:
@@ -69,9 +71,10 @@ TARGETS: dict[str, Target] = {
             "int8": Recipe("portable", "int8-static"),
         },
         output="classifier",
+        write=write_repository,
     ),
     "web": Target(  # the page was tested in fp32 alone
-        recipes={"fp32": Recipe("portable", "fp32")}, output="page"
+        recipes={"fp32": Recipe("portable", "fp32")}, output="page", write=write_page
     ),
 }
 

@@ -1,26 +1,20 @@
-"""``fedprompt export``: from a prompt artefact to one ONNX file, and its model card."""
+"""``fedprompt export`` and ``fedprompt sign``: from a prompt artefact to what is deployed."""
 
-import tempfile
-from collections.abc import Mapping
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import click
 import typer
 
-from export.targets import TARGETS, Precision, Recipe, recipe_of
-from fedprompt.errors import ConfigError, DataError
+from export.precision import Precision
+from export.runtime.commands import ModelArgument
+from export.targets import TARGETS, recipe_of
+from export.targets.triton import TritonSettings, write_repository
+from fedprompt.errors import ConfigError
 from fedprompt.options import ConfigOption, JsonOption, SetOption, show
 from fedprompt.storage import check_writable
 
-if TYPE_CHECKING:
-    from export.fold.load import RealImages
-    from fedprompt.artefact import Artefact
-    from fedprompt.backbone.clip import FrozenClip
-    from fedprompt.settings.section import Scalar
-
-Told = tuple[dict[str, Any], str]  # for machines, for people
 _IMAGES_EXACT = 256  # an exact graph is equal on few as on many
 _IMAGES = 2000  # a point of accuracy is not seen on fewer
 
@@ -74,9 +68,10 @@ def export(
 
     A model card is written beside it: FILE.md, or README.md in a folder.
     """
-    from export.fold.load import load_clip
-    from export.targets.card.run_record import RunRecord
-    from export.targets.card.write import card_of, write_card
+    from export.fold.load import load_clip, settings_images
+    from export.targets.bundle import export_bundle
+    from export.targets.card import RunRecord, card_of, write_card
+    from export.targets.classifier import Content, export_classifier
     from fedprompt.artefact import load_artefact
     from fedprompt.run_folder import RunFolder
     from fedprompt.settings.run_config import load_flat
@@ -84,27 +79,25 @@ def export(
     recipe = recipe_of(target, precision)
     _check_options(target, precision, tensorrt=tensorrt, open_vocabulary=open_vocabulary)
     place = output or Path("bundle" if open_vocabulary else TARGETS[target].output)
-    is_folder = open_vocabulary or target in ("triton", "web")
+    is_folder = open_vocabulary or TARGETS[target].is_folder
     check_writable(place, "folder" if is_folder else "file")
     check_writable(card_of(place, folder=is_folder), "file")
     given = load_flat(config, override or ()) | ({"data.source": data} if data else {})
-    flat = RunFolder(artefact).scoring_settings() | given
+    settings = RunFolder(artefact).scoring_settings() | given
     loaded = load_artefact(artefact)
-    clip = load_clip(loaded, flat)
+    clip = load_clip(loaded, settings)
     count = images or (_IMAGES_EXACT if precision == "fp32" else _IMAGES)
-    classes = tuple(loaded.metadata["classes"])
-    real = _real_images(flat, count, clip, classes, required="data.source" in given)
-    ordered = _Ordered(clip, loaded, real, recipe, force)
+    real = settings_images(settings, count, loaded, clip, required="data.source" in given)
     if open_vocabulary:
-        report, lines = _bundle(place, ordered)
-    elif target == "triton":
-        report, lines = _repository(place, ordered, tensorrt=tensorrt)
-    elif target == "web":
-        report, lines = _page(place, ordered)
+        exported = export_bundle(place, loaded, clip, real.pictures, recipe, force=force)
     else:
-        report, lines = _classifier(place, ordered)
-    card = write_card(place, loaded, RunRecord.find(artefact, loaded))
-    show(report | {"card": str(card)}, f"{lines}\nmodel card: {card}", as_json=json)
+        content = Content.of(loaded, clip)
+        write = TARGETS[target].write
+        if tensorrt:
+            write = partial(write_repository, settings=TritonSettings(tensorrt=True))
+        exported = export_classifier(place, content, real, recipe, write=write, force=force)
+    card = write_card(exported, loaded, RunRecord.find(artefact, loaded))
+    show(exported.to_dict() | {"card": str(card)}, f"{exported}\nmodel card: {card}", as_json=json)
 
 
 def _check_options(
@@ -119,103 +112,26 @@ def _check_options(
         )
 
 
-@dataclass(frozen=True)
-class _Ordered:
-    """Hold what is to be written, whatever the target."""
+def sign(
+    model: ModelArgument,
+    key: Annotated[Path, typer.Option(help="Private elliptic-curve key, PEM, without a password.")],
+    json: JsonOption = False,
+) -> None:
+    """Sign the SHA-256 of every file with a local key, in OpenSSF's format for models.
 
-    clip: "FrozenClip"
-    artefact: "Artefact"
-    real: "RealImages"
-    recipe: Recipe
-    force: bool
+    The signature of a folder is model.sig in it; that of FILE is FILE.sig beside it.
+    """
+    from export.runtime.signature import Signature, signature_of
+    from export.targets.signing import sign as write_signature
 
-
-def _classifier(path: Path, ordered: _Ordered) -> Told:
-    """Write one ONNX file."""
-    from export.fold.load import fold
-    from export.targets.classifier import write_classifier
-
-    written = write_classifier(
-        path,
-        ordered.clip,
-        fold(ordered.artefact, ordered.clip),
-        tuple(ordered.artefact.metadata["classes"]),
-        ordered.real.pictures,
-        artefact_sha256=ordered.artefact.sha256,
-        white_level=int(ordered.artefact.metadata.get("white_level", 0)),
-        recipe=ordered.recipe,
-        labels=ordered.real.labels,
-        calibration=ordered.real.calibration,
-        force=ordered.force,
-    )
-    return written.to_dict(), str(written)
-
-
-def _bundle(folder: Path, ordered: _Ordered) -> Told:
-    """Write a bundle."""
-    from export.targets.bundle import write_bundle
-
-    bundle = write_bundle(
-        folder,
-        ordered.clip,
-        ordered.artefact,
-        ordered.real.pictures,
-        recipe=ordered.recipe,
-        force=ordered.force,
-    )
-    report = bundle.classifier.to_dict() | {
-        "output": str(folder),
-        "class_vectors_largest": bundle.vectors,
+    check_writable(signature_of(model), "file")
+    place = write_signature(model, key)
+    signature = Signature.read(place)
+    report = {
+        "model": str(model),
+        "signature": str(place),
+        "key_sha256": signature.key,
+        "files": signature.files,
     }
-    added = f"against torch, class vectors: largest difference {bundle.vectors:.3g}"
-    return report, f"{bundle.classifier}\n{added}"
-
-
-def _repository(folder: Path, ordered: _Ordered, *, tensorrt: bool) -> Told:
-    """Write a model of a Triton repository; its folder is not touched before all is checked."""
-    from export.targets.triton import TritonSettings, write_repository
-
-    with tempfile.TemporaryDirectory() as scratch:
-        graph = Path(scratch) / "model.onnx"
-        report, lines = _classifier(graph, ordered)
-        write_repository(folder, graph, TritonSettings(tensorrt=tensorrt))
-    output = str(folder / "1" / graph.name)
-    lines = lines.replace(str(graph), output)
-    return report | {"output": output}, f"{lines}\n{folder}: a model of a Triton repository"
-
-
-def _page(folder: Path, ordered: _Ordered) -> Told:
-    """Write a page for browsers; its folder is not touched before the graph is measured."""
-    from export.runtime.safety.read_model import read_model
-    from export.runtime.session import open_classifier
-    from export.targets.web import write_web
-
-    with tempfile.TemporaryDirectory() as scratch:
-        graph = Path(scratch) / "classifier.onnx"
-        report, lines = _classifier(graph, ordered)
-        model, output = read_model(graph), str(folder / graph.name)
-    size = write_web(folder, model, open_classifier(model, provider="cpu")[1])
-    lines = lines.replace(str(graph), output)
-    lines += f"\n{folder}: a page for any static web server, {size / 1e6:.1f} MB"
-    return report | {"output": output}, lines
-
-
-def _real_images(
-    flat: Mapping[str, "Scalar"],
-    count: int,
-    clip: "FrozenClip",
-    classes: tuple[str, ...],
-    *,
-    required: bool,
-) -> "RealImages":
-    """Return the images of the settings, or none where a run's own are not here."""
-    from export.fold.load import no_images, real_images
-
-    if "data.source" not in flat:
-        return no_images(clip.preprocessing)
-    try:
-        return real_images(flat, count, clip.preprocessing, classes)
-    except DataError:
-        if required:
-            raise
-        return no_images(clip.preprocessing)
+    line = f"wrote {place} (files: {len(signature.files)}, key {signature.key[:16]}…)"
+    show(report, line, as_json=json)

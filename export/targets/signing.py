@@ -10,7 +10,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from export.runtime.artifact_kind import BUNDLE, classifier_of
+from export.runtime.open import BUNDLE, classifier_of
 from export.runtime.signature import NAME, Signature, signature_of
 from fedprompt.errors import ConfigError, FedpromptError, GraphError
 from fedprompt.storage import write_atomic

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Literal
 
 from export.runtime.metadata import GraphMetadata
-from export.runtime.safety.read_model import read_model
 from export.runtime.session import Session, open_classifier
 from fedprompt.errors import ConfigError, GraphError
 from fedprompt.storage import write_atomic
@@ -64,26 +63,28 @@ class TritonSettings:
             raise ConfigError("tensorrt and device = 'cpu' exclude each other; give one of them")
 
 
-def write_repository(folder: Path, model: Path, settings: TritonSettings | None = None) -> Path:
+def write_repository(
+    folder: Path, data: bytes, settings: TritonSettings | None = None
+) -> tuple[Path, str]:
     """Write ``folder`` as a model of a Triton repository; its last part is the model's name.
 
     Parameters
     ----------
     folder
         Of the model, in the repository's folder: ``repository/NAME``.
-    model
-        A classifier file.
+    data
+        Of a classifier file.
     settings
         How it is to be run.
 
     Returns
     -------
-    The folder.
+    The path of the classifier, and a line that says what the folder is.
 
     Raises
     ------
     ConfigError
-        The name is none that Triton takes.
+        Triton does not take the name.
     GraphError
         The file is no classifier, or cannot be run as asked.
     StorageError
@@ -95,14 +96,14 @@ def write_repository(folder: Path, model: Path, settings: TritonSettings | None 
         raise ConfigError(
             f"{name!r} is no name of a Triton model; expected letters, digits, '_', '-' and '.'"
         )
-    data = read_model(model)
     session, metadata = open_classifier(data, provider="cpu")
     labels = _labels(metadata)
     config = config_pbtxt(name, metadata, _outputs(session), settings)
-    write_atomic(folder / VERSION / "model.onnx", data)
+    path = folder / VERSION / "model.onnx"
+    write_atomic(path, data)
     write_atomic(folder / "labels.txt", labels.encode())
     write_atomic(folder / "config.pbtxt", config.encode())  # last: a server that polls waits for it
-    return folder
+    return path, f"{folder}: a model of a Triton repository"
 
 
 def config_pbtxt(name: str, metadata: GraphMetadata, outputs: str, settings: TritonSettings) -> str:

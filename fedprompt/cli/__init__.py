@@ -19,15 +19,15 @@ COMMANDS = {
     "eval": ("fedprompt.cli.commands:evaluate", "Score a prompt on held-out images."),
     "export": ("export.targets.commands:export", "Fuse a prompt into one ONNX file."),
     "verify": (
-        "export.runtime.commands.verify:verify",
+        "export.runtime.commands:verify",
         "Check an ONNX file's parity without torch.",
     ),
-    "sign": ("export.targets.sign_command:sign", "Sign what was exported with a local key."),
-    "predict": ("export.runtime.commands.predict:predict", "Classify images with an ONNX file."),
-    "bench": ("export.runtime.commands.bench:bench", "Time an ONNX file on this machine."),
-    "serve": ("export.runtime.commands.serve:serve", "Answer over HTTP with an ONNX file."),
-    "swap": ("export.runtime.commands.swap:swap", "Put a new prompt into a deployed bundle."),
-    "rollback": ("export.runtime.commands.rollback:rollback", "Serve a bundle's version before."),
+    "sign": ("export.targets.commands:sign", "Sign what was exported with a local key."),
+    "predict": ("export.runtime.commands:predict", "Classify images with an ONNX file."),
+    "bench": ("export.runtime.commands:bench", "Time an ONNX file on this machine."),
+    "serve": ("export.runtime.commands:serve", "Answer over HTTP with an ONNX file."),
+    "swap": ("export.runtime.commands:swap", "Put a new prompt into a deployed bundle."),
+    "rollback": ("export.runtime.commands:rollback", "Serve a bundle's version before."),
     "report": ("fedprompt.cli.commands:report", "Make one HTML page of a run."),
 }
 

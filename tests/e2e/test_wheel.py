@@ -14,10 +14,10 @@ from PIL import Image
 from benchmarks.edge import first_prediction, sizes
 from export.fold.constants import Constants
 from export.runtime import Classifier
-from export.targets.classifier import write_classifier
 from fedprompt.backbone.load import load_backbone
 from fedprompt.prompts.template import Template
 from fedprompt.settings.backbone import BackboneConfig
+from tests.classifier_file import write_classifier
 
 pytestmark = pytest.mark.slow
 

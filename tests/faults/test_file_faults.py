@@ -504,12 +504,12 @@ def test_F26_the_file_itself_passes(saved, tmp_path):
 
 def _off_by(monkeypatch, difference):
     """Make the graph's answers differ from torch's, as a broken operator would."""
-    original = export.parity.check.answers
+    original = export.parity.check.run_graph
 
     def wrong(session, images):
         return original(session, images) + np.float32(difference)
 
-    monkeypatch.setattr(export.parity.check, "answers", wrong)
+    monkeypatch.setattr(export.parity.check, "run_graph", wrong)
 
 
 def test_F32_a_breach_of_parity_writes_nothing(saved, tmp_path, monkeypatch):

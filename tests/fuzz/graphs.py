@@ -6,7 +6,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from export.parity.probes import Probes
+from export.parity.compare import Probes
 from export.runtime.metadata import PREFIX, GraphMetadata
 from export.runtime.providers import CPU
 from export.runtime.session import read_metadata, start

@@ -9,7 +9,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from export.precision.pair_range import quantise_columns
+from export.precision.int8 import quantise_columns
 from tests.emulator import AVX2, run_on
 
 RUN = """
@@ -72,12 +72,12 @@ print(found)
 @pytest.mark.slow
 def test_an_int8_file_is_verified_on_a_processor_with_avx2_alone(tmp_path: Path) -> None:
     from export.fold.constants import Constants
-    from export.parity.probes import probe_images
-    from export.targets import Recipe
-    from export.targets.classifier import write_classifier
+    from export.parity.compare import probe_images
+    from export.precision import Recipe
     from fedprompt.backbone.load import load_backbone
     from fedprompt.prompts.zero_shot import zero_shot_vectors
     from fedprompt.settings.backbone import BackboneConfig
+    from tests.classifier_file import write_classifier
 
     clip = load_backbone(BackboneConfig(name="embedded", device="cpu"))
     classes = ("bag", "coat", "dress", "shirt", "sneaker")

@@ -15,9 +15,8 @@ from torch.nn import functional as F
 
 from export.fold.load import fold
 from export.parity.verify import verify
+from export.precision import Flavour, Recipe
 from export.runtime import Classifier
-from export.targets import Flavour, Recipe
-from export.targets.classifier import write_classifier
 from fedprompt.artefact import Artefact
 from fedprompt.backbone.clip import FrozenClip
 from fedprompt.backbone.encoded import EncodedImages
@@ -26,6 +25,7 @@ from fedprompt.prompts.artefacts import from_artefact, to_artefact
 from fedprompt.prompts.build import Prompt, build_prompt, recipe_of
 from fedprompt.prompts.methods import METHODS, UNTRAINED, prompt_config
 from fedprompt.prompts.recipe import HeadRecipe
+from tests.classifier_file import write_classifier
 from tests.prompts import stir
 
 CLASSES = ("great grey owl", "great white shark", "tench", "sea", "maple tree")

@@ -13,10 +13,9 @@ from onnx.reference import ReferenceEvaluator
 from export.fold.constants import Constants
 from export.fold.load import RealImages, fold, real_images
 from export.graph.fuse import fuse
+from export.parity.check import reference_logits
 from export.parity.compare import compare
-from export.parity.reference import reference_logits
-from export.precision.chain import rewrite_to
-from export.targets import Flavour, Rewrite
+from export.precision import Flavour, Rewrite, rewrite_to
 from fedprompt.backbone.clip import FrozenClip
 from fedprompt.backbone.load import load_backbone
 from fedprompt.data.fashion_mnist import CLASSES

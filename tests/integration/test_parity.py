@@ -10,9 +10,8 @@ from torch.nn import functional as F
 from client.tuning.evaluate import predict
 from export.fold.constants import Constants
 from export.fold.load import fold
+from export.precision import Flavour, Recipe
 from export.runtime import Classifier
-from export.targets import Flavour, Recipe
-from export.targets.classifier import write_classifier
 from fedprompt.artefact import Artefact
 from fedprompt.backbone.encoded import EncodedImages
 from fedprompt.backbone.load import load_backbone
@@ -28,6 +27,7 @@ from fedprompt.settings.backbone import BackboneConfig
 from fedprompt.settings.data import DataConfig
 from fedprompt.settings.fit import FitConfig
 from fedprompt.types import Labels
+from tests.classifier_file import write_classifier
 from tests.prompts import stir
 
 IMAGES = 1000
@@ -82,7 +82,7 @@ def test_onnx_equals_torch_on_real_images(
         artefact_sha256=artefact.sha256,
         recipe=Recipe(flavour, "fp32"),
     )
-    assert written.flavour == flavour
+    assert written.conversion.metadata.flavour == flavour
     classifier = Classifier(written.path, provider="cpu")
     found = np.concatenate([classifier.logits(part) for part in np.split(images, 20)])
     assert found.shape == (IMAGES, 10)
@@ -112,7 +112,7 @@ def test_short_numbers_lose_less_than_a_point(
         labels=bench.test.labels,
         calibration=images[:16],
     )
-    parity = written.parity
+    parity = written.conversion.parity
     assert parity is not None
     assert parity.loss is not None
     assert parity.loss < 0.01

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from export.runtime.open_vocabulary.manifest import Manifest, Version
-from export.runtime.safety.read_model import read_model
+from export.runtime.safety.safe_graph import read_model
 from export.runtime.signature import signature_of
 from fedprompt import tensor_file
 from fedprompt.errors import GraphError

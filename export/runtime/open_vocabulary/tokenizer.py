@@ -64,7 +64,7 @@ class Tokenizer:
 
     @classmethod
     def parse(cls, data: bytes) -> "Tokenizer":
-        """Return the tokenizer of a file that `export.targets.tokenizer_file` wrote.
+        """Return the tokenizer of a file that `export.targets.bundle` wrote.
 
         Raises
         ------

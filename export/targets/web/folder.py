@@ -5,8 +5,9 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from export.parity.probes import Probes, probe_images
+from export.parity.compare import Probes, probe_images
 from export.runtime.metadata import GraphMetadata
+from export.runtime.session import open_classifier
 from export.targets.web.runtime import runtime_files
 from fedprompt.data.decode import MAX_PIXELS
 from fedprompt.errors import GraphError, StorageError
@@ -17,41 +18,45 @@ FACTS = "classifier.json"  # also the sign that a folder is ours
 _PROBE = 3  # of the file's own: 16 x 16 cells
 
 
-def write_web(folder: Path, model: bytes, metadata: GraphMetadata) -> int:
-    """Write a page that classifies photos in the browser, and return the bytes of the folder.
+def write_page(folder: Path, data: bytes) -> tuple[Path, str]:
+    """Write a page that classifies photos in the browser.
 
     Parameters
     ----------
     folder
         New, empty, or written by this function before.
-    model
-        ONNX file of the portable flavour, from `export.runtime.safety.read_model.read_model`.
-    metadata
-        Its own, read by `export.runtime.session.open_classifier`.
+    data
+        Of a classifier file of the portable flavour.
+
+    Returns
+    -------
+    The path of the classifier, and a line that says what the folder is.
 
     Raises
     ------
     GraphError
-        The graph has operators that browsers lack, or no probes.
+        The file is no classifier, has operators that browsers lack, or no probes.
     StorageError
         The folder holds something else, or cannot be written.
     DataError
         onnxruntime-web is not in the cache and cannot be fetched.
     """
-    facts, probe = _facts(model, metadata)
+    facts, probe = _facts(data, open_classifier(data, provider="cpu")[1])
     _check_folder(folder)
     contents = {f"runtime/{name}": content for name, content in runtime_files().items()}
     contents |= {
         path.name: path.read_bytes() for path in files(__package__).joinpath("page").iterdir()
     }
     contents |= {
-        "classifier.onnx": model,
+        "classifier.onnx": data,
         "probe.bin": probe,
         FACTS: json.dumps(facts, ensure_ascii=False, indent=1).encode(),
     }
     for name in sorted(contents):
         write_atomic(folder / name, contents[name])
-    return sum(map(len, contents.values()))
+    size = sum(map(len, contents.values()))
+    line = f"{folder}: a page for any static web server, {size / 1e6:.1f} MB"
+    return folder / "classifier.onnx", line
 
 
 def _facts(model: bytes, metadata: GraphMetadata) -> tuple[dict[str, Any], bytes]:

@@ -4,7 +4,7 @@ import torch
 
 from benchmarks import inference_speed, peers
 from benchmarks.inference_speed import open_peers, texts, with_prompts
-from export.parity.reference import reference_logits
+from export.parity.check import reference_logits
 from fedprompt.data.fashion_mnist import CLASSES
 
 pytestmark = pytest.mark.slow

@@ -11,10 +11,11 @@ import torch
 from open_clip.model import CLIP, CLIPTextCfg, CLIPVisionCfg
 
 from export.fold.constants import Constants
-from export.targets.bundle import write_bundle
-from export.targets.classifier import Written, write_classifier
+from export.targets.bundle import export_bundle
+from export.targets.classifier import Exported
 from fedprompt.backbone.clip import FrozenClip
 from fedprompt.data.preprocess import Preprocessing
+from tests.classifier_file import write_classifier
 from tests.prompts import tuned
 
 TinyClip = Callable[..., FrozenClip]
@@ -70,14 +71,14 @@ def written(
     constants: Constants,
     images: npt.NDArray[np.uint8],
     tmp_path_factory: pytest.TempPathFactory,
-) -> Written:
+) -> Exported:
     path = tmp_path_factory.mktemp("graph") / "classifier.onnx"
     classes = ("cat", "dög", "sheep", "cow", "location")
     return write_classifier(path, clip, constants, classes, images, artefact_sha256="a" * 64)
 
 
 @pytest.fixture
-def classifier_file(written: Written) -> Path:
+def classifier_file(written: Exported) -> Path:
     return written.path
 
 
@@ -87,7 +88,7 @@ def exported_bundle(
 ) -> Path:
     """Return a bundle of dip that no test changes."""
     folder = tmp_path_factory.mktemp("open") / "bundle"
-    write_bundle(folder, clip, tuned(clip), images)
+    export_bundle(folder, tuned(clip), clip, images)
     return folder
 
 

@@ -1,8 +1,13 @@
 import numpy as np
 import onnx
 import onnxruntime
+import pytest
+from torch import from_numpy
+from torch.nn.functional import normalize
 
-from export.graph.builder import BATCH, CONTRIB, Graph
+from export.graph.builder import BATCH, CONTRIB, Graph, parse_model
+from export.targets.classifier import Exported
+from fedprompt.errors import GraphError
 
 
 def run(model: onnx.ModelProto, images: np.ndarray) -> list[np.ndarray]:  # type: ignore[type-arg]
@@ -51,3 +56,45 @@ def test_another_model_is_adopted() -> None:
     graph.add("Neg", ["pixels"], (BATCH, 2), name="negative")
     (found,) = run(graph.model((BATCH, 2), ["negative"]), np.array([[1, 2]], np.uint8))
     np.testing.assert_array_equal(found, [[-1, -2]])
+
+
+@pytest.mark.parametrize("inner", [(), (3,)])
+def test_rows_are_made_of_length_one_as_torch_does(inner: tuple[int, ...]) -> None:
+    shape = (BATCH, *inner, 8)
+    graph = Graph()
+    raw = graph.add("Cast", ["images"], shape, name="raw", to=onnx.TensorProto.FLOAT)
+    graph.l2_normalise(raw, name="unit")
+    model = graph.model(shape, ["unit"])
+    onnx.checker.check_model(model, full_check=True)
+    rows = np.random.default_rng(0).integers(0, 256, (4, *inner, 8), dtype=np.uint8)
+    rows[1] = 0  # of no length: stays zero, not NaN
+    session = onnxruntime.InferenceSession(model.SerializeToString())
+    (found,) = session.run(None, {"images": rows})
+    expected = normalize(from_numpy(rows.astype(np.float32)), dim=-1).numpy()
+    np.testing.assert_allclose(found, expected, atol=1e-7)
+    assert not found[1].any()
+
+
+def test_our_own_files_pass(written: Exported) -> None:
+    model = parse_model(written.path.read_bytes())
+    assert len(model.graph.node) == written.conversion.nodes
+
+
+def test_a_graph_that_is_not_valid_is_refused() -> None:
+    read = onnx.helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, ["batch", 1])
+    made = onnx.helper.make_tensor_value_info("y", onnx.TensorProto.INT64, ["batch", 1])
+    node = onnx.helper.make_node("Cast", ["x"], ["y"], to=1)
+    for name in ("y", "nowhere"):
+        made.name = name
+        model = onnx.helper.make_model(
+            onnx.helper.make_graph([node, node], "g", [read], [made]),
+            opset_imports=[onnx.helper.make_opsetid("", 20)],
+        )
+        with pytest.raises(GraphError, match="a file is not valid"):
+            parse_model(model.SerializeToString(), "a file")
+
+
+def test_bytes_that_are_no_model_are_refused() -> None:
+    for data in (b"\xff" * 40, b"hello", b""):
+        with pytest.raises(GraphError):
+            parse_model(data)

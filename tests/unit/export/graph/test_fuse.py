@@ -6,11 +6,13 @@ import onnx
 import onnxruntime
 import pytest
 
-from export.fold.constants import Constants
-from export.graph.builder import CONTRIB
-from export.graph.fuse import flavour_of, fuse
-from export.parity.reference import reference_logits
-from export.targets import Flavour
+from export.fold.constants import Adapter, Constants
+from export.graph.builder import BATCH, CONTRIB, Graph
+from export.graph.fuse import Features, class_vector_input, flavour_of, fuse, write_head
+from export.parity.check import reference_logits
+from export.precision import Flavour
+from export.runtime.providers import CPU
+from export.runtime.session import start
 from fedprompt.backbone.clip import FrozenClip
 from fedprompt.errors import GraphError
 
@@ -107,3 +109,129 @@ def test_declared_shapes_are_those_that_shape_inference_finds(
 def test_class_vectors_that_do_not_fit_are_refused(clip: FrozenClip, vectors: Vectors) -> None:
     with pytest.raises(GraphError, match="class vectors"):
         fuse(clip, Constants(class_vectors=vectors))
+
+
+Exact = npt.NDArray[np.float64]
+SCALE = 50.0
+
+
+def normal(seed: int, *shape: int) -> Vectors:
+    return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
+
+
+def unit(rows: npt.NDArray[Any]) -> Exact:
+    exact = rows.astype(np.float64)
+    return exact / np.maximum(np.linalg.norm(exact, axis=-1, keepdims=True), 1e-12)
+
+
+def softmax(rows: npt.NDArray[Any]) -> Exact:
+    powers = np.exp(rows - rows.max(-1, keepdims=True))
+    return powers / powers.sum(-1, keepdims=True)
+
+
+def answer(
+    constants: Constants, projection: Vectors | None = None, bias: float = 0.0, domains: int = 0
+) -> tuple[npt.NDArray[np.uint8], Vectors, Vectors]:
+    """Return images, logits and embeddings of a head on raw pixels.
+
+    Domains are weighed by the softmax of a thousandth of the first pixels.
+    """
+    width = 24 if projection is None else len(projection)
+    graph = Graph()
+    raw = graph.add("Cast", ["images"], (BATCH, width), name="raw", to=onnx.TensorProto.FLOAT)
+    weights = ""
+    if domains:
+        ends = [graph.integers(0), graph.integers(domains), graph.integers(1)]
+        first = graph.add("Slice", [raw, *ends], (BATCH, domains), name="first")
+        small = graph.constant("small", 1e-3)
+        first = graph.add("Mul", [first, small], (BATCH, domains), name="scores")
+        weights = graph.add("Softmax", [first], (BATCH, domains), name="weights", axis=-1)
+    features = Features(name=raw, projection=projection, domains=weights)
+    write_head(graph, features, constants, SCALE, bias)
+    model = graph.model((BATCH, width), ["logits", "image_embeds"])
+    onnx.checker.check_model(model, full_check=True)
+    images = np.random.default_rng(0).integers(0, 256, (3, width), dtype=np.uint8)
+    images[0] = 0  # of no length: must not become NaN
+    session = onnxruntime.InferenceSession(model.SerializeToString())
+    logits, embeds = session.run(None, {"images": images})
+    return images, logits, embeds
+
+
+@pytest.mark.parametrize("bias", [0.0, -10.0])
+@pytest.mark.parametrize("projected", [False, True])
+def test_the_equation(constants: Constants, bias: float, projected: bool) -> None:
+    projection = normal(0, 6, 24) if projected else None
+    images, logits, embeds = answer(constants, projection, bias)
+    features = images.astype(np.float64)
+    if projection is not None:
+        features = features @ projection
+    np.testing.assert_allclose(embeds, unit(features), atol=1e-6)
+    expected = SCALE * unit(features) @ constants.class_vectors.T + bias
+    np.testing.assert_allclose(logits, expected, atol=2e-5)
+
+
+@pytest.mark.parametrize("bias", [0.0, -10.0])
+def test_a_probe_has_weights_of_any_length_and_a_bias_for_each_class(bias: float) -> None:
+    probe = Constants(class_vectors=normal(1, 5, 24) / 20, bias=normal(2, 5))
+    images, logits, _ = answer(probe, bias=bias)
+    assert probe.bias is not None
+    expected = SCALE * unit(images) @ probe.class_vectors.T + probe.bias + bias
+    np.testing.assert_allclose(logits, expected, atol=2e-5)
+
+
+def test_features_are_adapted_before_they_are_compared(class_vectors: Vectors) -> None:
+    adapter = Adapter(
+        hidden=normal(1, 24, 24),
+        hidden_bias=normal(2, 24),
+        gate=normal(3, 24, 24),
+        gate_bias=normal(4, 24),
+    )
+    images, logits, embeds = answer(Constants(class_vectors=class_vectors, adapter=adapter))
+    expected = []
+    for z in unit(images):
+        scores = adapter.gate @ np.tanh(adapter.hidden @ z + adapter.hidden_bias)
+        expected.append(unit(softmax(scores + adapter.gate_bias) * z))
+    np.testing.assert_allclose(embeds, expected, atol=2e-6)
+    np.testing.assert_allclose(logits, SCALE * np.stack(expected) @ class_vectors.T, atol=1e-4)
+
+
+@pytest.mark.parametrize("bias", [0.0, -10.0])
+def test_each_image_mixes_the_domains_class_vectors(class_vectors: Vectors, bias: float) -> None:
+    mixture = unit(normal(1, 3, 5, 24)).astype(np.float32)
+    images, logits, embeds = answer(
+        Constants(class_vectors=class_vectors, mixture=mixture), bias=bias, domains=3
+    )
+    weights = softmax(images[:, :3] * 1e-3)
+    expected = [
+        [
+            SCALE * z @ unit(sum(share * m for share, m in zip(w, vectors, strict=True))) + bias
+            for vectors in mixture.transpose(1, 0, 2)
+        ]
+        for z, w in zip(unit(images), weights, strict=True)
+    ]
+    np.testing.assert_allclose(embeds, unit(images), atol=1e-6)
+    np.testing.assert_allclose(logits, expected, atol=2e-5)
+
+
+@pytest.mark.parametrize("bias", [None, -3.0])
+def test_any_number_of_classes_may_be_given(
+    tiny_clip: type[FrozenClip], images: npt.NDArray[np.uint8], bias: float | None
+) -> None:
+    clip = tiny_clip(bias=bias)
+    rng = np.random.default_rng(0)
+    vectors = rng.standard_normal((9, 24)).astype(np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    folded = fuse(clip, Constants(class_vectors=vectors[:2]))
+    session = start(class_vector_input(folded, clip.logit_scale).SerializeToString(), [CPU])
+    for count in (1, 2, 9):
+        fed = {"images": images, "class_vectors": vectors[:count]}
+        (found,) = session.run(["logits"], fed)
+        expected = reference_logits(clip, Constants(class_vectors=vectors[:count]), images)
+        assert found.shape == (len(images), count)
+        assert np.abs(found - expected).max() < 1e-3
+
+
+def test_a_graph_that_is_open_already_is_refused(clip: FrozenClip, constants: Constants) -> None:
+    model = class_vector_input(fuse(clip, constants), 1.0)
+    with pytest.raises(GraphError, match="no class vectors"):
+        class_vector_input(model, 1.0)

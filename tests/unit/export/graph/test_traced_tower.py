@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from export.fold.constants import Constants, VisualPrompts
 from export.graph.fuse import flavour_of, fuse
 from export.graph.traced_tower import FEATURES, trace_tower
-from export.parity.reference import reference_logits
+from export.parity.check import reference_logits
 from fedprompt.backbone.clip import FrozenClip
 from fedprompt.data.preprocess import Preprocessing
 from fedprompt.errors import BackboneError, GraphError

@@ -11,8 +11,8 @@ from export.fold.constants import Constants, VisualPrompts
 from export.graph.fuse import fuse
 from export.graph.read_tower import read_tower
 from export.graph.visual_prompts import entering, keys_and_values
-from export.parity.reference import reference_logits
-from export.targets import Flavour
+from export.parity.check import reference_logits
+from export.precision import Flavour
 from fedprompt.backbone.clip import FrozenClip
 from fedprompt.errors import GraphError
 

@@ -8,13 +8,16 @@ import pytest
 from onnx import numpy_helper
 
 from export.fold.constants import Constants
-from export.parity.verify import require_finite, verify
+from export.parity.compare import require_finite
+from export.parity.verify import require_vectors, verify, verify_exported
+from export.precision import Recipe, Rewrite
 from export.runtime import Classifier
-from export.targets import Recipe, Rewrite
-from export.targets.classifier import write_classifier
+from export.runtime.open_vocabulary.swap import swap
 from fedprompt.backbone.clip import FrozenClip
 from fedprompt.errors import GraphError, ParityError
 from fedprompt.identity import sha256_bytes
+from tests.classifier_file import write_classifier
+from tests.prompts import tuned
 
 Images = npt.NDArray[np.uint8]
 
@@ -103,3 +106,25 @@ def test_no_answer_to_an_extreme_image_is_refused() -> None:
     require_finite(np.zeros((3, 2), np.float32))
     with pytest.raises(ParityError, match="overflows"):
         require_finite(np.array([[0.0, np.nan]], np.float32))
+
+
+def test_what_was_exported_is_measured_after_a_swap_too(bundle: Path, clip: FrozenClip) -> None:
+    swap(bundle, tuned(clip, seed=1))
+    verified = verify_exported(bundle, "cpu")
+    assert verified.parity.holds
+    assert verified.parity.images == 8
+    assert verified.vector_difference is not None
+    require_vectors(verified.vector_difference)
+    assert len(verified.classifier.classes) == 3
+
+
+def test_class_vectors_that_differ_are_refused() -> None:
+    for difference in (1e-4, np.nan):
+        with pytest.raises(ParityError, match="class vectors"):
+            require_vectors(difference)
+
+
+def test_any_changed_file_is_noticed(bundle: Path) -> None:
+    (bundle / "tokenizer.json").write_bytes(b"{}")
+    with pytest.raises(GraphError, match="was changed"):
+        verify_exported(bundle)

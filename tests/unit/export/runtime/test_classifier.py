@@ -9,20 +9,21 @@ import pytest
 from PIL import Image
 
 from export.fold.constants import Constants
-from export.parity.reference import reference_logits
+from export.parity.check import reference_logits
 from export.runtime import Classifier
-from export.targets.classifier import Written, write_classifier
+from export.targets.classifier import Exported
 from fedprompt.backbone.clip import FrozenClip
 from fedprompt.data.decode import decode
 from fedprompt.data.preprocess import fit_to_input
 from fedprompt.errors import ConfigError, DataError, GraphError
+from tests.classifier_file import write_classifier
 
 Vectors = npt.NDArray[np.float32]
 Images = npt.NDArray[np.uint8]
 
 
 @pytest.fixture(scope="module")
-def classifier(written: Written) -> Classifier:
+def classifier(written: Exported) -> Classifier:
     return Classifier(written.path, threads=1)
 
 
@@ -167,7 +168,9 @@ def test_warming_up_computes_the_first_and_the_largest_batch(
     assert counts == [6, 4, 2, 1]
 
 
-def test_larger_images_are_taken_up_to_a_bound_of_ones_own(written: Written, photo: Images) -> None:
+def test_larger_images_are_taken_up_to_a_bound_of_ones_own(
+    written: Exported, photo: Images
+) -> None:
     height, width, _ = photo.shape
     classifier = Classifier(written.path, threads=1, max_pixels=height * width)
     classifier.predict([png(photo)])

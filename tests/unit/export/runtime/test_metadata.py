@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from export.parity.probes import Probes
+from export.parity.compare import Probes
 from export.runtime.metadata import PREFIX, GraphMetadata
 from fedprompt.data.preprocess import Preprocessing
 from fedprompt.errors import GraphError

@@ -7,6 +7,7 @@ import numpy as np
 import onnxruntime
 import pytest
 
+from export.precision import Recipe
 from export.runtime import Classifier, providers
 from export.runtime.providers import (
     COREML,
@@ -21,10 +22,9 @@ from export.runtime.providers import (
     onnx_runtime,
     options_of,
 )
-from export.targets import Recipe
-from export.targets.classifier import write_classifier
 from fedprompt.backbone.clip import FrozenClip
 from fedprompt.errors import ProviderError
+from tests.classifier_file import write_classifier
 
 
 def installed(monkeypatch: pytest.MonkeyPatch, *names: str) -> None:

@@ -11,13 +11,14 @@ from onnx import numpy_helper
 import export.targets.classifier
 from export.fold.constants import Constants
 from export.graph.fuse import fuse
-from export.parity.probes import probe_images
-from export.parity.reference import reference_logits
+from export.parity.check import reference_logits
+from export.parity.compare import probe_images
 from export.runtime import Classifier
 from export.runtime.metadata import GraphMetadata
-from export.targets.classifier import Written, write_classifier
+from export.targets.classifier import Exported
 from fedprompt.backbone.clip import FrozenClip
 from fedprompt.errors import GraphError, ParityError
+from tests.classifier_file import write_classifier
 
 Images = npt.NDArray[np.uint8]
 CLASSES = ("a", "b", "c", "d", "e")
@@ -28,7 +29,7 @@ def properties(path: Path) -> dict[str, str]:
 
 
 def test_one_file_with_everything_in_it(
-    written: Written, clip: FrozenClip, images: Images, constants: Constants
+    written: Exported, clip: FrozenClip, images: Images, constants: Constants
 ) -> None:
     assert [p.name for p in written.path.parent.iterdir()] == ["classifier.onnx"]
     onnx.checker.check_model(str(written.path), full_check=True)
@@ -54,8 +55,8 @@ def test_without_real_images_the_probes_alone_are_measured(
     found = write_classifier(
         tmp_path / "c.onnx", clip, constants, CLASSES, none, artefact_sha256=""
     )
-    assert found.parity is None
-    assert found.probes.holds
+    assert found.conversion.parity is None
+    assert found.conversion.probes.holds
 
 
 @pytest.fixture
@@ -88,7 +89,7 @@ def test_f32_a_forced_breach_is_recorded(
 ) -> None:
     path = tmp_path / "c.onnx"
     found = write_classifier(path, clip, constants, CLASSES, images, artefact_sha256="", force=True)
-    assert found.forced
+    assert found.conversion.forced
     recorded = json.loads(properties(path)["fedprompt.parity"])
     assert recorded["forced"] is True
     assert recorded["images"]["largest"] > 1e-3

@@ -8,10 +8,11 @@ from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2 as schema  # Triton's own
 
 from export.runtime import Classifier
-from export.targets.classifier import Written, write_classifier
+from export.targets.classifier import Exported
 from export.targets.triton import TritonSettings, config_pbtxt, write_repository
 from fedprompt.backbone.clip import FrozenClip
 from fedprompt.errors import ConfigError, GraphError
+from tests.classifier_file import write_classifier
 
 
 def parse(text: str) -> Any:
@@ -19,8 +20,10 @@ def parse(text: str) -> Any:
     return text_format.Parse(text, schema.ModelConfig())
 
 
-def test_the_repository_is_what_triton_reads(written: Written, tmp_path: Path) -> None:
-    folder = write_repository(tmp_path / "models" / "birds", written.path)
+def test_the_repository_is_what_triton_reads(written: Exported, tmp_path: Path) -> None:
+    folder = write_repository(tmp_path / "models" / "birds", written.path.read_bytes())[0].parents[
+        1
+    ]
     files = {str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*") if p.is_file()}
     assert files == {f"models/birds/{p}" for p in ("config.pbtxt", "labels.txt", "1/model.onnx")}
     assert (folder / "1/model.onnx").read_bytes() == written.path.read_bytes()
@@ -33,11 +36,11 @@ def test_the_repository_is_what_triton_reads(written: Written, tmp_path: Path) -
     assert labels == list(Classifier(written.path).classes)
 
 
-def test_the_configuration_fits_the_graph(written: Written, tmp_path: Path) -> None:
+def test_the_configuration_fits_the_graph(written: Exported, tmp_path: Path) -> None:
     """What onnx reads from the file itself, with its batch taken off."""
     import onnx
 
-    folder = write_repository(tmp_path / "m", written.path)
+    folder = write_repository(tmp_path / "m", written.path.read_bytes())[0].parents[1]
     graph = onnx.load(folder / "1" / "model.onnx").graph
     kinds = {onnx.TensorProto.UINT8: schema.TYPE_UINT8, onnx.TensorProto.FLOAT: schema.TYPE_FP32}
 
@@ -58,7 +61,7 @@ def test_the_configuration_fits_the_graph(written: Written, tmp_path: Path) -> N
     assert (folder / config.output[0].label_filename).is_file()
 
 
-def test_settings_reach_the_configuration(written: Written) -> None:
+def test_settings_reach_the_configuration(written: Exported) -> None:
     metadata = replace(Classifier(written.path).metadata, flavour="portable")
     settings = TritonSettings(
         device="gpu", instances=2, max_batch=8, queue_microseconds=0, tensorrt=True
@@ -74,9 +77,9 @@ def test_settings_reach_the_configuration(written: Written) -> None:
     assert 'value: "FP16"' in config_pbtxt("m", half, "", settings)
 
 
-def test_tensorrt_takes_portable_graphs_only(written: Written, tmp_path: Path) -> None:
+def test_tensorrt_takes_portable_graphs_only(written: Exported, tmp_path: Path) -> None:
     with pytest.raises(GraphError, match="export the portable one"):
-        write_repository(tmp_path / "m", written.path, TritonSettings(tensorrt=True))
+        write_repository(tmp_path / "m", written.path.read_bytes(), TritonSettings(tensorrt=True))
     assert not (tmp_path / "m").exists()
 
 
@@ -97,10 +100,10 @@ def test_settings_that_cannot_be_are_refused(wrong: dict[str, Any], told: str) -
 
 @pytest.mark.parametrize("name", ["a b", "-x", 'a"b', "ö"])
 def test_a_name_that_triton_does_not_take_is_refused(
-    written: Written, tmp_path: Path, name: str
+    written: Exported, tmp_path: Path, name: str
 ) -> None:
     with pytest.raises(ConfigError, match="no name of a Triton model"):
-        write_repository(tmp_path / name, written.path)
+        write_repository(tmp_path / name, written.path.read_bytes())[0].parents[1]
 
 
 def test_a_class_of_two_lines_is_refused(clip: FrozenClip, constants: Any, tmp_path: Path) -> None:
@@ -108,5 +111,5 @@ def test_a_class_of_two_lines_is_refused(clip: FrozenClip, constants: Any, tmp_p
     names = ("a", "b\nc", "d", "e", "f")
     write_classifier(tmp_path / "c.onnx", clip, constants, names, none, artefact_sha256="")
     with pytest.raises(GraphError, match="has a line break"):
-        write_repository(tmp_path / "m", tmp_path / "c.onnx")
+        write_repository(tmp_path / "m", (tmp_path / "c.onnx").read_bytes())
     assert not (tmp_path / "m").exists()

@@ -5,7 +5,7 @@ import numpy.typing as npt
 import pytest
 
 from export.fold.load import fold
-from export.parity.reference import reference_logits
+from export.parity.check import reference_logits
 from export.runtime import Classifier, OpenClassifier
 from export.runtime.open_vocabulary.bundle import Bundle
 from fedprompt.backbone.clip import FrozenClip

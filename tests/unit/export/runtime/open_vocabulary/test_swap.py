@@ -9,11 +9,11 @@ import pytest
 
 import export.runtime.open_vocabulary.bundle
 from export.fold.load import fold
-from export.parity.reference import reference_logits
+from export.parity.check import reference_logits
 from export.runtime import OpenClassifier
 from export.runtime.open_vocabulary.bundle import Bundle
 from export.runtime.open_vocabulary.swap import swap
-from export.targets.bundle import write_bundle
+from export.targets.bundle import export_bundle
 from fedprompt.artefact import Artefact
 from fedprompt.backbone.clip import FrozenClip
 from fedprompt.errors import ArtefactError, StorageError
@@ -47,7 +47,7 @@ def test_prompts_beside_the_name_are_swapped_among_themselves(
     clip: FrozenClip, images: Images, tmp_path: Path, position: str
 ) -> None:
     folder = tmp_path / "b"
-    write_bundle(folder, clip, tuned(clip, name_position="middle"), images)
+    export_bundle(folder, tuned(clip, name_position="middle"), clip, images)
     new = tuned(clip, seed=1, name_position=position, template="a photo of a {}, at night.")
     swap(folder, new)
     opened = OpenClassifier(folder, threads=1)
@@ -109,7 +109,7 @@ def test_what_does_not_belong_is_refused(bundle: Path, clip: FrozenClip) -> None
 def test_visual_prompts_are_inside_the_graph_and_refused(
     clip: FrozenClip, images: Images, tmp_path: Path
 ) -> None:
-    write_bundle(tmp_path / "b", clip, tuned(clip, "ivlp"), images)
+    export_bundle(tmp_path / "b", tuned(clip, "ivlp"), clip, images)
     with pytest.raises(ArtefactError, match=r"prompts the image tower.*inside classifier\.onnx"):
         swap(tmp_path / "b", tuned(clip, "ivlp", seed=1))
 

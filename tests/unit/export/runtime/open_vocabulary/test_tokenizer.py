@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from export.runtime.open_vocabulary.tokenizer import Tokenizer
-from export.targets.tokenizer_file import tokenizer_file
+from export.targets.bundle import tokenizer_file
 from fedprompt.backbone.clip import FrozenClip
 from fedprompt.errors import FedpromptError, GraphError
 from tools.tokenizer_strings import strings

@@ -10,7 +10,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 import export.runtime.safety.onnx_file
 from export.runtime.safety.onnx_file import read_onnx
-from export.targets.classifier import Written
+from export.targets.classifier import Exported
 from fedprompt.errors import GraphError
 
 BIG = 2**63 - 1
@@ -49,7 +49,7 @@ def attribute_of(*parts: bytes) -> bytes:
     return node_of(part(5, b"".join(parts)))
 
 
-def test_everything_of_a_file_is_read_as_the_onnx_package_reads_it(written: Written) -> None:
+def test_everything_of_a_file_is_read_as_the_onnx_package_reads_it(written: Exported) -> None:
     data = written.path.read_bytes()
     found, expected = read_onnx(data), onnx.load_model_from_string(data).graph
     assert [n.operator for n in found.nodes] == [n.op_type for n in expected.node]

@@ -15,16 +15,14 @@ from onnx import TensorProto, helper, numpy_helper
 
 from export.fold.constants import Adapter, Constants, VisualPrompts
 from export.fold.load import fold
-from export.graph.class_vector_input import open_classes
-from export.graph.fuse import fuse
-from export.graph.read_text_tower import read_text
-from export.graph.text_encoder import text_encoder
+from export.graph.builder import serialise
+from export.graph.fuse import class_vector_input, fuse
+from export.graph.text_encoder import read_text_tower, text_encoder
 from export.graph.traced_tower import trace_tower
-from export.graph.validate_graph import check_model
-from export.precision.chain import rewrite_to
+from export.precision import Recipe, rewrite_to
 from export.runtime.safety import operators
 from export.runtime.safety.safe_graph import SafeGraph
-from export.targets import TARGETS, Recipe
+from export.targets import TARGETS
 from fedprompt.backbone.clip import FrozenClip
 from fedprompt.data.preprocess import Preprocessing
 from fedprompt.errors import GraphError, PromptError
@@ -79,7 +77,7 @@ def models(tiny_clip: Any, vectors: Any, images: Any, recipe: Recipe) -> Iterato
 @pytest.fixture(scope="module")
 def texts(clip: FrozenClip) -> list[onnx.ModelProto]:
     context = np.random.default_rng(0).standard_normal((1, 4, 32)).astype(np.float32)
-    text = read_text(clip)
+    text = read_text_tower(clip)
     return [text_encoder(replace(text, end=5), None), text_encoder(text, context)]
 
 
@@ -97,7 +95,7 @@ def test_the_list_is_what_the_exporter_writes(
     texts: list[onnx.ModelProto],
 ) -> None:
     """No more and no less; traced towers are below."""
-    opened = open_classes(fuse(clip, Constants(class_vectors=class_vectors)), 1.0)
+    opened = class_vector_input(fuse(clip, Constants(class_vectors=class_vectors)), 1.0)
     found = {("com.microsoft", "FastGelu")}  # of a GELU by tanh, which no tower here has
     for model in (opened, *texts, *(model for made in exported.values() for model in made)):
         found |= written_by(model)
@@ -115,7 +113,7 @@ def test_every_method_folds_to_a_graph_of_the_list(clip: FrozenClip, method: str
         return
     constants = fold(artefact, clip)
     for flavour in ("ort", "portable"):
-        check_model(fuse(clip, constants, flavour), method)  # type: ignore[arg-type]
+        serialise(fuse(clip, constants, flavour), method)  # type: ignore[arg-type]
 
 
 def all_shapes(model: onnx.ModelProto, feeds: dict[str, Any]) -> dict[str, tuple[int, ...]]:
@@ -143,7 +141,7 @@ def test_sizes_are_those_that_onnx_runtime_makes(
     exported: dict[Recipe, list[onnx.ModelProto]], images: Any, recipe: Recipe
 ) -> None:
     for model in exported[recipe]:
-        check_model(model, "a graph of ours")
+        serialise(model, "a graph of ours")
         for count in (1, 3):
             feeds = {"images": images[:count]}
             expected = all_shapes(model, feeds)

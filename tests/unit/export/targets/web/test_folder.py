@@ -8,17 +8,18 @@ import pytest
 
 import export.targets.web.folder
 from export.fold.constants import Constants
-from export.parity.probes import probe_images
+from export.parity.compare import probe_images
+from export.precision import Recipe
 from export.runtime.metadata import GraphMetadata
-from export.runtime.safety.read_model import read_model
+from export.runtime.safety.safe_graph import read_model
 from export.runtime.session import open_classifier
-from export.targets import Recipe
-from export.targets.classifier import Written, write_classifier
-from export.targets.web import write_web
+from export.targets.classifier import Exported
+from export.targets.web import write_page
 from fedprompt.backbone.clip import FrozenClip
 from fedprompt.data.decode import MAX_PIXELS
 from fedprompt.errors import GraphError, StorageError
 from fedprompt.identity import sha256_bytes
+from tests.classifier_file import write_classifier
 
 CLASSES = ("cat", "dög", "sheep", "cow", "</script>")
 RUNTIME = {"wasm.js": b"module", "wasm.wasm": b"\0asm"}
@@ -58,16 +59,17 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 def test_the_folder_holds_page_graph_and_runtime(model: Model, tmp_path: Path) -> None:
-    size = write_web(tmp_path / "page", *model)
+    path, line = write_page(tmp_path / "page", model[0])
     written = contents(tmp_path / "page")
-    assert size == sum(map(len, written.values()))
+    assert path == tmp_path / "page" / "classifier.onnx"
+    assert line.endswith(f"{sum(map(len, written.values())) / 1e6:.1f} MB")
     assert written["classifier.onnx"] == model[0]
     assert {name: written[f"runtime/{name}"] for name in RUNTIME} == RUNTIME
     assert written["index.html"].startswith(b"<!doctype html>")
 
 
 def test_the_facts_are_those_of_the_file(model: Model, tmp_path: Path) -> None:
-    write_web(tmp_path / "page", *model)
+    write_page(tmp_path / "page", model[0])
     facts = json.loads((tmp_path / "page" / "classifier.json").read_text("utf-8"))
     probes = model[1].probes
     assert probes is not None
@@ -87,7 +89,7 @@ def test_the_facts_are_those_of_the_file(model: Model, tmp_path: Path) -> None:
 
 
 def test_every_file_that_the_page_names_is_there(model: Model, tmp_path: Path) -> None:
-    write_web(tmp_path / "page", *model)
+    write_page(tmp_path / "page", model[0])
     written = contents(tmp_path / "page")
     html = written["index.html"].decode()
     named = re.findall(r'(?:href|src)="([^"]+)"', html)
@@ -99,7 +101,7 @@ def test_every_file_that_the_page_names_is_there(model: Model, tmp_path: Path) -
 
 
 def test_the_policy_lets_nothing_out(model: Model, tmp_path: Path) -> None:
-    write_web(tmp_path / "page", *model)
+    write_page(tmp_path / "page", model[0])
     html = (tmp_path / "page" / "index.html").read_text()
     [policy] = re.findall(r'Content-Security-Policy" content="([^"]+)"', html)
     rules = dict(rule.strip().split(" ", 1) for rule in policy.split(";"))
@@ -112,34 +114,42 @@ def test_the_policy_lets_nothing_out(model: Model, tmp_path: Path) -> None:
 
 
 def test_a_page_is_written_again_over_the_old_one(model: Model, tmp_path: Path) -> None:
-    write_web(tmp_path, *model)
+    write_page(tmp_path, model[0])
     first = contents(tmp_path)
     (tmp_path / "index.html").write_text("older")
-    write_web(tmp_path, *model)
+    write_page(tmp_path, model[0])
     assert contents(tmp_path) == first
 
 
 def test_another_folder_is_left_alone(model: Model, tmp_path: Path) -> None:
     (tmp_path / "index.html").write_text("somebody's site")
     with pytest.raises(StorageError, match="holds other files"):
-        write_web(tmp_path, *model)
+        write_page(tmp_path, model[0])
     assert contents(tmp_path) == {"index.html": b"somebody's site"}
     with pytest.raises(StorageError, match="is a file"):
-        write_web(tmp_path / "index.html", *model)
+        write_page(tmp_path / "index.html", model[0])
 
 
-def test_a_graph_that_browsers_cannot_run_is_refused(written: Written, tmp_path: Path) -> None:
+def test_a_graph_that_browsers_cannot_run_is_refused(written: Exported, tmp_path: Path) -> None:
     data = read_model(written.path)
     with pytest.raises(GraphError, match="'ort', with operators that browsers lack"):
-        write_web(tmp_path / "page", data, open_classifier(data, provider="cpu")[1])
+        write_page(tmp_path / "page", data)
     assert not (tmp_path / "page").exists()
 
 
-def test_a_white_level_that_browsers_do_not_know_is_refused(model: Model, tmp_path: Path) -> None:
+def test_a_white_level_that_browsers_do_not_know_is_refused(
+    model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    changed = replace(model[1], white_level=4095)
+    monkeypatch.setattr(export.targets.web.folder, "open_classifier", lambda *_, **__: (0, changed))
     with pytest.raises(GraphError, match=r"data\.white_level = 4095, and browsers"):
-        write_web(tmp_path / "page", model[0], replace(model[1], white_level=4095))
+        write_page(tmp_path / "page", model[0])
 
 
-def test_a_file_without_probes_is_refused(model: Model, tmp_path: Path) -> None:
+def test_a_file_without_probes_is_refused(
+    model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    changed = replace(model[1], probes=None)
+    monkeypatch.setattr(export.targets.web.folder, "open_classifier", lambda *_, **__: (0, changed))
     with pytest.raises(GraphError, match="holds no probes"):
-        write_web(tmp_path / "page", model[0], replace(model[1], probes=None))
+        write_page(tmp_path / "page", model[0])

@@ -1,1 +1,0 @@
-"""The model card: what a file and its run recorded, as Markdown."""
