@@ -155,13 +155,13 @@ def test_a_withdrawn_message_is_no_fault_of_this_site_and_leaves_no_traceback(
 def test_a_heartbeat_that_comes_too_late_ends_no_process(
     answer: SendTaskHeartbeatResponse | Exception, heard: bool
 ) -> None:
-    class SuperNode(Client):
+    class SuperNode(module.RuntimeHttpClient):
         def SendTaskHeartbeat(self, _: object) -> SendTaskHeartbeatResponse:
             if isinstance(answer, Exception):
                 raise answer
             return answer
 
-    assert module.beat(SuperNode()) is heard
+    assert module.beat(SuperNode("http://127.0.0.1:1")) is heard
 
 
 def test_the_heart_of_a_task_stops_when_its_reply_cannot_be_pushed(
