@@ -2,20 +2,18 @@
 
 import statistics
 
-from fedprompt.experiments.protocols.protocol import Found, Metrics, Protocol, Trial
-from fedprompt.experiments.protocols.tune import federated
+from fedprompt.experiments.protocols.trial import Measured, Metrics, Protocol, Trial
 
 
-def run(trial: Trial) -> Found:
+def run(trial: Trial) -> Measured:
     """Return ``accuracy`` on the test images, and ``truncation_error``, the mean over rounds."""
-    tuned, records = federated(trial, "run", {})
-    scores = tuned.score({})
+    method, records = trial.train_federated({})
     lost = [x.truncation_error for x in records if x.truncation_error is not None]
     metrics: Metrics = {
-        "accuracy": scores["accuracy"] if scores else None,
+        "accuracy": method.accuracy({}),
         "truncation_error": statistics.mean(lost),
     }
-    return Found(metrics, tuned)
+    return Measured(metrics, method)
 
 
 PROTOCOL = Protocol(run=run, headline="accuracy")

@@ -24,10 +24,9 @@ from benchmarks.results_parts import (
     text_methods,
     visual_methods,
 )
-from fedprompt.experiments.protocols.base_to_new import BASE
-from fedprompt.experiments.protocols.protocol import Found, Protocol, Trial
-from fedprompt.experiments.protocols.series import Result
-from fedprompt.experiments.protocols.tune import federated, last_scored
+from fedprompt.experiments.protocols.centralised import BASE
+from fedprompt.experiments.protocols.runner import Result
+from fedprompt.experiments.protocols.trial import Measured, Protocol, Trial, last_scored
 from fedprompt.prompts.methods import UNTRAINED
 from fedprompt.settings.section import Flat
 
@@ -59,10 +58,10 @@ class Choice:
         return f"{name}{_SEPARATOR}{rate:g}", self.methods[name] | {"fit.learning_rate": rate}
 
 
-def run(trial: Trial) -> Found:
+def run(trial: Trial) -> Measured:
     """Return the accuracy on held-out images."""
-    tuned, records = federated(trial, "run", {})
-    return Found({"accuracy": last_scored(records).accuracy}, tuned)
+    method, records = trial.train_federated({})
+    return Measured({"accuracy": last_scored(records).accuracy}, method)
 
 
 PROTOCOL = Protocol(run=run, headline="accuracy")

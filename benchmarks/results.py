@@ -19,9 +19,8 @@ from benchmarks.tiny_imagenet import unpack
 from fedprompt.data.cache import cache_folder
 from fedprompt.errors import ConfigError, FedpromptError
 from fedprompt.experiments.protocols import Protocol
-from fedprompt.experiments.protocols.run import write_results
-from fedprompt.experiments.protocols.series import Series
-from fedprompt.experiments.simulation import federate
+from fedprompt.experiments.protocols.results import write_results
+from fedprompt.experiments.protocols.runner import Series
 from fedprompt.settings.run_config import load_flat
 from fedprompt.settings.section import Flat
 from fedprompt.storage import write_atomic
@@ -39,7 +38,6 @@ def series(name: str, protocol: Protocol, cases: Cases, given: Flat, output: Pat
         seeds=(rating.SEED,) if protocol is rating.PROTOCOL else SEEDS,
         given=given,
         output=output / name,
-        federate=federate,
     )
 
 

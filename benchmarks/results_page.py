@@ -20,8 +20,8 @@ from benchmarks.results_parts import (
     Rates,
     merging_case,
 )
-from fedprompt.experiments.protocols.series import Result
-from fedprompt.experiments.protocols.table import Row, Summary, cell, markdown, rows
+from fedprompt.experiments.protocols.results import Row, Summary, cell, markdown, rows
+from fedprompt.experiments.protocols.runner import Result
 
 Kept = Mapping[str, Sequence[Result]]  # by part
 

@@ -4,8 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 from benchmarks.merging import PROTOCOL as MERGING
-from fedprompt.experiments.protocols import PROTOCOLS
-from fedprompt.experiments.protocols.protocol import Protocol
+from fedprompt.experiments.protocols import PROTOCOLS, Protocol
 from fedprompt.prompts.methods import METHODS, UNTRAINED, ZERO_SHOT
 from fedprompt.settings.section import Flat, Scalar
 

@@ -99,6 +99,10 @@ class ImageSet:
         domains = self.domains[chosen] if self.domain_names else self.domains
         return replace(self, labels=self.labels[chosen], rows=self.rows[chosen], domains=domains)
 
+    def of_domain(self, domain: int) -> "ImageSet":
+        """Return the images of one domain, by its number."""
+        return self.subset(np.flatnonzero(self.domains == domain))
+
     def counts(self) -> Indices:
         """Return the number of images of each class, int64 [classes]."""
         return np.bincount(self.labels, minlength=len(self.classes)).astype(np.int64)

@@ -9,14 +9,11 @@ import typer
 
 from fedprompt.errors import ConfigError
 from fedprompt.experiments.protocols import PROTOCOLS
-from fedprompt.experiments.protocols.plots import plots
-from fedprompt.experiments.protocols.series import Result, Series
-from fedprompt.experiments.protocols.table import markdown, rows, to_csv, to_json
-from fedprompt.experiments.simulation import federate
+from fedprompt.experiments.protocols.results import markdown, rows, write_results
+from fedprompt.experiments.protocols.runner import Series
 from fedprompt.prompts.methods import METHODS, UNTRAINED
 from fedprompt.settings.run_config import load_flat
 from fedprompt.settings.section import Flat
-from fedprompt.storage import write_atomic
 
 
 def run_protocol(
@@ -28,16 +25,16 @@ def run_protocol(
     output: Path,
     workers: int,
 ) -> tuple[dict[str, Any], str]:
-    """Run what is not done yet and write results.md, .csv, .json and plots.
+    """Run the unfinished trials, write results.md, .csv, .json and plots, and return the table.
 
-    Return what a program and what a person is told of them.
+    It is returned for a program and for a person.
 
     Raises
     ------
     ConfigError
-        Protocol, methods, seeds or targets are not what they should be.
+        The protocol, a method, a seed or a target is not valid.
     FedpromptError
-        A trial failed; what is done is in the tables.
+        A trial failed; the finished ones are in the tables.
     """
     if protocol not in PROTOCOLS:
         raise ConfigError(f"no protocol is named {protocol!r}; expected {', '.join(PROTOCOLS)}")
@@ -48,31 +45,17 @@ def run_protocol(
         seeds=chosen_seeds(seeds),
         given=given,
         output=output,
-        federate=federate,
         targets={path.stem: load_flat(path) for path in targets},
     )
     try:
         series.results(partial(typer.echo, err=True), workers)
     finally:
-        found = series.kept()
-        if found:
-            write_results(protocol, PROTOCOLS[protocol].headline, found, output)
-    table = rows(found)
-    told = {"protocol": protocol, "output": str(output), "methods": [row.case for row in table]}
-    return told, f"{markdown(table)}in {output}"
-
-
-def write_results(name: str, headline: str, found: Sequence[Result], output: Path) -> None:
-    """Write the tables and plots of some trials; ``headline`` is the metric that is plotted."""
-    table = rows(found)
-    seeds = ", ".join(str(seed) for seed in dict.fromkeys(result.seed for result in found))
-    told = f"Mean ± standard deviation over seeds {seeds}, in per cent (nll: nats)."
-    head = f"# {name}\n\n{told}\n"
-    write_atomic(output / "results.md", f"{head}\n{markdown(table)}".encode())
-    write_atomic(output / "results.csv", to_csv(table).encode())
-    write_atomic(output / "results.json", to_json(name, table, found).encode())
-    for name, png in plots(table, headline).items():
-        write_atomic(output / name, png)
+        results = series.kept()
+        if results:
+            write_results(protocol, series.protocol.headline, results, output)
+    table = rows(results)
+    result = {"protocol": protocol, "output": str(output), "methods": [row.case for row in table]}
+    return result, f"{markdown(table)}in {output}"
 
 
 def chosen_methods(text: str) -> list[str]:

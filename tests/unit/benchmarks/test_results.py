@@ -12,8 +12,8 @@ from benchmarks.results_parts import SEEDS, merging_case, parts
 from client import site
 from fedprompt.errors import ConfigError
 from fedprompt.experiments import setup
-from fedprompt.experiments.protocols.series import Result
-from fedprompt.experiments.protocols.table import rows
+from fedprompt.experiments.protocols.results import rows
+from fedprompt.experiments.protocols.runner import Result
 from fedprompt.prompts.methods import METHODS, UNTRAINED
 from server import tuning
 from tests.pictures import image_folder

@@ -2,13 +2,13 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from fedprompt.backbone.clip import FrozenClip
 from fedprompt.experiments import setup
-from fedprompt.experiments.protocols.protocol import Trial
+from fedprompt.experiments.protocols import trial
+from fedprompt.experiments.protocols.trial import Trial
 from fedprompt.settings.run_config import RunConfig
 from fedprompt.settings.section import Flat
 from tests.pictures import image_folder
@@ -31,19 +31,19 @@ def photos(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def make_trial(photos: Path, tmp_path: Path) -> MakeTrial:
+def make_trial(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> MakeTrial:
     """Return a trial of some settings, whose federations fail."""
 
-    def unwanted(config: RunConfig) -> list[dict[str, Any]]:
-        raise AssertionError("a federation was run")
+    def unwanted(config: RunConfig) -> None:
+        pytest.fail("a federation was run")
 
     def make(federate=unwanted, targets=None, **changes: str | float) -> Trial:
+        monkeypatch.setattr(trial, "federate", federate)
         own = {key.replace("__", ".", 1): value for key, value in changes.items()}
         given: Flat = {"data.source": str(photos), "fit.epochs": 2, **own}
         return Trial(
             config=RunConfig.parse(given),
             folder=tmp_path / "trial",
-            federate=federate,
             targets=targets or {},
         )
 

@@ -3,11 +3,9 @@ import json
 import pytest
 
 from fedprompt.errors import ConfigError, PromptError
-from fedprompt.experiments.protocols import series
-from fedprompt.experiments.protocols.base_to_new import PROTOCOL
-from fedprompt.experiments.protocols.protocol import Found, Protocol
-from fedprompt.experiments.protocols.series import Result, Series
-from fedprompt.experiments.protocols.tuned import Tuned
+from fedprompt.experiments.protocols import PROTOCOLS, runner
+from fedprompt.experiments.protocols.runner import Result, Series
+from fedprompt.experiments.protocols.trial import Measured, Protocol, TrainedMethod
 from fedprompt.settings.run_config import defaults
 from tests.pictures import image_folder
 
@@ -23,8 +21,8 @@ class Toy:
         self.ran.append((*key, trial.folder))
         if key in self.broken:
             raise PromptError(f"{key} is broken")
-        tuned = Tuned(self.clip, trial.config, ("cat", "dog"), None)
-        return Found({"second": 0.25 * key[1], "first": None}, tuned)
+        method = TrainedMethod(self.clip, trial.config, ("cat", "dog"), None)
+        return Measured({"second": 0.25 * key[1], "first": None}, method)
 
 
 @pytest.fixture
@@ -43,12 +41,7 @@ def make(toy, tmp_path, methods=("template", "dip"), seeds=(0, 1), **given):
         seeds=seeds,
         given=own,
         output=tmp_path / "out",
-        federate=federate,
     )
-
-
-def federate(config):
-    return []
 
 
 def test_settings_are_the_defaults_the_protocols_the_users_and_the_cases(toy, tmp_path):
@@ -135,7 +128,7 @@ def test_a_result_survives_json(tmp_path):
     one = Result(case="m", own={}, seed=1, form="", metrics=figures, seconds=1.5, **size)
     path = tmp_path / "r.json"
     path.write_text(json.dumps(vars(one)))
-    assert series._read(path) == one
+    assert runner._read(path) == one
 
 
 @pytest.mark.slow
@@ -145,12 +138,11 @@ def test_processes_run_trials_beside_each_other_to_the_same_results(tmp_path):
     def series(output):
         return Series(
             name="base-to-new",
-            protocol=PROTOCOL,
+            protocol=PROTOCOLS["base-to-new"],
             cases={"template": {"prompt.method": "template"}, "dip": {"prompt.method": "dip"}},
             seeds=(0,),
             given={"data.source": str(photos), "fit.epochs": 2},
             output=tmp_path / output,
-            federate=federate,
         )
 
     beside, alone = series("a").results(print, workers=2), series("b").results(print)

@@ -1,7 +1,7 @@
 """Run a protocol over cases and seeds, and keep each trial as it is done.
 
-The folder holds ``protocol.json`` (what was asked for) and, for each case and seed,
-``CASE/seed-N/result.json`` beside the artefacts of that trial. What is done is not run again.
+The folder holds ``protocol.json`` (the settings asked for) and, for each case and seed,
+``CASE/seed-N/result.json`` beside the artefacts of that trial. A finished trial is not run again.
 """
 
 import json
@@ -17,21 +17,21 @@ from typing import Any
 import torch
 
 from fedprompt.errors import ConfigError, FedpromptError
-from fedprompt.experiments.protocols.protocol import Federate, Protocol, Trial
+from fedprompt.experiments.protocols.trial import Protocol, Trial
 from fedprompt.identity import canonical_json
 from fedprompt.prompts.methods import applicable
 from fedprompt.settings.run_config import RunConfig
 from fedprompt.settings.section import Flat
 from fedprompt.storage import write_atomic
 
-_ASKED, _RESULT = "protocol.json", "result.json"
+_SETTINGS, _RESULT = "protocol.json", "result.json"
 _SAFE = re.compile(r"[^A-Za-z0-9.]+")  # all else in a case's name becomes one dash
-Tell = Callable[[str], None]
+Log = Callable[[str], None]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Result:
-    """Hold one case at one seed: its size and metrics."""
+    """One case at one seed: its size and metrics."""
 
     case: str  # its name
     own: Flat  # its settings
@@ -46,22 +46,20 @@ class Result:
 
 @dataclass(frozen=True, kw_only=True)
 class Series:
-    """Say what is to be run.
+    """The trials of a protocol: every case at every seed.
 
     Attributes
     ----------
     name, protocol
-        What each trial does.
+        Of each trial.
     cases
-        Settings by name: a method and its form, say.
+        Settings by name, such as a method and its form.
     seeds
         Of images, prompt and federation.
     given
         Settings of all cases; they win over the protocol's.
     output
         Folder of the results.
-    federate
-        Runs a federation.
     targets
         Settings of further data sets, by name.
     """
@@ -72,13 +70,12 @@ class Series:
     seeds: Sequence[int]
     given: Flat
     output: Path
-    federate: Federate
     targets: Mapping[str, Flat] = field(default_factory=dict)
 
     def config(self, case: str, seed: int) -> RunConfig:
         """Return the configuration of one trial.
 
-        What is given for all cases and is no setting of a case's method is left out of it.
+        A setting that is given for all cases is left out where a case's method has no such one.
 
         Raises
         ------
@@ -91,13 +88,13 @@ class Series:
         shared = applicable(self.protocol.defaults | self.given | method)
         return RunConfig.parse(shared | own | seeds)
 
-    def results(self, tell: Tell, workers: int = 1) -> list[Result]:
-        """Run what is not done yet and return everything, seeds within cases.
+    def results(self, log: Log, workers: int = 1) -> list[Result]:
+        """Run the unfinished trials and return all results, seeds within cases.
 
         Parameters
         ----------
-        tell
-            Gets one line a trial.
+        log
+            Receives one line a trial.
         workers
             Processes that run trials at the same time.
 
@@ -108,13 +105,13 @@ class Series:
         FedpromptError
             Trials failed; the first one's kind, after all others have run.
         """
-        if failed := self.failures(tell, workers):
+        if failed := self.failures(log, workers):
             count = len(self._trials())
             raise type(failed[0])(f"{len(failed)} of {count} trials failed, first: {failed[0]}")
         return self.kept()
 
-    def failures(self, tell: Tell, workers: int = 1) -> list[FedpromptError]:
-        """Run what is not done yet, as `results`, and return what ended the trials that failed.
+    def failures(self, log: Log, workers: int = 1) -> list[FedpromptError]:
+        """Run the unfinished trials, as `results`, and return the errors of those that failed.
 
         Raises
         ------
@@ -126,41 +123,41 @@ class Series:
             self.config(*trial)
         self._claim()
         failed = []
-        for (case, seed), error in self._run_all(todo, tell, workers):
+        for (case, seed), error in self._run_all(todo, log, workers):
             if error:
                 failed.append(error)
-                tell(f"{case}, seed {seed}: failed: {error}")
+                log(f"{case}, seed {seed}: failed: {error}")
         return failed
 
     def kept(self) -> list[Result]:
         """Return the trials that are done with the settings asked for, seeds within cases."""
         paths = [(case, self._folder(case, seed) / _RESULT) for case, seed in self._trials()]
-        found = [(case, _read(path)) for case, path in paths if path.is_file()]
-        return [result for case, result in found if result.own == self.cases[case]]
+        kept = [(case, _read(path)) for case, path in paths if path.is_file()]
+        return [result for case, result in kept if result.own == self.cases[case]]
 
     def _trials(self) -> list[tuple[str, int]]:
         return [(case, seed) for case in self.cases for seed in self.seeds]
 
     def _run_all(
-        self, todo: Sequence[tuple[str, int]], tell: Tell, workers: int
+        self, todo: Sequence[tuple[str, int]], log: Log, workers: int
     ) -> Iterator[tuple[tuple[str, int], FedpromptError | None]]:
         """Yield each trial as it ends, and the error that ended it."""
         if workers == 1:
             for trial in todo:
-                yield trial, _attempted(self, trial, tell)
+                yield trial, _attempted(self, trial, log)
             return
         with ProcessPoolExecutor(workers, get_context("spawn")) as pool:
-            futures = {pool.submit(_attempted, self, trial, tell): trial for trial in todo}
+            futures = {pool.submit(_attempted, self, trial, log): trial for trial in todo}
             for future in as_completed(futures):
                 yield futures[future], future.result()
 
-    def run(self, case: str, seed: int, tell: Tell) -> None:
+    def run(self, case: str, seed: int, log: Log) -> None:
         """Run one trial and keep its result, unless it is kept already.
 
         Raises
         ------
         ConfigError
-            What is kept is of other settings.
+            The folder holds a result of other settings.
         FedpromptError
             What the trial raises.
         """
@@ -171,47 +168,47 @@ class Series:
                     f"{folder} holds a result of {kept.own}, asked for is {self.cases[case]}; "
                     "remove it or give another --output"
                 )
-            tell(f"{case}, seed {seed}: kept")
+            log(f"{case}, seed {seed}: kept")
             return
         began = monotonic()
         torch.set_num_threads(config.fit.threads)  # as a site does
-        trial = Trial(config=config, folder=folder, federate=self.federate, targets=self.targets)
-        found = self.protocol.run(trial)
+        trial = Trial(config=config, folder=folder, targets=self.targets)
+        measured = self.protocol.run(trial)
         result = Result(
             case=case,
             own=self.cases[case],
             seed=seed,
-            form=found.tuned.form,
-            **asdict(found.tuned.size),
-            metrics=found.metrics,
+            form=measured.method.form,
+            **asdict(measured.method.size),
+            metrics=measured.metrics,
             seconds=monotonic() - began,
         )
         # not canonical: metrics keep the protocol's order
         write_atomic(folder / _RESULT, json.dumps(asdict(result), indent=1).encode())
-        tell(f"{case}, seed {seed}: {_shown(found.metrics)}")
+        log(f"{case}, seed {seed}: {_shown(measured.metrics)}")
 
     def _folder(self, case: str, seed: int) -> Path:
         return self.output / _SAFE.sub("-", case) / f"seed-{seed}"
 
     def _claim(self) -> None:
-        """Note what the folder holds, or refuse one that holds something else."""
+        """Record the settings of the folder, or refuse one of other settings."""
         asked = {"protocol": self.name, "given": self.given, "targets": dict(self.targets)}
-        path = self.output / _ASKED
+        path = self.output / _SETTINGS
         if not path.is_file():
             write_atomic(path, canonical_json(asked))
             return
-        found = json.loads(path.read_bytes())
-        if found != json.loads(canonical_json(asked)):
+        held = json.loads(path.read_bytes())
+        if held != json.loads(canonical_json(asked)):
             raise ConfigError(
-                f"{self.output} holds results of {found}, asked for is {asked}; give another "
+                f"{self.output} holds results of {held}, asked for is {asked}; give another "
                 "--output"
             )
 
 
-def _attempted(series: Series, trial: tuple[str, int], tell: Tell) -> FedpromptError | None:
+def _attempted(series: Series, trial: tuple[str, int], log: Log) -> FedpromptError | None:
     """Run one trial and return the error that ended it, if one did."""
     try:
-        series.run(*trial, tell)
+        series.run(*trial, log)
     except FedpromptError as error:
         return error
     return None

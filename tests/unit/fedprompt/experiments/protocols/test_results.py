@@ -4,9 +4,10 @@ import json
 
 import numpy as np
 import pytest
+from PIL import Image
 
-from fedprompt.experiments.protocols.series import Result
-from fedprompt.experiments.protocols.table import markdown, rows, to_csv, to_json
+from fedprompt.experiments.protocols.results import markdown, plots, rows, to_csv, to_json
+from fedprompt.experiments.protocols.runner import Result
 
 
 def result(case, seed, sent=516, **metrics):
@@ -61,3 +62,17 @@ def test_the_object_has_rows_and_trials():
     assert told["protocol"] == "base-to-new"
     assert [trial["metrics"]["base_acc"] for trial in told["trials"][:3]] == [*ACCURACIES]
     assert told["rows"][1]["metrics"]["new_acc"] == {"mean": None, "std": None}
+
+
+def test_plots_show_whom_they_can():
+    with_new = [result("dip", 0, base_acc=0.5, new_acc=0.4), result("zero", 0, 0, base_acc=0.3)]
+    drawn = plots(rows(with_new), "base_acc")
+    assert sorted(drawn) == ["accuracy_against_sent.png", "base_against_new.png"]
+    assert all(png.startswith(b"\x89PNG") for png in drawn.values())
+    assert list(plots(rows(RESULTS), "base_acc")) == ["accuracy_against_sent.png"]
+    assert plots(rows(RESULTS), "unknown") == {}
+
+
+def test_a_plot_is_a_picture_of_a_size_that_fits_a_page() -> None:
+    drawn = plots(rows(RESULTS), "base_acc")["accuracy_against_sent.png"]
+    assert Image.open(io.BytesIO(drawn)).size == (960, 660)

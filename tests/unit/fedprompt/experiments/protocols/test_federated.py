@@ -1,4 +1,4 @@
-"""What the site's side makes of a federation; a real one is in tests/integration."""
+"""Federations are replaced by their records; real ones are in tests/integration."""
 
 from pathlib import Path
 
@@ -7,9 +7,8 @@ import pytest
 from client.tuning.evaluate import evaluate
 from fedprompt.data.load import share
 from fedprompt.errors import DataError
-from fedprompt.experiments.protocols import tune
-from fedprompt.experiments.protocols.federated_base_to_new import PROTOCOL, run
-from fedprompt.experiments.protocols.personal import run as personal
+from fedprompt.experiments.protocols import PROTOCOLS
+from fedprompt.experiments.protocols.federated import federated_base_to_new, personal
 from fedprompt.experiments.setup import open_experiment
 from fedprompt.prompts.artefacts import to_artefact
 from fedprompt.prompts.build import build_prompt
@@ -40,7 +39,7 @@ def federate():
 
 def test_local_counts_sites_once_and_cm_is_half_of_it(make_trial, federate):
     trial = make_trial(federate=federate, prompt__method="coop", **{"data__clients": 2})
-    found = run(trial)
+    found = federated_base_to_new(trial)
     metrics = found.metrics
     assert metrics["local_acc"] == pytest.approx(0.65)
     mean = 2 / (1 / metrics["base_acc"] + 1 / metrics["new_acc"])
@@ -56,7 +55,7 @@ def test_a_method_that_trains_nothing_is_scored_at_the_sites(make_trial, clip):
     trial = make_trial(
         prompt__method="template", data__partitioner="disjoint", data__clients=3, data__holdout=0.5
     )
-    found = run(trial)
+    found = federated_base_to_new(trial)
     config = trial.config.override({"data.subsample_classes": "base"})
     data, bench = config.data, open_experiment(config)
     prompt = Template(clip, bench.train.classes, data.template)
@@ -73,7 +72,7 @@ def test_sites_without_held_out_images_have_no_say(make_trial):
         prompt__method="template", data__partitioner="dirichlet", data__alpha=0.01,
         data__clients=10,
     )  # fmt: skip
-    _, (record,) = tune.federated(trial, "run", {})
+    _, (record,) = trial.train_federated({})
     scores = record.sites.values()
     assert 0 < len(scores) < 10
     right = sum(score.accuracy * score.examples for score in scores)
@@ -86,11 +85,11 @@ def test_personal_tells_of_sites_and_of_the_merged_prompt(make_trial, federate):
     metrics = found.metrics
     assert (metrics["accuracy"], metrics["worst_client_acc"]) == (0.525, 0.4)
     assert metrics["local_acc"] == pytest.approx(0.65)
-    assert metrics["global_acc"] == found.tuned.score({})["accuracy"]
+    assert metrics["global_acc"] == found.method.accuracy({})
 
 
 def test_the_published_numbers():
-    assert PROTOCOL.defaults == {
+    assert PROTOCOLS["federated-base-to-new"].defaults == {
         "data.partitioner": "disjoint", "data.clients": 10, "data.shots": 16, "fit.epochs": 2,
         "server.rounds": 10, "server.evaluate_every": 0,
     }  # fmt: skip
