@@ -41,11 +41,11 @@ def join(
     over the telephone. The invitation holds the site's key: remove it when the site has joined. A
     second join into the same folder goes on where the first one ended and overwrites nothing.
     """
-    found = invitations.read_file(invitation)
-    check_fingerprint(found, fingerprint)
-    site = SiteFolder(folder or Path(found.name))
-    typer.echo(f"CA      {found.fingerprint}, compare it by telephone")
-    site_folder.create(site, found, _source(data))
+    accepted = invitations.read_file(invitation)
+    check_fingerprint(accepted, fingerprint)
+    site = SiteFolder(folder or Path(accepted.name))
+    typer.echo(f"CA      {accepted.fingerprint}, compare it by telephone")
+    site_folder.create(site, accepted, _source(data))
     _settle_source(site, _source(data))
     typer.echo(f"folder  {site.path}: review policy.toml, it decides what may leave")
     raise_failed(run_checks(site))
@@ -54,7 +54,7 @@ def join(
         take_part(site)
 
 
-def check_fingerprint(found: Invitation, expected: str) -> None:
+def check_fingerprint(invitation: Invitation, expected: str) -> None:
     """Refuse an invitation of another CA than a person expects.
 
     Raises
@@ -63,9 +63,9 @@ def check_fingerprint(found: Invitation, expected: str) -> None:
         Shows both fingerprints.
     """
     bare = expected.replace(":", "").replace(" ", "").lower()
-    if bare and bare != found.fingerprint:
+    if bare and bare != invitation.fingerprint:
         raise ConfigError(
-            f"the CA of the invitation is {found.fingerprint}, expected {bare:.200}; do not "
+            f"the CA of the invitation is {invitation.fingerprint}, expected {bare:.200}; do not "
             "use it, and ask the server's administrator"
         )
 

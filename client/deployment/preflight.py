@@ -64,13 +64,13 @@ def _invitation(folder: SiteFolder) -> Outcome:
 
 
 def _version(folder: SiteFolder) -> Outcome:
-    theirs, ours = folder.invitation().version, version("fedprompt")
-    if theirs != ours:
+    server_version, site_version = folder.invitation().version, version("fedprompt")
+    if server_version != site_version:
         raise ConfigError(
-            f"the server runs fedprompt {theirs}, this site {ours}; both must be the same: "
-            f"pip install fedprompt=={theirs}"
+            f"the server runs fedprompt {server_version}, this site {site_version}; both must be "
+            f"the same: pip install fedprompt=={server_version}"
         )
-    return "ok", f"fedprompt {ours}, as the server"
+    return "ok", f"fedprompt {site_version}, as the server"
 
 
 def _policy(folder: SiteFolder) -> Outcome:
@@ -88,13 +88,13 @@ def _policy(folder: SiteFolder) -> Outcome:
 
 
 def _server(folder: SiteFolder) -> Outcome:
-    found = _probe(folder)
-    if found.expires is None:
+    result = _probe(folder)
+    if result.expires is None:
         return "note", "plaintext, for tests on this machine only"
-    days = (found.expires - datetime.now(UTC)).days
+    days = (result.expires - datetime.now(UTC)).days
     server = folder.node().server
     way = tls_probe.describe_proxy(address.split(server)[0])
-    detail = f"{server}{way and f' {way}'}, certificate until {found.expires.date()}"
+    detail = f"{server}{way and f' {way}'}, certificate until {result.expires.date()}"
     if days < _SOON:
         return (
             "note",
@@ -191,10 +191,11 @@ def _local(folder: SiteFolder) -> Flat:
 def _difference(ours: tuple[str, ...], agreed: tuple[str, ...]) -> str:
     """Return how two class lists differ (F13)."""
     strange, lacking = sorted(set(ours) - set(agreed)), sorted(set(agreed) - set(ours))
-    found = [f"only here: {listed(strange)}"] if strange else []
-    found += [f"only at the server: {listed(lacking)}"] if lacking else []
+    differences = [f"only here: {listed(strange)}"] if strange else []
+    differences += [f"only at the server: {listed(lacking)}"] if lacking else []
     return (
-        f"the classes here are not the list that was agreed on: {'; '.join(found) or 'their order'}"
+        "the classes here are not the list that was agreed on: "
+        f"{'; '.join(differences) or 'their order'}"
         f"{in_ascii((*strange, *lacking))}; name the folders as classes.json does, or set "
         'data.class_names to a JSON file {"folder": "name in the list"}'
     )

@@ -136,17 +136,17 @@ class SiteFolder:
         ConfigError
             A setting of the site is unknown, refused, or not the site's to make.
         """
-        own = {k: v for k, v in self._read().items() if not k.startswith(_NODE)}
-        if foreign := sorted(key for key in own if not is_own(key)):
+        site_settings = {k: v for k, v in self._read().items() if not k.startswith(_NODE)}
+        if foreign := sorted(key for key in site_settings if not is_own(key)):
             raise ConfigError(
                 f"{self.toml}: {foreign[0]} is the server's to set; a site sets backbone.*, "
                 f"data.* and {', '.join(sorted(OURS_TOO))}"
             )
         if self.classes.is_file():
-            own.setdefault("data.class_names", str(self.classes.resolve()))
-        settings.check(own)
-        theirs = {key: value for key, value in run.items() if not is_own(key)}
-        return applicable(settings.defaults() | theirs | own)
+            site_settings.setdefault("data.class_names", str(self.classes.resolve()))
+        settings.check(site_settings)
+        run_settings = {key: value for key, value in run.items() if not is_own(key)}
+        return applicable(settings.defaults() | run_settings | site_settings)
 
     def _read(self) -> Flat:
         if not self.toml.is_file():

@@ -19,8 +19,10 @@ _HEAD = f"{'time (UTC)':21}{'kind':10}{'round':7}{'bytes':>8}  what"
 
 def status(folder: FolderArgument, json: JsonOption = False) -> None:
     """Report what this site did and sent; reads files only, so it works while the client runs."""
-    told = summary(SiteFolder(folder))
-    show(told, "\n".join(f"{key:18}{_shown(value)}" for key, value in told.items()), as_json=json)
+    result = summary(SiteFolder(folder))
+    show(
+        result, "\n".join(f"{key:18}{_shown(value)}" for key, value in result.items()), as_json=json
+    )
 
 
 def summary(folder: SiteFolder) -> dict[str, Any]:
@@ -91,13 +93,13 @@ def egress(folder: FolderArgument, json: JsonOption = False) -> None:
     last = lines[-1].hash if lines else FIRST
     torn = len(lines) - len(entries)
     total = sum(int(entry.get("bytes", 0)) for entry in entries)
-    told = {"entries": entries, "bytes": total, "last": last, "torn": torn, "faults": faults}
+    result = {"entries": entries, "bytes": total, "last": last, "torn": torn, "faults": faults}
     table = [
         _HEAD,
         *(row(entry) for entry in entries),
         f"{total:,} bytes in {len(entries)} answers",
     ]
-    show(told, "\n".join([*table, f"last hash {last}"]), as_json=json)
+    show(result, "\n".join([*table, f"last hash {last}"]), as_json=json)
     if faults:
         raise StorageError(
             f"the log was tampered with: {faults[0]}; {len(faults)} such places. Compare it with a "

@@ -40,13 +40,13 @@ def tls_context(ca: Path, crl: Path | None = None) -> ssl.SSLContext:
     ConfigError
         A file cannot be read.
     """
-    made = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    made.minimum_version = ssl.TLSVersion.TLSv1_2
-    _load(made, ca)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    _load(context, ca)
     if crl and crl.exists():
-        _load(made, crl)
-        made.verify_flags |= ssl.VERIFY_CRL_CHECK_LEAF
-    return made
+        _load(context, crl)
+        context.verify_flags |= ssl.VERIFY_CRL_CHECK_LEAF
+    return context
 
 
 def context_of(folder: SiteFolder) -> ssl.SSLContext | None:
@@ -56,9 +56,9 @@ def context_of(folder: SiteFolder) -> ssl.SSLContext | None:
     return tls_context(folder.ca_certificate, folder.revocations)
 
 
-def _load(made: ssl.SSLContext, path: Path) -> None:
+def _load(context: ssl.SSLContext, path: Path) -> None:
     try:
-        made.load_verify_locations(path)
+        context.load_verify_locations(path)
     except (OSError, ssl.SSLError) as error:
         raise ConfigError(
             f"{path} cannot be read: {error}; join again with the invitation"
@@ -194,9 +194,11 @@ def probe(server: str, context: ssl.SSLContext | None, patience: float = PATIENC
         before = time.time()
         connection.request("HEAD", _PATH)
         response = connection.getresponse()
-        told, now = response.getheader("Date"), (before + time.time()) / 2
-        theirs = parsedate_to_datetime(told).timestamp() + 0.5 if told else None  # cut to seconds
-        return ProbeResult(expires, None if theirs is None else now - theirs)
+        date, now = response.getheader("Date"), (before + time.time()) / 2
+        server_time = (
+            parsedate_to_datetime(date).timestamp() + 0.5 if date else None
+        )  # cut to seconds
+        return ProbeResult(expires, None if server_time is None else now - server_time)
     except (OSError, http.client.HTTPException, ValueError) as error:
         clear = "" if context else " (insecure = true, so this site speaks plaintext, not TLS)"
         way = f" (through {proxy})" if proxy else clear
@@ -249,9 +251,9 @@ def _connection(
 ) -> http.client.HTTPConnection:
     if proxy is None:
         return http.client.HTTPConnection(host, port, timeout=patience)
-    made = http.client.HTTPConnection(proxy.host, proxy.port, timeout=patience)
-    made.set_tunnel(f"[{host}]" if ":" in host else host, port, proxy.headers)
-    return made
+    connection = http.client.HTTPConnection(proxy.host, proxy.port, timeout=patience)
+    connection.set_tunnel(f"[{host}]" if ":" in host else host, port, proxy.headers)
+    return connection
 
 
 def _dial(connection: http.client.HTTPConnection, proxy: Proxy | None, patience: float) -> None:

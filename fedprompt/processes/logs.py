@@ -77,16 +77,16 @@ class JsonFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the line; what JSON cannot hold is written as text."""
-        told: dict[str, Any] = {
+        fields: dict[str, Any] = {
             "time": _time(record),
             "level": record.levelname.lower(),
             "logger": record.name,
             "message": record.getMessage(),
         }
-        told |= {key: value for key, value in extras(record).items() if key not in told}
+        fields |= {key: value for key, value in extras(record).items() if key not in fields}
         if record.exc_info:
-            told["error"] = self.formatException(record.exc_info)
-        return json_text(told)
+            fields["error"] = self.formatException(record.exc_info)
+        return json_text(fields)
 
 
 class PlainFormatter(logging.Formatter):

@@ -100,12 +100,12 @@ def _addresses(host: str, port: int) -> list[tuple[socket.AddressFamily, tuple[s
     """Return each address of a host once, with its family."""
     every = is_ip(host) and ipaddress.ip_address(host) == ipaddress.ip_address(EVERY)
     hosts = (EVERY, IPV4) if every else (host,)
-    found = [
+    addresses = [
         (family, (str(address[0]), int(address[1])))
         for one in hosts
         for family, _, _, _, address in socket.getaddrinfo(one, port, type=socket.SOCK_STREAM)
     ]
-    return list(dict.fromkeys(found))
+    return list(dict.fromkeys(addresses))
 
 
 def free_port() -> int:

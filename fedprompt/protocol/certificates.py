@@ -38,10 +38,12 @@ class Validity:
     warning: str | None = None
 
 
-def validity(found: x509.Certificate, host: str, now: datetime | None = None) -> Validity:
+def validity(
+    server_certificate: x509.Certificate, host: str, now: datetime | None = None
+) -> Validity:
     """Check a certificate's dates and host names."""
     moment = now or datetime.now(UTC)
-    first, last = found.not_valid_before_utc, found.not_valid_after_utc
+    first, last = server_certificate.not_valid_before_utc, server_certificate.not_valid_after_utc
     days = (last - moment).days
     if moment > last:
         return Validity(days, f"the server's certificate expired on {last:%Y-%m-%d}")
@@ -51,7 +53,7 @@ def validity(found: x509.Certificate, host: str, now: datetime | None = None) ->
             f"the server's certificate is not valid before {first:%Y-%m-%d %H:%M} UTC, here it is "
             f"{moment:%Y-%m-%d %H:%M}; check the clocks",
         )
-    names = hosts(found)
+    names = hosts(server_certificate)
     wanted = str(ipaddress.ip_address(host)) if is_ip(host) else host.rstrip(".").lower()
     if wanted not in names:
         listed = ", ".join(sorted(names)) or "nobody"
@@ -61,10 +63,12 @@ def validity(found: x509.Certificate, host: str, now: datetime | None = None) ->
     return Validity(days)
 
 
-def hosts(found: x509.Certificate) -> set[str]:
+def hosts(server_certificate: x509.Certificate) -> set[str]:
     """Return the names and addresses a certificate is for, as `validity` compares them."""
     try:
-        names = found.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+        names = server_certificate.extensions.get_extension_for_class(
+            x509.SubjectAlternativeName
+        ).value
     except (x509.ExtensionNotFound, ValueError):
         return set()
     numbers = {str(number) for number in names.get_values_for_type(x509.IPAddress)}
@@ -80,14 +84,14 @@ def certificate(pem: str) -> x509.Certificate:
         It is none, or its key is not of the kind this project makes.
     """
     try:
-        found = x509.load_pem_x509_certificate(pem.encode())
-        is_ca = found.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
-        key = found.public_key()
+        loaded = x509.load_pem_x509_certificate(pem.encode())
+        is_ca = loaded.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
+        key = loaded.public_key()
     except Exception as error:
         raise ConfigError(f"the CA's certificate cannot be read: {_line(error)}") from None
     if not is_ca or not isinstance(key, ec.EllipticCurvePublicKey):
         raise ConfigError("the CA's certificate is not of a CA with an elliptic-curve key")
-    return found
+    return loaded
 
 
 def ca_key(pem: str) -> ec.EllipticCurvePublicKey:
@@ -130,13 +134,13 @@ def revocations(crl: str, ca: str) -> x509.CertificateRevocationList:
     """
     key = ca_key(ca)
     try:
-        found = x509.load_pem_x509_crl(crl.encode())
-        signed = found.is_signature_valid(key)
+        revocation_list = x509.load_pem_x509_crl(crl.encode())
+        signed = revocation_list.is_signature_valid(key)
     except Exception as error:
         raise ConfigError(f"the revocation list cannot be read: {_line(error)}") from None
     if not signed:
         raise ConfigError("the revocation list is not signed by the CA")
-    return found
+    return revocation_list
 
 
 def _line(error: Exception) -> str:

@@ -37,14 +37,14 @@ def init(
         made, address, at_home(classes), create_folder.run_of(config, override or ()), days
     )
     fingerprint = certificates.fingerprint(credentials.read(made.ca_certificate))
-    told = {
+    result = {
         "folder": str(folder),
         "address": address,
         "classes": list(names),
         "fingerprint": fingerprint,
         "certificate_days": days,
     }
-    show(told, _next_steps(folder, len(names), fingerprint), as_json=json)
+    show(result, _next_steps(folder, len(names), fingerprint), as_json=json)
 
 
 def _next_steps(folder: Path, classes: int, fingerprint: str) -> str:
@@ -85,7 +85,7 @@ def enrol(
 
     path = output or Path(f"{site}{enrolment.SUFFIX}")
     made = enrolment.enrol(DeploymentFolder(folder), site, images, path)
-    told = {
+    result = {
         "site": made.name,
         "number": made.number,
         "bundle": str(path),
@@ -97,7 +97,7 @@ def enrol(
         f"At the site: flower-client join {path.name} --data IMAGES\n"
         f"Fingerprint, to compare by telephone: {made.fingerprint}"
     )
-    show(told, lines, as_json=json)
+    show(result, lines, as_json=json)
 
 
 def revoke(
@@ -112,9 +112,9 @@ def revoke(
     """
     place = DeploymentFolder(folder)
     place.config()  # a folder that is no deployment says so itself
-    found = sites.revoke(place.path, site)
-    told = {"site": found.name, "number": found.number, "revoked": True}
-    show(told, f"{found.name} (site {found.number}) is refused from now on", as_json=json)
+    revoked = sites.revoke(place.path, site)
+    result = {"site": revoked.name, "number": revoked.number, "revoked": True}
+    show(result, f"{revoked.name} (site {revoked.number}) is refused from now on", as_json=json)
 
 
 def renew(
@@ -132,12 +132,12 @@ def renew(
 
     With --revoke-old, sites that get a new invitation or the new ca.crl refuse the old certificate.
     """
-    place = DeploymentFolder(folder)
-    host = place.config().dialled
-    made = credentials.renew(place, host, days, revoke_old=revoke_old)
-    told = {"host": host, "days": made.days, "revoked_old": revoke_old}
-    lines = [f"the new certificate for {host} is good for {made.days} days"]
+    deployment = DeploymentFolder(folder)
+    host = deployment.config().dialled
+    validity = credentials.renew(deployment, host, days, revoke_old=revoke_old)
+    result = {"host": host, "days": validity.days, "revoked_old": revoke_old}
+    lines = [f"the new certificate for {host} is good for {validity.days} days"]
     lines += ["start a running server again so that it takes it"]
     if revoke_old:
-        lines += [f"send {place.revocations} to the sites: it names the old one"]
-    show(told, "\n".join(lines), as_json=json)
+        lines += [f"send {deployment.revocations} to the sites: it names the old one"]
+    show(result, "\n".join(lines), as_json=json)

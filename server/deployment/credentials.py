@@ -51,14 +51,14 @@ def validity(folder: DeploymentFolder, host: str) -> Validity:
     ConfigError
         It is missing or damaged.
     """
-    found = server_certificate(folder)
+    certificate = server_certificate(folder)
     revoked = certificates.revocations(
         read(folder.revocations), read(folder.ca_certificate)
-    ).get_revoked_certificate_by_serial_number(found.serial_number)
-    told = certificates.validity(found, host)
+    ).get_revoked_certificate_by_serial_number(certificate.serial_number)
+    result = certificates.validity(certificate, host)
     if revoked is not None:
-        return Validity(told.days, "the server's certificate was revoked")
-    return told
+        return Validity(result.days, "the server's certificate was revoked")
+    return result
 
 
 def check(folder: DeploymentFolder) -> None:
@@ -69,14 +69,14 @@ def check(folder: DeploymentFolder) -> None:
     ConfigError
         Says which of them is missing, damaged or of another deployment.
     """
-    ca, found = ca_certificate(folder), server_certificate(folder)
+    ca, certificate = ca_certificate(folder), server_certificate(folder)
     try:
-        found.verify_directly_issued_by(ca)
+        certificate.verify_directly_issued_by(ca)
     except Exception:  # of several kinds; each means the same
         raise ConfigError(
             f"{folder.certificate} is not signed by {folder.ca_certificate}; `flower-server renew`"
         ) from None
-    if _key(folder.key).public_key() != found.public_key():
+    if _key(folder.key).public_key() != certificate.public_key():
         raise ConfigError(
             f"{folder.key} does not belong to {folder.certificate}; `flower-server renew`"
         )

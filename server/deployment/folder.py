@@ -50,15 +50,15 @@ class DeploymentFolder:
             As `config`, or a setting is one that the folder makes.
         """
         given = self._read()
-        own = {k: v for k, v in given.items() if not k.startswith(_SECTION)}
-        ours = self._fixed(insecure=bool(given.get("deployment.insecure", False)))
-        if taken := sorted(own.keys() & ours.keys()):
+        run = {k: v for k, v in given.items() if not k.startswith(_SECTION)}
+        fixed = self._fixed(insecure=bool(given.get("deployment.insecure", False)))
+        if taken := sorted(run.keys() & fixed.keys()):
             raise ConfigError(
-                f"{self.toml} sets {taken[0]}, which is always {ours[taken[0]]!r} in this folder; "
+                f"{self.toml} sets {taken[0]}, which is always {fixed[taken[0]]!r} in this folder; "
                 "remove the line"
             )
-        settings.check(own | ours)
-        return settings.defaults() | _DEFAULTS | own | ours
+        settings.check(run | fixed)
+        return settings.defaults() | _DEFAULTS | run | fixed
 
     def _fixed(self, *, insecure: bool) -> Flat:
         """Return the run's paths; without keys nodes cannot be told apart, so no list of sites."""

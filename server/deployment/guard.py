@@ -93,8 +93,8 @@ def _declared(scope: Scope) -> int:
 def _audit(scope: Scope, status: int) -> None:
     reason = _REFUSED[status]
     client = scope.get("client") or ("?", 0)
-    told = {"event": "refused", "peer": client[0], "path": scope["path"][:200], "status": status}
-    _log.warning("refused %s at %.200s: %s", client[0], scope["path"], reason, extra=told)
+    extra = {"event": "refused", "peer": client[0], "path": scope["path"][:200], "status": status}
+    _log.warning("refused %s at %.200s: %s", client[0], scope["path"], reason, extra=extra)
 
 
 async def _answer(send: Send, status: int) -> None:

@@ -138,8 +138,8 @@ def _usage(**allowed: bool) -> x509.KeyUsage:
 
 
 def _authority_id(ca: x509.Certificate) -> x509.AuthorityKeyIdentifier:
-    own = ca.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
-    return x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(own)
+    subject_id = ca.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
+    return x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(subject_id)
 
 
 def _general(host: str) -> x509.GeneralName:

@@ -83,8 +83,8 @@ def write(folder: Path, sites: Sequence[Mapping[str, object]]) -> None:
 
 
 def _registered(state: LinkState) -> dict[bytes, NodeInfo]:
-    found = state.get_node_info(owner_aids=[NOOP_FLWR_AID])
-    return {node.public_key: node for node in found if node.status != "unregistered"}
+    nodes = state.get_node_info(owner_aids=[NOOP_FLWR_AID])
+    return {node.public_key: node for node in nodes if node.status != "unregistered"}
 
 
 def _key(site: Enrolled) -> bytes:

@@ -234,8 +234,8 @@ class SenderCheck:
             return
         peer.trespass = what
         names = [found.name for found in state.get_node_info(node_ids=[node])]
-        told = {"event": "trespass", "node": node, "site": names[0] if names else ""}
-        _log.warning("%s %s", told["site"] or f"node {node}", what, extra=told)
+        extra = {"event": "trespass", "node": node, "site": names[0] if names else ""}
+        _log.warning("%s %s", extra["site"] or f"node {node}", what, extra=extra)
 
 
 def _store(upload: Upload, state: LinkState) -> None:
@@ -272,8 +272,8 @@ def _accepted(message_id: str, session: str, wanted: list[str]) -> PushMessagesR
     )
 
 
-def _refusal(told: str) -> FlowerError:
-    return FlowerError(ApiErrorCode.FLEET_RUN_STATUS_NOT_ALLOWED, told)
+def _refusal(reason: str) -> FlowerError:
+    return FlowerError(ApiErrorCode.FLEET_RUN_STATUS_NOT_ALLOWED, reason)
 
 
 _push_messages, _push_object = fleet_handlers.push_messages, fleet_handlers.push_object

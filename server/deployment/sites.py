@@ -61,8 +61,8 @@ def read(folder: Path) -> list[Enrolled]:
     try:
         return _SITES.validate_json(path.read_bytes()).sites
     except (OSError, ValueError) as error:
-        told = " ".join(str(error).split())[:300]
-        raise ConfigError(f"{path} is damaged: {told}; restore it from a backup") from None
+        reason = " ".join(str(error).split())[:300]
+        raise ConfigError(f"{path} is damaged: {reason}; restore it from a backup") from None
 
 
 def add(folder: Path, name: str, key: str, images: int) -> Enrolled:
@@ -109,12 +109,12 @@ def revoke(folder: Path, name: str) -> Enrolled:
     """
     with lock(folder / _LOCK):  # two commands must not change the list at once
         sites = read(folder)
-        found = [site for site in sites if site.name == name and not site.revoked]
-        if not found:
+        matching = [site for site in sites if site.name == name and not site.revoked]
+        if not matching:
             names = ", ".join(site.name for site in sites if not site.revoked) or "none"
             raise ConfigError(f"no site {name!r} is enrolled; enrolled are: {names}")
-        _write(folder, [replace(s, revoked=True) if s in found else s for s in sites])
-    return found[0]
+        _write(folder, [replace(s, revoked=True) if s in matching else s for s in sites])
+    return matching[0]
 
 
 def _write(folder: Path, sites: list[Enrolled]) -> None:

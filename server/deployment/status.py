@@ -28,29 +28,29 @@ _ERROR = 5000  # characters; an error may name many sites
 
 def status(folder: FolderArgument = Path(), json: JsonOption = False) -> None:
     """Show who is enrolled and online, how far the run is and how long the certificate is good."""
-    told = summary(DeploymentFolder(folder))
-    show(told, "" if json else lines(told), as_json=json)
+    result = summary(DeploymentFolder(folder))
+    show(result, "" if json else lines(result), as_json=json)
 
 
-def lines(told: Mapping[str, Any]) -> str:
+def lines(result: Mapping[str, Any]) -> str:
     """Return a status for a person."""
     console = Console(width=_WIDTH, no_color=True, highlight=False)
     with console.capture() as captured:
-        console.print(_head(told), soft_wrap=True, markup=False)
-        if told["sites"]:
-            console.print(_table(told["sites"]))
+        console.print(_head(result), soft_wrap=True, markup=False)
+        if result["sites"]:
+            console.print(_table(result["sites"]))
     return captured.get().rstrip()
 
 
-def _head(told: Mapping[str, Any]) -> str:
-    server = "runs" if told["running"] else "does not run"
-    parts = [f"server {server} at {told['address']}; run: {told['run']}"]
-    if told["error"]:
-        parts.append(f"error: {one_line(told['error'], _ERROR)}")
-    reached = "no round yet" if told["round"] is None else f"round {told['round']}"
-    accuracy = "" if told["accuracy"] is None else f", accuracy {told['accuracy']:.1%}"
-    parts.append(f"{reached} of {told['rounds']}{accuracy}")
-    if certificate := told["certificate"]:
+def _head(result: Mapping[str, Any]) -> str:
+    server = "runs" if result["running"] else "does not run"
+    parts = [f"server {server} at {result['address']}; run: {result['run']}"]
+    if result["error"]:
+        parts.append(f"error: {one_line(result['error'], _ERROR)}")
+    reached = "no round yet" if result["round"] is None else f"round {result['round']}"
+    accuracy = "" if result["accuracy"] is None else f", accuracy {result['accuracy']:.1%}"
+    parts.append(f"{reached} of {result['rounds']}{accuracy}")
+    if certificate := result["certificate"]:
         problem = certificate["fault"] or certificate["warning"]
         parts.append(problem or f"certificate good for {certificate['days']} days")
     else:
@@ -155,26 +155,26 @@ def _site(
 
 def _verdicts(records: Sequence[RoundRecord]) -> dict[int, dict[str, Any]]:
     """Return the last verdict on each site, with its round; a record names the special ones."""
-    found: dict[int, dict[str, Any]] = {}
+    verdicts: dict[int, dict[str, Any]] = {}
     for record in records:
         for site in record.accepted:
-            found[site] = {"round": record.round, "accepted": True, "reasons": []}
+            verdicts[site] = {"round": record.round, "accepted": True, "reasons": []}
         for verdict in record.verdicts:
             if verdict.site is not None:
-                found[verdict.site] = {
+                verdicts[verdict.site] = {
                     "round": record.round,
                     "accepted": verdict.accepted,
                     "reasons": list(verdict.reasons),
                 }
-    return found
+    return verdicts
 
 
 def _certificate(folder: DeploymentFolder, host: str) -> dict[str, Any]:
     try:
-        told = credentials.validity(folder, host)
+        validity = credentials.validity(folder, host)
     except FedpromptError as error:
         return {"days": None, "fault": str(error), "warning": None}
-    return {"days": told.days, "fault": told.fault, "warning": told.warning}
+    return {"days": validity.days, "fault": validity.fault, "warning": validity.warning}
 
 
 def _nodes(path: Path) -> dict[int, dict[str, Any]]:

@@ -51,31 +51,31 @@ def start(
 
     The run's folder is FOLDER/run: rounds.jsonl, checkpoints, artefact. Logs are in FOLDER/logs.
     """
-    place = DeploymentFolder(folder)
-    config, settings = place.config(), place.run_settings()
+    deployment = DeploymentFolder(folder)
+    config, settings = deployment.config(), deployment.run_settings()
     rounds = section(settings, "server", ServerConfig).rounds
-    logs.configure(place.logs / _LOG, as_json=json_logs)
+    logs.configure(deployment.logs / _LOG, as_json=json_logs)
     if not config.insecure:
-        _check(place, config)
+        _check(deployment, config)
     with ExitStack() as stack:
-        held = stack.enter_context(single_instance.exclusive(place.lock))
-        if is_done(place):
-            _check_rounds(place, rounds)
+        lock = stack.enter_context(single_instance.exclusive(deployment.lock))
+        if is_done(deployment):
+            _check_rounds(deployment, rounds)
         else:
             if config.metrics_port:
-                server, _ = serve(place.run, place.nodes, port=config.metrics_port)
+                server, _ = serve(deployment.run, deployment.nodes, port=config.metrics_port)
                 stack.callback(server.shutdown)
-            _greet(place, config, section(settings, "server", ServerConfig).min_sites)
-            stack.enter_context(relaying_pipe(place.pipe, _log_unless_routine))
-            Supervisor(place, config, settings, held).run()
-    result = summarise(place.run)
+            _greet(deployment, config, section(settings, "server", ServerConfig).min_sites)
+            stack.enter_context(relaying_pipe(deployment.pipe, _log_unless_routine))
+            Supervisor(deployment, config, settings, lock).run()
+    result = summarise(deployment.run)
     show(result, tell(result, rounds), as_json=json)
 
 
 def is_done(folder: DeploymentFolder) -> bool:
     """Return whether the folder's run was completed before."""
-    found = outcome.read(folder.run)
-    return found is not None and not found.error
+    ended = outcome.read(folder.run)
+    return ended is not None and not ended.error
 
 
 def _log_unless_routine(record: logging.LogRecord) -> None:
@@ -98,11 +98,11 @@ def _check_rounds(folder: DeploymentFolder, wanted: int) -> None:
 def _check(folder: DeploymentFolder, config: DeploymentConfig) -> None:
     """Refuse certificates that sites would refuse."""
     credentials.check(folder)
-    told = credentials.validity(folder, config.dialled)
-    if told.fault:
-        raise ConfigError(f"{told.fault}; make another with `flower-server renew`")
-    if told.warning:
-        log.warning("%s; `flower-server renew` makes another", told.warning)
+    validity = credentials.validity(folder, config.dialled)
+    if validity.fault:
+        raise ConfigError(f"{validity.fault}; make another with `flower-server renew`")
+    if validity.warning:
+        log.warning("%s; `flower-server renew` makes another", validity.warning)
 
 
 def _greet(folder: DeploymentFolder, config: DeploymentConfig, least: int) -> None:

@@ -71,11 +71,11 @@ class Upload:
             raise TrespassError("announced a reply that is not to whom, or of the kind, asked")
         self.lock = threading.Lock()
         self.children: dict[str, frozenset[str]] = {}  # of each object
-        for found in iterate_object_tree(self.tree):
-            below = frozenset(child.object_id for child in found.children)
-            if not _HASH.fullmatch(found.object_id):
+        for node in iterate_object_tree(self.tree):
+            below = frozenset(child.object_id for child in node.children)
+            if not _HASH.fullmatch(node.object_id):
                 raise TrespassError("announced an object by what is no hash")
-            if self.children.setdefault(found.object_id, below) != below:
+            if self.children.setdefault(node.object_id, below) != below:
                 raise TrespassError("announced one object twice, with other objects below it")
         if self.tree.object_id != self.message.metadata.message_id:
             raise TrespassError("announced a tree that is not its message's")
