@@ -14,7 +14,7 @@ Pool = Literal["token", "norm_mean", "mean_norm"]  # class token; patches, in or
 
 @dataclass(frozen=True, kw_only=True)
 class Norm:
-    """Hold a LayerNorm: scale and shift [width]."""
+    """A LayerNorm: scale and shift [width]."""
 
     scale: Array
     shift: Array
@@ -31,7 +31,7 @@ class Norm:
 
 @dataclass(frozen=True, kw_only=True)
 class Linear:
-    """Hold y = x W + b with W [in out], as MatMul takes it."""
+    """The map y = x W + b with W [in out], as MatMul takes it."""
 
     weight: Array
     bias: Array
@@ -39,7 +39,7 @@ class Linear:
 
 @dataclass(frozen=True, kw_only=True)
 class Block:
-    """Hold one residual attention block."""
+    """One residual attention block."""
 
     norm_1: Norm
     packed: Linear  # queries, keys, values: [width 3*width]; only queries have a bias
@@ -51,7 +51,7 @@ class Block:
 
 @dataclass(frozen=True, kw_only=True)
 class Tower:
-    """Hold an image tower."""
+    """The tensors and sizes of an image tower."""
 
     size: int  # pixels
     patch: int  # pixels
@@ -83,7 +83,7 @@ class Tower:
 
 
 def is_plain(visual: Any) -> bool:
-    """Say whether the tower is one that `read_tower` knows in every detail."""
+    """Return whether the tower is one that `read_tower` knows in every detail."""
     return (
         _is(visual, "VisionTransformer")
         and visual.attn_pool is None
@@ -96,7 +96,7 @@ def is_plain(visual: Any) -> bool:
 
 
 def is_plain_block(block: Any) -> bool:
-    """Say whether a residual block is one that `read_block` knows in every detail."""
+    """Return whether a residual block is one that `read_block` knows in every detail."""
     return (
         _is(block, "ResidualAttentionBlock")
         and not hasattr(block, "ln_1_kv")
@@ -196,5 +196,5 @@ def _pool(visual: Any) -> Pool:
 
 def as_array(tensor: Tensor) -> Array:
     """Return a tensor as a float32 array."""
-    found: Array = tensor.detach().float().cpu().numpy()
-    return found
+    array: Array = tensor.detach().float().cpu().numpy()
+    return array

@@ -2,8 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
-from export.runtime.classifier import Classifier
-from export.runtime.prediction import Prediction
+from export.runtime.classifier import Classifier, Prediction
 
 if TYPE_CHECKING:
     from export.runtime.open_vocabulary.classifier import OpenClassifier

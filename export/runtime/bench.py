@@ -96,7 +96,7 @@ def measure(
 
 
 def machine() -> dict[str, Any]:
-    """Name what was measured on."""
+    """Describe the machine."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return {
         "system": f"{platform.system()} {platform.machine()}",

@@ -2,14 +2,15 @@
 
 import os
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from export.runtime.inputs import Source, name_of, pixels_of
 from export.runtime.io_binding import SIZES, runner
-from export.runtime.prediction import Prediction, rank
 from export.runtime.safety.safe_graph import read_model
 from export.runtime.session import open_classifier
 from fedprompt.data.decode import MAX_PIXELS, checked_pixels
@@ -19,8 +20,30 @@ from fedprompt.errors import DataError, GraphError
 Feeds = dict[str, npt.NDArray[np.float32]]
 
 
+@dataclass(frozen=True)
+class Prediction:
+    """The most probable classes of one image, best first."""
+
+    name: str
+    classes: tuple[str, ...]
+    probabilities: tuple[float, ...]
+
+    @property
+    def top(self) -> str:
+        """Return the most probable class."""
+        return self.classes[0]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON values."""
+        ranked = zip(self.classes, self.probabilities, strict=True)
+        return {
+            "image": self.name,
+            "predictions": [{"class": c, "probability": p} for c, p in ranked],
+        }
+
+
 class Classifier:
-    """Hold a classifier file, loaded safely (F26) on the best provider.
+    """A classifier file, loaded safely (F26) on the best provider.
 
     Parameters
     ----------
@@ -138,12 +161,12 @@ class Classifier:
             raise DataError("found one image where a list was expected; write predict([image])")
         if top_k < 1 or batch_size < 1:
             raise DataError(f"top_k = {top_k} and batch_size = {batch_size}; expected at least 1")
-        found: list[Prediction] = []
+        predictions: list[Prediction] = []
         classes, feeds = self._served
         for names, batch in self._batches(images, batch_size):
             rows = zip(names, self._run(batch, feeds), strict=True)
-            found += [rank(name, row, classes, top_k) for name, row in rows]
-        return found
+            predictions += [rank(name, row, classes, top_k) for name, row in rows]
+        return predictions
 
     def logits(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
         """Return logits [batch classes] of resized images: uint8 [batch size size 3].
@@ -182,3 +205,16 @@ class Classifier:
             most, white = self.max_pixels, self.metadata.white_level
             pixels = (pixels_of(s, n, most, white) for s, n in zip(part, names, strict=True))
             yield names, np.stack([fit_to_input(p, self.metadata.preprocessing) for p in pixels])
+
+
+def rank(
+    name: str, logits: npt.NDArray[np.float32], classes: tuple[str, ...], top_k: int
+) -> Prediction:
+    """Return the ``top_k`` classes by softmax of the logits [classes]; ties keep their order."""
+    exact = logits.astype(np.float64)
+    shares = np.exp(exact - exact.max())
+    shares /= shares.sum()
+    order = np.argsort(-shares, kind="stable")[:top_k]
+    return Prediction(
+        name, tuple(classes[i] for i in order), tuple(float(shares[i]) for i in order)
+    )

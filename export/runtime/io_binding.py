@@ -76,7 +76,7 @@ class BoundRunner:
 
 
 class _Buffers:
-    """Hold the memory of one batch size, bound to the session."""
+    """The memory of one batch size, bound to the session."""
 
     def __init__(
         self,

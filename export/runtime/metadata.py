@@ -19,7 +19,7 @@ _LOCAL = "local-dir:"
 
 @dataclass(frozen=True, kw_only=True)
 class GraphMetadata:
-    """Hold everything a runtime must know besides the graph.
+    """Everything a runtime must know besides the graph.
 
     Attributes
     ----------

@@ -36,11 +36,11 @@ def onnx_runtime() -> Any:
     ProviderError
         Says what is installed and what to do.
     """
-    found = [name for name in _PACKAGES if _installed(name)]
-    if len(found) > 1:
+    installed = [name for name in _PACKAGES if _installed(name)]
+    if len(installed) > 1:
         raise ProviderError(
-            f"{' and '.join(found)} are installed at once and overwrite each other; run "
-            f"`pip uninstall -y {' '.join(found)}`, then install the one you need"
+            f"{' and '.join(installed)} are installed at once and overwrite each other; run "
+            f"`pip uninstall -y {' '.join(installed)}`, then install the one you need"
         )
     try:
         return importlib.import_module("onnxruntime")

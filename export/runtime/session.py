@@ -41,8 +41,8 @@ class Session:
             It would take too much: see `SafeGraph.require`.
         """
         self.require({name: array.shape for name, array in feeds.items()})
-        found: list[Any] = self._session.run(outputs, feeds)
-        return found
+        values: list[Any] = self._session.run(outputs, feeds)
+        return values
 
 
 def read_metadata(session: Session) -> GraphMetadata:
@@ -129,7 +129,7 @@ def open_classifier(
     running = session.get_providers()
     providers.check_fallback(provider, running, allow_cpu=allow_cpu)
     if provider is None:
-        _tell_fallback(chosen[0], running[0])
+        _warn_of_fallback(chosen[0], running[0])
     if cuda_graphs and running[0] != providers.CUDA:
         raise ProviderError(
             f"CUDA graphs were asked for on {running[0]}; they need the provider "
@@ -138,8 +138,8 @@ def open_classifier(
     return session, metadata
 
 
-def _tell_fallback(first: str, running: str) -> None:
-    """Say that a GPU was there to be tried and did not start; what is better is no fall back."""
+def _warn_of_fallback(first: str, running: str) -> None:
+    """Warn that a GPU is there and did not start; a better provider is no fallback."""
     if running == providers.CPU and first != providers.CPU:
         log.warning(
             "%s did not start; this runs on %s. `fedprompt doctor` says what is missing; ask for "
@@ -190,9 +190,9 @@ def _better(data: bytes, session: Session, available: list[str], threads: int) -
     running = session.get_providers()
     for name in providers.better(running[0], available):
         try:
-            found = start(data, [name, *running], threads)
+            candidate = start(data, [name, *running], threads)
         except GraphError:
             continue  # its libraries come apart from ONNX Runtime's
-        if found.get_providers()[0] == name:
-            return found
+        if candidate.get_providers()[0] == name:
+            return candidate
     return session

@@ -24,7 +24,7 @@ def signature_of(path: Path) -> Path:
 
 @dataclass(frozen=True)
 class Signature:
-    """Hold what a signature file says.
+    """What a signature file says.
 
     Attributes
     ----------
@@ -66,9 +66,9 @@ def _check(key: object, serialization: dict[str, Any]) -> None:
     """Refuse a signature that names no key, or does not cover whole files by their SHA-256."""
     if not isinstance(key, str) or not key:
         raise ValueError("it names no key")
-    found = (serialization["method"], serialization["hash_type"])
-    if found != ("files", "sha256"):
-        raise ValueError(f"its hashes are {found}, expected SHA-256 of files")
+    hashing = (serialization["method"], serialization["hash_type"])
+    if hashing != ("files", "sha256"):
+        raise ValueError(f"its hashes are {hashing}, expected SHA-256 of files")
     for name in serialization.get("ignore_paths", []):
         if name != NAME and not str(name).startswith(".git"):
             raise ValueError(f"it leaves out {name!r}")

@@ -134,7 +134,7 @@ def compose(
     file: ExportedFile, metadata: GraphMetadata, artefact: Artefact, record: RunRecord | None
 ) -> str:
     """Return the text of a card."""
-    told, method = artefact.metadata, str(artefact.metadata["method"])
+    recorded, method = artefact.metadata, str(artefact.metadata["method"])
     head = front_matter(file, metadata.backbone, method)
     title = f"# Image classifier of {len(metadata.classes):,} classes\n"
     about = "Made by `fedprompt export` of what was recorded; what is not here was not recorded.\n"
@@ -142,12 +142,12 @@ def compose(
         f"{head}{title}",
         about,
         of_file(file, metadata),
-        of_model(metadata, told),
+        of_model(metadata, recorded),
         of_classes(metadata.classes),
         of_parity(metadata),
         of_conversion(metadata),
-        of_tuning(told, record),
-        of_privacy(told),
+        of_tuning(recorded, record),
+        of_privacy(recorded),
         limits(),
     ]
     return "\n".join(part for part in parts if part)
@@ -205,8 +205,10 @@ def of_classes(classes: tuple[str, ...]) -> str:
     """Return the names, in the order of the logits."""
     more = len(classes) - _MOST_CLASSES
     rows = ((str(number), text(name)) for number, name in enumerate(classes[:_MOST_CLASSES]))
-    told = table(("logit", "class"), rows)
-    return f"## Classes\n\n{told}" + (f"\nThe file has {more:,} more.\n" if more > 0 else "")
+    classes_table = table(("logit", "class"), rows)
+    return f"## Classes\n\n{classes_table}" + (
+        f"\nThe file has {more:,} more.\n" if more > 0 else ""
+    )
 
 
 def of_parity(metadata: GraphMetadata) -> str:
@@ -215,21 +217,23 @@ def of_parity(metadata: GraphMetadata) -> str:
     header = ("compared on", "images", "same first class", "largest logit difference", "accuracy")
     rows = [
         (
-            told,
+            section,
             number(found.get("images"), "{:,.0f}"),
             number(found.get("agreement"), "{:.2%}"),
             number(found.get("largest"), "{:.3g}"),
             _points(found.get("loss")),
         )
-        for told, key in (("real images", "images"), ("seeded probes", "probes"))
+        for section, key in (("real images", "images"), ("seeded probes", "probes"))
         if isinstance(found := recorded.get(key), dict)
     ]
-    told = table(header, rows) if rows else "Not recorded.\n"
+    section = table(header, rows) if rows else "Not recorded.\n"
     if not isinstance(recorded.get("images"), dict):
-        told += "\nNo real images were compared.\n"
+        section += "\nNo real images were compared.\n"
     if recorded.get("forced"):
-        told += "\n**The bounds were broken, and the file was written all the same (`--force`).**\n"
-    return f"## Agreement with torch\n\n{told}"
+        section += (
+            "\n**The bounds were broken, and the file was written all the same (`--force`).**\n"
+        )
+    return f"## Agreement with torch\n\n{section}"
 
 
 def of_conversion(metadata: GraphMetadata) -> str:
@@ -249,12 +253,12 @@ def of_conversion(metadata: GraphMetadata) -> str:
         )
         for step in metadata.ladder
     ]
-    told = (
+    note = (
         "Speed is open_clip's CPU time over the file's, one image at a time in one thread each, on "
         "the machine it was exported on; logits, the largest difference from torch; accuracy, in "
         "points, that of the file less that of torch.\n"
     )
-    return f"## Ladder\n\n{table(header, rows)}\n{told}"
+    return f"## Ladder\n\n{table(header, rows)}\n{note}"
 
 
 def of_tuning(artefact: Mapping[str, Any], run: RunRecord | None) -> str:
@@ -265,14 +269,14 @@ def of_tuning(artefact: Mapping[str, Any], run: RunRecord | None) -> str:
         rows["rule"] = text(merged.get("rule", NOT_RECORDED))
         rows["truncation error"] = number(merged.get("truncation_error"), "{:.3g}")
     rows |= _of_run(run) if run else {}
-    told = table(("", ""), rows.items())
+    section = table(("", ""), rows.items())
     if run is None:
-        told += "\nNo record of a run with this prompt was at hand: no accuracy is stated.\n"
+        section += "\nNo record of a run with this prompt was at hand: no accuracy is stated.\n"
     elif run.settings.get("prompt.personal", "global") != "global":
-        told += (
+        section += (
             "\nSites kept prompts of their own; the accuracies are with those, not this file's.\n"
         )
-    return f"## Tuning\n\n{told}"
+    return f"## Tuning\n\n{section}"
 
 
 def _of_run(run: RunRecord) -> dict[str, str]:
@@ -301,9 +305,9 @@ def _of_run(run: RunRecord) -> dict[str, str]:
 def of_privacy(artefact: Mapping[str, Any]) -> str:
     """Return what the prompt may tell about a site, by the ledger of its run."""
     if "privacy" not in artefact:
-        told = "Not recorded.\n"
+        section = "Not recorded.\n"
     elif not isinstance(spent := artefact["privacy"], dict):
-        told = "No differential privacy is recorded: nothing bounds what the prompt tells.\n"
+        section = "No differential privacy is recorded: nothing bounds what the prompt tells.\n"
     else:
         keys = ("unit", "neighbours", "accountant", "amplification")
         rows = {
@@ -313,8 +317,8 @@ def of_privacy(artefact: Mapping[str, Any]) -> str:
             "noise multiplier": number(spent.get("noise_multiplier"), "{:g}"),
             "clip norm": number(spent.get("clip_norm"), "{:g}"),
         } | {key: text(spent[key]) for key in keys if key in spent}
-        told = table(("", ""), rows.items())
-    return f"## Privacy\n\n{told}"
+        section = table(("", ""), rows.items())
+    return f"## Privacy\n\n{section}"
 
 
 def limits() -> str:

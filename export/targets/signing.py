@@ -145,20 +145,20 @@ def _hashing() -> "hashing.Config":
 
 
 def _explain(path: Path, signature: Signature, error: Exception) -> str:
-    """Say why a signature was refused."""
+    """Return why a signature was refused."""
     place = signature_of(path)
     if not str(error).startswith("Signature mismatch"):  # the statement itself is not to be trusted
         told = str(error) or "the signature does not fit what it signs"
         return f"{place} is not good: {told}; get the model and its signature again"
-    found = {
+    digests = {
         resource.identifier: resource.digest.digest_hex
         for resource in _hashing().hash(path.resolve()).resource_descriptors()
     }
-    common = found.keys() & signature.files.keys()
+    common = digests.keys() & signature.files.keys()
     changes = {
-        "changed": {name for name in common if found[name] != signature.files[name]},
-        "missing": signature.files.keys() - found.keys(),
-        "added": found.keys() - signature.files.keys(),
+        "changed": {name for name in common if digests[name] != signature.files[name]},
+        "missing": signature.files.keys() - digests.keys(),
+        "added": digests.keys() - signature.files.keys(),
     }
     told = "; ".join(f"{what}: {_names(path, n)}" for what, n in changes.items() if n)
     own = " (swap, rollback and save change a bundle)" if BUNDLE in changes["changed"] else ""

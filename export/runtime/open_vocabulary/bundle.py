@@ -40,7 +40,7 @@ Vectors = npt.NDArray[np.float32]
 
 @dataclass(frozen=True)
 class State:
-    """Hold what a version serves.
+    """What a version serves.
 
     Attributes
     ----------
@@ -168,10 +168,10 @@ class Bundle:
 
     def _replace(self, manifest: Manifest) -> None:
         with _alone(self.folder):
-            found = Manifest.parse(_read(self.folder / MANIFEST))
-            if found != self.manifest:  # else that change would be lost without a word
+            current = Manifest.parse(_read(self.folder / MANIFEST))
+            if current != self.manifest:  # else that change would be lost without a word
                 raise GraphError(
-                    f"{self.folder} serves version {found.current}, this change was made to "
+                    f"{self.folder} serves version {current.current}, this change was made to "
                     f"version {self.manifest.current}: somebody else changed it meanwhile; do it "
                     "again"
                 )

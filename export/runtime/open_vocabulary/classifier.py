@@ -8,19 +8,18 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from export.runtime.classifier import Classifier
+from export.runtime.classifier import Classifier, Prediction
 from export.runtime.inputs import Source
 from export.runtime.metadata import GraphMetadata
 from export.runtime.open_vocabulary.bundle import CLASSIFIER, TEXT_ENCODER, TOKENIZER, Bundle
 from export.runtime.open_vocabulary.text_encoder import TextEncoder
-from export.runtime.prediction import Prediction
 from fedprompt.data.classes import check_names, check_told_apart, listed, one_form, spoken
 from fedprompt.data.decode import MAX_PIXELS
 from fedprompt.errors import DataError, GraphError
 
 
 class OpenClassifier:
-    """Hold a bundle that was written by ``fedprompt export --open-vocabulary``.
+    """A bundle that was written by ``fedprompt export --open-vocabulary``.
 
     The text tower is loaded when the first class is added: what only classifies does without.
 
@@ -115,11 +114,11 @@ class OpenClassifier:
         StorageError
             The folder cannot be written.
         """
-        found = self._reread()
-        if found.manifest != self._bundle.manifest:
+        bundle = self._reread()
+        if bundle.manifest != self._bundle.manifest:
             raise GraphError(
-                f"{found.folder} serves version {found.manifest.current}, these classes were added "
-                f"to version {self._bundle.manifest.current}; refresh() and add them again"
+                f"{bundle.folder} serves version {bundle.manifest.current}, these classes were "
+                f"added to version {self._bundle.manifest.current}; refresh() and add them again"
             )
         return self._bundle.commit(self._state)
 
@@ -133,11 +132,11 @@ class OpenClassifier:
         GraphError
             The bundle is damaged, or is another one.
         """
-        found = self._reread()
-        number = found.manifest.current
-        state = found.state(number)
+        bundle = self._reread()
+        number = bundle.manifest.current
+        state = bundle.state(number)
         self._classifier.serve(state.classes, state.vectors)
-        self._bundle, self._state = found, state  # together: `save` compares by them
+        self._bundle, self._state = bundle, state  # together: `save` compares by them
         return number
 
     def warm_up(self, batch_size: int = 16) -> None:
@@ -156,14 +155,14 @@ class OpenClassifier:
 
     def _reread(self) -> Bundle:
         """Return what the folder says now; its graphs must be those that are loaded."""
-        found, loaded = Bundle(self._bundle.folder), self._bundle.manifest.files
+        bundle, loaded = Bundle(self._bundle.folder), self._bundle.manifest.files
         for name in (CLASSIFIER, TEXT_ENCODER, TOKENIZER):
-            if found.manifest.files.get(name) != loaded.get(name):
+            if bundle.manifest.files.get(name) != loaded.get(name):
                 raise GraphError(
-                    f"{found.folder} holds another {name} than was loaded: it is another bundle; "
+                    f"{bundle.folder} holds another {name} than was loaded: it is another bundle; "
                     "open it anew"
                 )
-        return found
+        return bundle
 
     @property
     def _encoder(self) -> TextEncoder:

@@ -15,7 +15,7 @@ TENSORS = r"versions/[0-9a-f]{16}\.safetensors"  # a version's file; its hash is
 
 @dataclass(frozen=True, kw_only=True)
 class Version:
-    """Hold one state of a bundle: a prompt and the classes it serves.
+    """One state of a bundle: a prompt and the classes it serves.
 
     Attributes
     ----------
@@ -42,7 +42,7 @@ class Version:
 
 @dataclass(frozen=True, kw_only=True)
 class Manifest:
-    """Hold a bundle's ``bundle.json``.
+    """A bundle's ``bundle.json``.
 
     Attributes
     ----------

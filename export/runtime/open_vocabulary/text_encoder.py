@@ -63,10 +63,10 @@ class TextEncoder:
         """
         for name in names:
             self._check(name, templates)
-        found = [self._unit(names, template, context) for template in templates]
-        if len(found) == 1:
-            return found[0]
-        mean = np.mean(found, axis=0)
+        by_template = [self._unit(names, template, context) for template in templates]
+        if len(by_template) == 1:
+            return by_template[0]
+        mean = np.mean(by_template, axis=0)
         unit: Vectors = mean / np.linalg.norm(mean, axis=1, keepdims=True)
         return unit
 
@@ -77,7 +77,7 @@ class TextEncoder:
 
     @property
     def is_placed(self) -> bool:
-        """Say whether the graph's prompt stands elsewhere than in front of the name."""
+        """Whether the graph's prompt stands elsewhere than in front of the name."""
         return any(node.name == "places" for node in self._session.get_inputs())
 
     def _check(self, name: str, templates: Sequence[str]) -> None:
@@ -124,9 +124,9 @@ class TextEncoder:
         [_, count, _] = self.context_shape() or (0, 0, 0)
         head = template.partition("{}")[0]
         leading = min(count, len(head.split()))
-        found = np.full((len(names), self._tokenizer.context_length), count, np.int64)
-        found[:, 1 : 1 + leading] = np.arange(leading)
-        for row, name in zip(found, names, strict=True):
+        places = np.full((len(names), self._tokenizer.context_length), count, np.int64)
+        places[:, 1 : 1 + leading] = np.arange(leading)
+        for row, name in zip(places, names, strict=True):
             begin = 1 + len(self._tokenizer.encode(class_text(head + "{}", name)))
             row[begin : begin + count - leading] = np.arange(leading, count)
-        return found
+        return places

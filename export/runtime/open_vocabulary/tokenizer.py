@@ -83,11 +83,11 @@ class Tokenizer:
 
     def __call__(self, texts: Sequence[str]) -> Ids:
         """Return ids [texts context_length], zeros behind the end; what is too long is cut."""
-        found = np.zeros((len(texts), self.context_length), np.int64)
-        for row, text in zip(found, texts, strict=True):
+        ids_of_texts = np.zeros((len(texts), self.context_length), np.int64)
+        for row, text in zip(ids_of_texts, texts, strict=True):
             ids = [self._start, *self.encode(text)][: self.context_length - 1]
             row[: len(ids) + 1] = [*ids, self.end]
-        return found
+        return ids_of_texts
 
     def encode(self, text: str) -> list[int]:
         """Return the ids of a text alone."""

@@ -28,7 +28,7 @@ DeclaredShape = tuple[int | None, ...]  # None = a size that is known when the g
 
 @dataclass(frozen=True)
 class Tensor:
-    """Hold one constant: its type, its shape and the place of its bytes."""
+    """One constant: its type, its shape and the place of its bytes."""
 
     name: str
     kind: int
@@ -48,7 +48,7 @@ Attribute = int | float | bytes | tuple[int, ...]
 
 @dataclass(frozen=True)
 class Node:
-    """Hold one operator."""
+    """One operator."""
 
     domain: str
     operator: str
@@ -62,7 +62,7 @@ class Node:
 
 @dataclass(frozen=True)
 class Declared:
-    """Hold what the file says of an input, an output or a tensor between two operators."""
+    """What the file says of an input, an output or a tensor between two operators."""
 
     kind: int
     shape: DeclaredShape
@@ -70,7 +70,7 @@ class Declared:
 
 @dataclass(frozen=True)
 class OnnxFile:
-    """Hold the structure of a file; the constants' bytes stay where they are."""
+    """The structure of a file; the constants' bytes stay where they are."""
 
     opsets: Mapping[str, int]
     nodes: tuple[Node, ...]
@@ -106,7 +106,7 @@ def read_onnx(data: bytes) -> OnnxFile:
 
 @dataclass(frozen=True)
 class _Field:
-    """Say how a field is called and read; ``kind`` is a message's fields, or a scalar."""
+    """How a field is called and read; ``kind`` is a message's fields, or a scalar."""
 
     name: str
     kind: "Literal['integer', 'float', 'text', 'bytes'] | Mapping[int, _Field | str]"

@@ -33,7 +33,7 @@ _PER_ELEMENT = 64  # multiplications that one element of any operator may cost, 
 
 @dataclass(frozen=True)
 class Value:
-    """Hold what is known of a tensor before anything is computed.
+    """What is known of a tensor before anything is computed.
 
     Attributes
     ----------
@@ -54,7 +54,7 @@ class Value:
 
 @dataclass(frozen=True)
 class Made:
-    """Hold an operator's results, its multiplications, and the elements it needs in between."""
+    """An operator's results, its multiplications, and the elements it needs in between."""
 
     values: Sequence[Value]
     work: int = 0
@@ -68,7 +68,7 @@ _RULES: dict[tuple[str, str], tuple[Rule, inspect.Signature]] = {}
 
 
 class _MisfitError(Exception):
-    """Say what does not fit; `apply` adds whose it is."""
+    """What does not fit; `apply` adds the operator's name."""
 
 
 def names() -> frozenset[tuple[str, str]]:

@@ -90,7 +90,7 @@ def harden(options: Any) -> None:
 
 
 class SafeGraph:
-    """Hold the structure of a graph whose operators are on the list and whose sizes are bounded.
+    """The structure of a graph whose operators are on the list and whose sizes are bounded.
 
     Parameters
     ----------
@@ -201,7 +201,7 @@ def _check_parts(file: OnnxFile) -> None:
 
 
 def _agrees(entry: Declared, shape: Shape) -> bool:
-    """Say whether a tensor is as large as declared; ONNX Runtime trusts what it cannot infer."""
+    """Return whether a tensor is as large as declared; ONNX Runtime trusts what it cannot infer."""
     sides = zip(entry.shape, shape, strict=False)
     return len(entry.shape) == len(shape) and all(side in (None, found) for side, found in sides)
 

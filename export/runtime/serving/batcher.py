@@ -56,7 +56,7 @@ class Batcher:
 
     @property
     def alive(self) -> bool:
-        """Say whether anything that is submitted will be answered."""
+        """Whether anything that is submitted will be answered."""
         return self._thread.is_alive() and not self._closed
 
     def _work(self) -> None:

@@ -12,8 +12,7 @@ from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect, Request
 
-from export.runtime.serving.limits import Limits
-from export.runtime.serving.problem import Problem
+from export.runtime.serving.limits import ErrorResponse, Limits
 
 _FORM = "multipart/form-data"
 _RAW = "application/octet-stream"
@@ -21,7 +20,7 @@ _RAW = "application/octet-stream"
 
 @dataclass(frozen=True)
 class File:
-    """Hold one image as it was sent, and the name to answer under."""
+    """One image as it was sent, and the name to answer under."""
 
     name: str
     content: bytes
@@ -79,13 +78,13 @@ async def read_files(request: Request, limits: Limits, count: Callable[[int], No
 
     Raises
     ------
-    Problem
+    ErrorResponse
         400 the form is broken or incomplete, or holds no or too many files; 413 the body is too
         large; 415 it is of another type.
     """
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind not in (_FORM, _RAW) and not kind.startswith("image/"):
-        raise Problem(
+        raise ErrorResponse(
             415,
             "content_type",
             f"found content type {kind[:100]!r}; expected {_FORM}, {_RAW} or an image type such as "
@@ -93,7 +92,7 @@ async def read_files(request: Request, limits: Limits, count: Callable[[int], No
         )
     coding = ", ".join(request.headers.getlist("content-encoding"))
     if {name.strip().lower() for name in coding.split(",")} - {"identity", ""}:
-        raise Problem(
+        raise ErrorResponse(
             415, "content_type", f"found content encoding {coding[:100]!r}; expected none"
         )
     declared = request.headers.get("content-length", "")
@@ -105,7 +104,7 @@ async def read_files(request: Request, limits: Limits, count: Callable[[int], No
         parts = [chunk async for chunk in _limited(request, limits, count)]
         files = [File("image 0", b"".join(parts))]
     if not any(file.content for file in files):
-        raise Problem(400, "no_image", "found no image, or empty ones; send one file or more")
+        raise ErrorResponse(400, "no_image", "found no image, or empty ones; send one file or more")
     return files
 
 
@@ -122,7 +121,7 @@ async def _limited(
             yield chunk
     except ClientDisconnect:
         message = f"the connection ended after {seen:,} bytes of the body"
-        raise Problem(400, "incomplete", message) from None
+        raise ErrorResponse(400, "incomplete", message) from None
 
 
 class _InMemory(MultiPartParser):
@@ -139,7 +138,7 @@ async def _form(request: Request, limits: Limits, count: Callable[[int], None]) 
     except (MultiPartException, ValueError) as error:  # the form parser's errors are ValueErrors
         reason = getattr(error, "message", str(error)).rstrip(".")
         message = f"the form cannot be read: {reason}; send files only"
-        raise Problem(400, "form", message) from None
+        raise ErrorResponse(400, "form", message) from None
     finally:
         for file in parser._files_to_close_on_error:  # the parser itself does for some errors only
             file.close()
@@ -150,7 +149,7 @@ def _name(file: UploadFile, index: int) -> str:
     return (file.filename or f"image {index}").encode(errors="replace").decode()
 
 
-def _too_large(limits: Limits) -> Problem:
-    return Problem(
+def _too_large(limits: Limits) -> ErrorResponse:
+    return ErrorResponse(
         413, "body_too_large", f"the body is larger than {limits.max_bytes:,} bytes; send less"
     )

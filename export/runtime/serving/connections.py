@@ -29,7 +29,7 @@ def timed(limits: Limits) -> type[H11Protocol]:
 
 
 class TimedProtocol(H11Protocol):
-    """Hold one connection."""
+    """One connection of a caller."""
 
     limits: Limits
     waiting_since = 0.0  # seconds on the loop's clock

@@ -1,7 +1,8 @@
-"""What one caller may ask of the service."""
+"""What one caller may ask of the service, and how it is refused."""
 
 import math
 from dataclasses import asdict, dataclass
+from typing import Any
 
 from fedprompt.data.decode import MAX_PIXELS, PILLOW_MAX_PIXELS
 from fedprompt.errors import ConfigError
@@ -51,3 +52,30 @@ class Limits:
                 f"max_pixels = {self.max_pixels}; expected at most {PILLOW_MAX_PIXELS}, "
                 "above which Pillow refuses"
             )
+
+
+class ErrorResponse(Exception):  # noqa: N818 (an answer, not an error of the service)
+    """End a request with an error that its sender can act on.
+
+    Parameters
+    ----------
+    status
+        Of HTTP.
+    code
+        Stable, for programs.
+    message
+        What was found, what was expected, what to do.
+    """
+
+    def __init__(self, status: int, code: str, message: str) -> None:
+        super().__init__(message)
+        self.status, self.code, self.message = status, code, message
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON values."""
+        return {"error": {"code": self.code, "message": self.message}}
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """Return what a client's retries go by."""
+        return {"Retry-After": "1"} if self.status == 503 else {}

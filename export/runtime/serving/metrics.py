@@ -15,7 +15,7 @@ _IMAGES = (1, 2, 4, 8, 16, 32, 64)
 
 
 class Metrics:
-    """Hold the figures of one service."""
+    """The figures of one service."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()

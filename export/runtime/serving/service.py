@@ -9,13 +9,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from export.runtime.classifier import Classifier
-from export.runtime.prediction import Prediction, rank
+from export.runtime.classifier import Classifier, Prediction, rank
 from export.runtime.serving.batcher import Batcher
 from export.runtime.serving.body import Arrivals, File
-from export.runtime.serving.limits import Limits
+from export.runtime.serving.limits import ErrorResponse, Limits
 from export.runtime.serving.metrics import Metrics
-from export.runtime.serving.problem import Problem
 from fedprompt.data.decode import decode
 from fedprompt.data.preprocess import fit_to_input
 from fedprompt.errors import DataError, GraphError
@@ -28,7 +26,7 @@ _MOST_DECODERS = 4  # each holds the pixels of one image, up to max_pixels
 
 @dataclass(frozen=True)
 class Unreadable:
-    """Say which file is no image that can be read, and why."""
+    """A file that is no readable image, and why."""
 
     image: str
     message: str
@@ -41,7 +39,7 @@ class Unreadable:
 
 @dataclass(frozen=True)
 class Answer:
-    """Hold the predictions of a request's images, and which of them could not be read."""
+    """The predictions of a request's images, and which of them could not be read."""
 
     predictions: list[Prediction]
     errors: list[Unreadable]
@@ -55,7 +53,7 @@ class Answer:
 
 
 class Service:
-    """Hold a classifier, the threads that decode, and the one that computes."""
+    """A classifier, the threads that decode, and the one that computes."""
 
     def __init__(self, classifier: "Classifier | OpenClassifier", limits: Limits) -> None:
         self.classifier, self.limits, self.metrics = classifier, limits, Metrics()
@@ -69,7 +67,7 @@ class Service:
 
     @property
     def ready(self) -> bool:
-        """Say whether images can be answered: not closing, and the last batch did not fail."""
+        """Whether images can be answered: not closing, and the last batch did not fail."""
         return self._batcher.alive and not self._failed
 
     def enter(self) -> None:
@@ -77,11 +75,11 @@ class Service:
 
         Raises
         ------
-        Problem
+        ErrorResponse
             503: there is none.
         """
         if self._in_flight >= self.limits.requests:
-            raise Problem(
+            raise ErrorResponse(
                 503, "busy", f"{self.limits.requests} requests are in work; ask again later"
             )
         self._in_flight += 1
@@ -97,7 +95,7 @@ class Service:
 
         Raises
         ------
-        Problem
+        ErrorResponse
             422 no file is an image that can be read, 500 the graph failed.
         """
         loop = asyncio.get_running_loop()
@@ -106,10 +104,10 @@ class Service:
         for result in decoded:
             if isinstance(result, BaseException):
                 raise result
-        errors = [found for found in decoded if isinstance(found, Unreadable)]
+        errors = [predictions for predictions in decoded if isinstance(predictions, Unreadable)]
         if len(errors) == len(files):
             listed = "; ".join(f"{error.image}: {error.message}" for error in errors)
-            raise Problem(422, Unreadable.code, listed)
+            raise ErrorResponse(422, Unreadable.code, listed)
         readable = [
             (f, d) for f, d in zip(files, decoded, strict=True) if isinstance(d, np.ndarray)
         ]
@@ -117,10 +115,12 @@ class Service:
         try:
             logits = await asyncio.wrap_future(self._batcher.submit(images))
         except GraphError as error:
-            raise Problem(500, "computation_failed", str(error)) from error
+            raise ErrorResponse(500, "computation_failed", str(error)) from error
         rows = zip(readable, logits, strict=True)
-        found = [rank(file.name, row, self.classifier.classes, top_k) for (file, _), row in rows]
-        return Answer(found, errors)
+        predictions = [
+            rank(file.name, row, self.classifier.classes, top_k) for (file, _), row in rows
+        ]
+        return Answer(predictions, errors)
 
     def describe(self) -> dict[str, Any]:
         """Return what is served, in plain JSON values."""

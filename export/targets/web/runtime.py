@@ -66,13 +66,13 @@ def _fetch() -> dict[str, bytes]:
     wanted = {source: name for name, (source, _) in FILES.items()}
     folder = cache_folder() / f"{PACKAGE.name}-{PACKAGE.version}"
     try:
-        found = fetch_files(PACKAGE, wanted.__contains__)
+        fetched = fetch_files(PACKAGE, wanted.__contains__)
     except DataError as error:
         raise DataError(
             f"the page's runtime could not be fetched: {error}. Connect to the internet, or copy "
             f"{folder} from a machine that has it"
         ) from error
-    files = {wanted[source]: content for source, content in found.items()}
+    files = {wanted[source]: content for source, content in fetched.items()}
     if not _sound(files):
         raise DataError(f"{PACKAGE.name} {PACKAGE.version} does not hold the files that are pinned")
     for name, content in files.items():

@@ -11,6 +11,7 @@ from PIL import Image
 from export.fold.constants import Constants
 from export.parity.check import reference_logits
 from export.runtime import Classifier
+from export.runtime.classifier import rank
 from export.targets.classifier import Exported
 from fedprompt.backbone.clip import FrozenClip
 from fedprompt.data.decode import decode
@@ -179,3 +180,14 @@ def test_larger_images_are_taken_up_to_a_bound_of_ones_own(
     for wrong in (0, -1, 200_000_000):
         with pytest.raises(ConfigError, match=f"max_pixels = {wrong}; expected 1 to"):
             Classifier(written.path, threads=1, max_pixels=wrong)
+
+
+def test_large_logits_do_not_overflow() -> None:
+    found = rank("x", np.array([1e4, 1e4, -1e4], np.float32), ("a", "b", "c"), 3)
+    assert found.classes == ("a", "b", "c")  # a tie keeps the order of the classes
+    assert found.probabilities == pytest.approx((0.5, 0.5, 0.0))
+
+
+def test_top_k() -> None:
+    found = rank("x", np.array([0, 1, 2], np.float32), ("a", "b", "c"), 1)
+    assert (found.top, len(found.probabilities)) == ("c", 1)
