@@ -102,6 +102,7 @@ class Running:
         self, command: Sequence[object], log: Path, netns: str = "", **environment: str
     ) -> None:
         self.mark, self.log = uuid.uuid4().hex, log
+        self._begins = log.stat().st_size if log.exists() else 0  # after an earlier process's words
         own = {_MARK: self.mark, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), **environment}
         inside = ["ip", "netns", "exec", netns] if netns else []
         with log.open("ab") as output:
@@ -137,7 +138,7 @@ class Running:
 
     def told(self) -> str:
         """Return the end of what it wrote."""
-        return self.log.read_text(errors="replace")[-_TAIL:]
+        return self.log.read_bytes()[self._begins :].decode(errors="replace")[-_TAIL:]
 
     def end(self) -> None:
         """End it kindly, then what is left of it by force."""
@@ -172,6 +173,7 @@ class Deployment:
         port, *self._ports = free_ports(3)
         self.address = address.join(host, port)
         self.running: list[Running] = []
+        self.server: Running | None = None  # the last that was started
         self.sites: list[Site] = []
         self._environment: dict[str, str] = {"FEDPROMPT_CACHE": str(self.cache)}
 
@@ -202,9 +204,9 @@ class Deployment:
 
     def serve(self, netns: str = "") -> Running:
         """Start ``flower-server start``."""
-        return self.run(
-            [SCRIPTS / "flower-server", "start", self.folder.path, "--json"], "server", netns
-        )
+        command = [SCRIPTS / "flower-server", "start", self.folder.path, "--json"]
+        self.server = self.run(command, "server", netns)
+        return self.server
 
     def site(self, name: str, seed: int) -> "Site":
         """Enrol a site with pictures of its own, and join without starting."""
@@ -232,10 +234,33 @@ class Deployment:
         lines = self.lines()
         return int(lines[-1]["round"]) if lines else -1
 
+    def wait(self, happened: Callable[[], Any], what: str) -> Any:
+        """Wait until something is true and return it; fail at once if the server has ended."""
+        end = time.monotonic() + PATIENCE
+        while True:
+            code = self.server.process.poll() if self.server else None
+            if found := happened():
+                return found
+            assert code is None, f"the server ended with code {code} before {what}\n{self.told()}"
+            late = f"not within {PATIENCE:.0f} s: {what}"
+            assert time.monotonic() < end, f"{late}\n{self.told()}"
+            time.sleep(0.1)
+
     def wait_round(self, number: int) -> dict[str, Any]:
         """Wait until a round is committed and return its line."""
-        wait(lambda: self.round() >= number, f"round {number}\n{self.told()}")
+        self.wait(lambda: self.round() >= number, f"round {number}")
         return next(line for line in self.lines() if line["round"] == number)
+
+    def until(self, happened: Callable[[dict[str, Any]], Any], what: str) -> dict[str, Any]:
+        """Wait for a round from now on of which something is true, and return its line."""
+        reached = self.round()
+
+        def look() -> dict[str, Any] | None:
+            later = (line for line in self.lines() if line["round"] > reached)
+            return next((line for line in later if happened(line)), None)
+
+        line: dict[str, Any] = self.wait(look, what)
+        return line
 
     def nodes(self) -> dict[int, dict[str, Any]]:
         """Return what the SuperLink says of each enrolled site, by number."""

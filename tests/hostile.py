@@ -22,7 +22,7 @@ from fedprompt.protocol.address import free_port
 from tests.sites import repack
 
 ATTACKS: dict[str, Callable[[PromptState], Mapping[str, np.ndarray]]] = {
-    "flip": lambda arrays: {n: -5 * a if n.endswith(".B") else a for n, a in arrays.items()},
+    "flip": lambda arrays: {n: -50 * a if n.endswith(".B") else a for n, a in arrays.items()},
     "norm": lambda arrays: {name: array + np.float32(1e18) for name, array in arrays.items()},
     "nan": lambda arrays: {name: array * np.float32("nan") for name, array in arrays.items()},
     "shape": lambda arrays: {name: array.T.copy() for name, array in arrays.items()},

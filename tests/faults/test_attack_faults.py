@@ -120,6 +120,14 @@ def test_F07_the_plain_mean_is_lost(tmp_path, attack):
     assert error(state) > 1
 
 
+def test_F07_a_sign_flip_as_long_as_an_honest_step_passes_and_costs_its_weight(tmp_path):
+    """Nothing of it is out of bounds: two sites of eleven take back what two others add."""
+    state, lines = run(tmp_path, lambda number, sent, r: -honest_step(sent, number, r))
+    assert [line["verdicts"] for line in lines[1:]] == [[]] * ROUNDS
+    left = 1 - PULL * (len(HONEST) - len(HOSTILE)) / SITES  # of the way, after a round
+    assert error(state) == pytest.approx(left**ROUNDS, abs=0.15)
+
+
 @pytest.mark.parametrize("name", ["fedmedian", "fedtrimmedavg", "multikrum"])
 def test_F07_an_honest_run_loses_little_to_caution(tmp_path, name):
     """Krum and Bulyan are left out: they pay with noise, one site of eleven and three."""

@@ -106,23 +106,13 @@ def link(tmp_path_factory):
 def live(link, tmp_path_factory):
     with deployment(tmp_path_factory.mktemp("live"), SETTINGS, host=SERVER) as made:
         near, far = made.site("near", NEAR), made.site("far", FAR)
-        made.server = made.serve(link.near)
+        made.serve(link.near)
         near.start(link.near)
         far.start(link.far)
         made.wait_round(1)
         yield made
     for netns in (link.near, link.far):  # whatever was cut off meanwhile, no process is left
         wait(lambda netns=netns: not ip("netns", "pids", netns).split(), f"{netns} is empty")
-
-
-def until(live, happened, what, seconds=600.0):
-    """Return the first line of a round from now on of which something is true."""
-    reached = live.round()
-
-    def look():
-        return next((x for x in live.lines() if x["round"] > reached and happened(x)), None)
-
-    return wait(look, f"{what}\n{live.told()}", seconds)
 
 
 def both(line):
@@ -133,7 +123,7 @@ def asked_now(live):
     """Wait until the far site works on a round: then it is in the middle of one."""
     site = live.sites[FAR]
     before = len(site.trained())
-    wait(lambda: len(site.trained()) > before, f"an update of the far site\n{live.told()}")
+    live.wait(lambda: len(site.trained()) > before, "an update of the far site")
 
 
 def test_F20_a_link_that_breaks_in_a_round(live, link):
@@ -141,7 +131,7 @@ def test_F20_a_link_that_breaks_in_a_round(live, link):
     asked_now(live)
     link.be(loss=1.0)
     begun = time.monotonic()
-    alone = until(live, lambda line: FAR not in line["accepted"], "a round without the far site")
+    alone = live.until(lambda line: FAR not in line["accepted"], "a round without the far site")
     assert alone["accepted"] == [NEAR]
     if FAR in alone["asked"]:
         [verdict] = [v for v in alone["verdicts"] if v["site"] == FAR]
@@ -153,7 +143,7 @@ def test_F20_a_link_that_breaks_in_a_round(live, link):
     print(f"the round went on after {time.monotonic() - begun:.0f} s")  # noqa: T201
     assert live.sites[FAR].client.process.poll() is None
     link.be()
-    back = until(live, both, f"both again\n{live.sites[FAR].client.told()}")
+    back = live.until(both, "both again")
     assert back["strikes"] == {}
     counted = [x["round"] for x in live.lines() if FAR in x.get("accepted", [])]
     assert alone["round"] not in counted
@@ -167,7 +157,7 @@ def test_F20_a_link_that_flaps(live, link):
         time.sleep(2)
         link.be()
         time.sleep(3)
-    line = until(live, both, f"both\n{live.told()}")
+    line = live.until(both, "both")
     for flapping in [x for x in live.lines() if x["round"] > reached]:
         assert NEAR in flapping["accepted"]
         assert flapping["seconds"] < 15 * DEADLINE
@@ -178,7 +168,7 @@ def test_F20_a_bad_link_is_borne(live, link):
     """Every tenth packet lost, and a fifth of a second each way."""
     link.be(loss=0.1, delay=0.2)
     try:
-        line = until(live, both, f"both over the bad link\n{live.told()}")
+        line = live.until(both, "both over the bad link")
     finally:
         link.be()
     assert line["verdicts"] == []
