@@ -15,7 +15,7 @@ from client.features.encode import encode, store_key
 from client.features.feature_store import FeatureStore
 from client.features.patch_token_centroids import noised_centres
 from client.tuning.evaluate import Score, evaluate
-from client.tuning.fit import Span, fit
+from client.tuning.fit import ScheduleWindow, fit
 from client.tuning.personal import Personal
 from fedprompt.backbone.encoded import EncodedImages
 from fedprompt.backbone.load import shared_backbone
@@ -98,7 +98,7 @@ class Site:
         arrays = sent.truncate(self.config.rank)
         shared = self._of_rank(arrays.rank) if arrays.rank else self.prompt
         shared.load_arrays(arrays)
-        span = Span(start=(server_round - 1) / rounds, end=server_round / rounds)
+        window = ScheduleWindow(start=(server_round - 1) / rounds, end=server_round / rounds)
         prompt = self._personal.around(shared, run, server_round - 1)
         begin_turn(prompt, server_round - 1)
         loss = fit(
@@ -107,7 +107,7 @@ class Site:
             self.train_labels,
             self.config,
             seed=_seed(seed, server_round, self.number),
-            span=span,
+            window=window,
             mu=mu,
             tied=list(shared.parameters()),
         )

@@ -1,25 +1,31 @@
-"""Encode a site's images once (design.md, speed-up 1)."""
+"""Encode a site's images once: their features, and what enters the first prompted block.
+
+Features are kept in memory and on disk. Activations are large (50 kB an image of the embedded CLIP,
+600 kB of ViT-B/16): a site keeps them in memory while they fit; else each batch is decoded and
+computed when it is needed.
+"""
 
 from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
+from torch import Tensor
 from torch.nn import functional as F
 
-from client.features.activations import image_rows
 from client.features.adversarial_features import ENCODERS, key_of
 from client.features.feature_store import Features, FeatureStore
 from client.features.oom_retry import halved
-from client.features.pixels import read_pixels
 from fedprompt.backbone.clip import FrozenClip
-from fedprompt.backbone.encoded import EncodedImages
+from fedprompt.backbone.encoded import EncodedImages, Rows
 from fedprompt.data.decode import MAX_PIXELS, RULE
 from fedprompt.data.image_set import ImageSet
+from fedprompt.data.preprocess import Preprocessing, fit_to_input
 from fedprompt.identity import canonical_json, sha256_bytes
 from fedprompt.prompts.recipe import Bank
-from fedprompt.types import ImageFeatures, Pixels
+from fedprompt.types import Activations, ImageFeatures, Pixels
 
-_KEPT = 1024  # images between two writes to the store
+_WRITTEN_AT_ONCE = 1024  # images between two writes to the store
+KEPT_BYTES = 1 << 30  # of one site's activations in memory
 
 
 def store_key(clip: FrozenClip, bank: Bank = "clean", white_level: int = 0) -> str:
@@ -81,8 +87,8 @@ def image_features(
     known = store.read(digests) if store else {}
     missing = {digest: index for index, digest in enumerate(digests) if digest not in known}
     todo = list(missing.items())
-    for start in range(0, len(todo), _KEPT):
-        part = todo[start : start + _KEPT]
+    for start in range(0, len(todo), _WRITTEN_AT_ONCE):
+        part = todo[start : start + _WRITTEN_AT_ONCE]
         vectors = _encode(images, part, clip, batch, max_pixels, bank)
         fresh = {digest: vector for (digest, _), vector in zip(part, vectors, strict=True)}
         known |= fresh
@@ -92,6 +98,74 @@ def image_features(
         return torch.zeros(0, 0, device=clip.device)
     stacked = torch.from_numpy(np.stack([known[digest] for digest in digests]))
     return F.normalize(stacked.to(clip.device), dim=-1)
+
+
+class ComputedRows:
+    """Compute the activations of chosen images when they are asked for.
+
+    Parameters
+    ----------
+    images
+        Decoded each time: memory does not grow with their number.
+    clip
+        The frozen CLIP.
+    layer
+        Block of the image tower that the rows enter.
+    max_pixels
+        Of one image, as the data were checked.
+    """
+
+    def __init__(self, images: ImageSet, clip: FrozenClip, layer: int, max_pixels: int) -> None:
+        self._images, self._clip, self._layer = images, clip, layer
+        self._max_pixels = max_pixels
+
+    @torch.no_grad()
+    def __getitem__(self, chosen: Tensor) -> Activations:
+        """Return the activations [chosen tokens width] on the backbone's device."""
+        clip = self._clip
+        pixels = read_pixels(self._images, chosen.tolist(), clip.preprocessing, self._max_pixels)
+        return clip.image.activations(clip.normalise(pixels), self._layer)
+
+
+def image_rows(
+    images: ImageSet, clip: FrozenClip, layer: int, batch: int, *, max_pixels: int
+) -> Rows:
+    """Return the activations of all images, kept if they fit into ``KEPT_BYTES``.
+
+    Parameters
+    ----------
+    images
+        May be empty.
+    clip, layer
+        Whose block ``layer`` the rows enter.
+    batch
+        Images computed at a time.
+    max_pixels
+        Of one image, as the data were checked (``data.max_pixels``).
+    """
+    computed = ComputedRows(images, clip, layer, max_pixels)
+    everything = torch.arange(len(images))
+    if not len(images):
+        return torch.zeros(0, 1, clip.image.width, device=clip.device)
+    first = computed[everything[:1]]
+    if first.nbytes * len(images) > KEPT_BYTES:
+        return computed
+    return torch.cat([computed[part] for part in everything.split(batch)])
+
+
+def read_pixels(
+    images: ImageSet, chosen: Sequence[int], preprocessing: Preprocessing, max_pixels: int
+) -> Pixels:
+    """Return uint8 [chosen size size 3], decoded and resized; at least one is chosen.
+
+    Raises
+    ------
+    DataError
+        An image cannot be read, or has more than ``max_pixels``.
+    """
+    decoded = (images.pixels(index, max_pixels) for index in chosen)
+    fitted = [fit_to_input(pixels, preprocessing) for pixels in decoded]
+    return torch.from_numpy(np.stack(fitted))
 
 
 def _encode(

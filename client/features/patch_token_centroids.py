@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from client.features.pixels import read_pixels
+from client.features.encode import read_pixels
 from fedprompt.backbone.clip import FrozenClip
 from fedprompt.backbone.patch_tokens import patch_tokens
 from fedprompt.clusters import LARGEST, centres, cut

@@ -9,8 +9,6 @@ import torch
 from torch import Tensor, nn
 
 from client.features.oom_retry import retry_smaller
-from client.tuning.proximal import Proximal
-from client.tuning.schedule_window import rate
 from fedprompt.backbone.encoded import EncodedImages
 from fedprompt.errors import PromptError
 from fedprompt.prompts.build import Prompt
@@ -20,14 +18,14 @@ from fedprompt.wire import LARGEST_NUMBER
 
 
 @dataclass(frozen=True, kw_only=True)
-class Span:
-    """Say which part of the whole run this call covers, for the learning-rate schedule."""
+class ScheduleWindow:
+    """The part of the whole run that a fit covers, for the learning-rate schedule."""
 
     start: float = 0.0
     end: float = 1.0
 
     def at(self, step: int, steps: int) -> float:
-        """Return how much of the whole run is over before a step of this call, from 0 on."""
+        """Return the progress of the whole run, 0 to 1, before a step of this fit."""
         return self.start + (self.end - self.start) * step / steps
 
 
@@ -38,7 +36,7 @@ def fit(
     config: FitConfig,
     seed: int,
     *,
-    span: Span | None = None,
+    window: ScheduleWindow | None = None,
     mu: float = 0.0,
     tied: Sequence[nn.Parameter] | None = None,
     after_epoch: Callable[[int], None] | None = None,
@@ -51,7 +49,7 @@ def fit(
         Encoded once, for the block that the prompt enters first, and their classes.
     seed
         Of the order of the images and of the dropout: equal seeds give equal bytes.
-    span
+    window
         Part of the run, the whole of it by default.
     mu, tied
         FedProx's weight, and the tensors it holds to their start; all that are trained by default.
@@ -65,19 +63,48 @@ def fit(
     BackboneError
         The GPU's memory does not suffice, with half the classes at a time either.
     """
-    trained, span = _trained(prompt, labels), span or Span()
+    trained, window = _trained(prompt, labels), window or ScheduleWindow()
     generator = torch.Generator().manual_seed(seed)
     proximal = Proximal(trained if tied is None else tied, mu)
     step = _Step(prompt, images, labels, _optimiser(trained, config), proximal, generator)
     batches = list(_batches(len(labels), config, generator))
     total = 0.0
     for number, chosen in enumerate(batches):
-        total += step(chosen, rate(config, span.at(number, len(batches)))) * len(chosen)
+        total += step(chosen, learning_rate(config, window.at(number, len(batches)))) * len(chosen)
         epoch, rest = divmod((number + 1) * config.epochs, len(batches))
         if after_epoch and not rest:
             after_epoch(epoch)
     _check_sound(trained, len(batches))
     return total / (len(labels) * config.epochs)
+
+
+def learning_rate(config: FitConfig, progress: float) -> float:
+    """Return the learning rate at ``progress`` (0 to 1) of the whole run.
+
+    Linear warm-up over the share ``fit.warmup``, then a cosine to zero (CoOp's schedule) or a
+    constant.
+    """
+    if progress < config.warmup:
+        return config.learning_rate * max(progress / config.warmup, 1e-2)
+    if config.schedule == "constant":
+        return config.learning_rate
+    passed = (progress - config.warmup) / (1 - config.warmup)
+    return config.learning_rate * 0.5 * (1 + math.cos(math.pi * min(1.0, passed)))
+
+
+class Proximal:
+    """FedProx (arXiv 1812.06127): mu / 2 times the squared distance to the start; 0 = none."""
+
+    def __init__(self, tied: Sequence[nn.Parameter], mu: float) -> None:
+        self._tied, self._mu = tied, mu
+        self._anchors = [tensor.detach().clone() for tensor in tied]
+
+    def penalty(self) -> Tensor:
+        """Return mu / 2 * ||now - start||^2 over all the tensors, a scalar."""
+        if not self._mu:
+            return self._tied[0].new_zeros(())
+        pairs = zip(self._tied, self._anchors, strict=True)
+        return self._mu / 2 * torch.stack([((new - old) ** 2).sum() for new, old in pairs]).sum()
 
 
 @dataclass(frozen=True, eq=False)

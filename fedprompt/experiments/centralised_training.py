@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from client.tuning.evaluate import predict
-from client.tuning.fit import Span, fit
+from client.tuning.fit import ScheduleWindow, fit
 from fedprompt.artefact import CONFIG, Artefact
 from fedprompt.backbone.encoded import EncodedImages
 from fedprompt.data.image_set import ImageSet
@@ -141,7 +141,7 @@ def _fit_turns(
     once, total = config.model_copy(update={"epochs": 1}), 0.0
     for epoch in range(config.epochs):
         begin_turn(prompt, epoch)
-        span = Span(start=epoch / config.epochs, end=(epoch + 1) / config.epochs)
-        total += fit(prompt, images, labels, once, seed + epoch, span=span)
+        window = ScheduleWindow(start=epoch / config.epochs, end=(epoch + 1) / config.epochs)
+        total += fit(prompt, images, labels, once, seed + epoch, window=window)
         after_epoch(epoch + 1)
     return total / config.epochs

@@ -13,18 +13,15 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional as F
 
-from client.features.attack import (
-    Attack,
-    embedding_gain,
-    encode,
-    logit_gain,
-    noise_of,
-    pgd,
-)
+from client.features.adversarial_features import Attack, Gain, embedding_gain, noise_of, pgd
+from client.features.encode import read_pixels
 from client.features.oom_retry import halved
-from client.features.pixels import read_pixels
 from fedprompt.backbone.clip import FrozenClip
+from fedprompt.backbone.encoded import Encoded
 from fedprompt.data.decode import MAX_PIXELS
 from fedprompt.data.image_set import ImageSet
 from fedprompt.data.shots import stratified
@@ -133,13 +130,31 @@ def spoilt(
         pixels = read_pixels(images, part, clip.preprocessing, sweep.max_pixels)
         found = spoil(pixels, labels[part.start : part.stop], seeds[part.start : part.stop])
         with torch.no_grad():
-            logits: Logits = prompt(encode(found, clip, prompt.first_layer)).logits
+            logits: Logits = prompt(encode_pixels(found, clip, prompt.first_layer)).logits
         return logits
 
     def all_at(size: int) -> Logits:
         return torch.cat([scored(start, start + size) for start in range(0, len(images), size)])
 
     return halved(all_at, sweep.batch), labels
+
+
+def logit_gain(prompt: Prompt, clip: FrozenClip, labels: Labels) -> Gain:
+    """Return the cross-entropy of a prompt's own logits: an attack that knows the prompt."""
+
+    def gain(pixels: UnitPixels) -> Float[Tensor, " batch"]:
+        logits = prompt(encode_pixels(pixels, clip, prompt.first_layer)).logits
+        return F.cross_entropy(logits, labels, reduction="none")
+
+    return gain
+
+
+def encode_pixels(pixels: UnitPixels, clip: FrozenClip, first_layer: int | None) -> Encoded:
+    """Return what a prompt that enters at ``first_layer`` needs of images; gradients flow."""
+    images = clip.standardise(pixels)
+    features = F.normalize(clip.encode_image(images).float(), dim=-1)
+    rows = None if first_layer is None else clip.image.activations(images, first_layer)
+    return Encoded(features, rows)
 
 
 def _some(images: ImageSet, sweep: Sweep) -> ImageSet:

@@ -1,6 +1,6 @@
 """Protocols that tune on one machine's images, in CoOp's setting: 16 shots, 50 epochs."""
 
-from client.features.attack import TEST
+from client.features.adversarial_features import TEST
 from fedprompt.data.image_set import ImageSet
 from fedprompt.data.shots import few_shot as shots_of
 from fedprompt.errors import ConfigError

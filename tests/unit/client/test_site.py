@@ -111,7 +111,9 @@ def test_the_round_places_the_learning_rate(
     settings: Flat, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen = []
-    monkeypatch.setattr(module, "fit", lambda *_, span, mu, **__: seen.append((span, mu)) or 0.5)
+    monkeypatch.setattr(
+        module, "fit", lambda *_, window, mu, **__: seen.append((window, mu)) or 0.5
+    )
     site = site_of(settings, 0, 2)
     _, loss = site.train(start(site), seed=1, server_round=3, rounds=4, mu=0.25)
     assert (loss, seen[0][0].start, seen[0][0].end, seen[0][1]) == (0.5, 0.5, 0.75, 0.25)

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from client.features import activations as module
-from client.features.activations import ComputedRows, image_rows
+from client.features import encode as module
+from client.features.encode import ComputedRows, image_rows
 from fedprompt.backbone.clip import FrozenClip
 from fedprompt.data.decode import decode
 from fedprompt.data.folder import read_folder

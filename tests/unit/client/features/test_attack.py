@@ -3,9 +3,10 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from client.features.attack import embedding_gain, encode, logit_gain, noise_of, pgd
+from client.features.adversarial_features import embedding_gain, noise_of, pgd
 from fedprompt.backbone.clip import FrozenClip
 from fedprompt.backbone.encoded import EncodedImages
+from fedprompt.experiments.robustness import encode_pixels, logit_gain
 from fedprompt.prompts.build import build_prompt
 from fedprompt.prompts.methods import METHODS, UNTRAINED, prompt_config
 from fedprompt.prompts.template import Template
@@ -110,7 +111,7 @@ def test_an_attack_may_know_any_method(clip: FrozenClip, method: str) -> None:
     settings = prompt_config(method=method, dropout=0.0, **domains)
     prompt = build_prompt(settings, clip, NAMES, TEMPLATE, any_start=True)
     with torch.no_grad():
-        encoded = encode(PIXELS, clip, prompt.first_layer)
+        encoded = encode_pixels(PIXELS, clip, prompt.first_layer)
         images = EncodedImages(encoded.features, encoded.rows)
         expected = F.cross_entropy(prompt.predict(images), LABELS, reduction="none")
     gain, pixels = logit_gain(prompt, clip, LABELS), PIXELS.clone().requires_grad_()
@@ -130,9 +131,9 @@ def test_noise_depends_on_its_own_seed_alone() -> None:
 def test_what_is_encoded_is_what_a_site_keeps(clip: FrozenClip) -> None:
     pixels = (255 * PIXELS).to(torch.uint8)
     images = clip.normalise(pixels.permute(0, 2, 3, 1))
-    found = encode(pixels.float() / 255, clip, 1)
+    found = encode_pixels(pixels.float() / 255, clip, 1)
     expected = F.normalize(clip.encode_image(images), dim=-1)
     torch.testing.assert_close(found.features, expected, rtol=1e-4, atol=1e-5)
     rows = clip.image.activations(images, 1)
     torch.testing.assert_close(found.rows, rows, rtol=1e-4, atol=1e-5)
-    assert encode(pixels.float() / 255, clip, None).rows is None
+    assert encode_pixels(pixels.float() / 255, clip, None).rows is None

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from client.features.pixels import read_pixels
+from client.features.encode import read_pixels
 from fedprompt.backbone.clip import FrozenClip
 from fedprompt.data.image_set import image_set
 from fedprompt.data.preprocess import Preprocessing

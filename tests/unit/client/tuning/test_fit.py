@@ -1,11 +1,13 @@
+import math
+
 import numpy as np
 import pytest
 import torch
+from torch import nn
 from torch.nn import functional as F
 
 from client.features.encode import image_features
-from client.tuning.fit import Span, fit
-from client.tuning.schedule_window import rate
+from client.tuning.fit import Proximal, ScheduleWindow, fit, learning_rate
 from fedprompt.backbone.clip import FrozenClip
 from fedprompt.backbone.encoded import EncodedImages
 from fedprompt.backbone.fingerprint import model_fingerprint
@@ -63,7 +65,12 @@ def digest(prompt: Prompt) -> str:
 
 
 def reference_fit(
-    clip: FrozenClip, prompt: Prompt, config: FitConfig, seed: int, span: Span, mu: float
+    clip: FrozenClip,
+    prompt: Prompt,
+    config: FitConfig,
+    seed: int,
+    window: ScheduleWindow,
+    mu: float,
 ) -> float:
     """Tune as CoOp's code does: every image and all 77 tokens of every class, in every step.
 
@@ -83,8 +90,8 @@ def reference_fit(
     steps = [part for epoch in order for part in epoch.split(config.batch)]
     losses = []
     for number, chosen in enumerate(steps):
-        done = span.start + (span.end - span.start) * number / len(steps)
-        optimiser.param_groups[0]["lr"] = rate(config, done)
+        done = window.start + (window.end - window.start) * number / len(steps)
+        optimiser.param_groups[0]["lr"] = learning_rate(config, done)
         update = form.A @ form.B
         if form.dropout:
             kept = torch.rand(4, 32, generator=draws) >= form.dropout
@@ -120,11 +127,11 @@ def reference_fit(
 def test_all_speed_ups_together_equal_the_reference_step(
     clip: FrozenClip, images: EncodedImages, config: dict, prompt: dict, mu: float
 ) -> None:
-    span, chosen = Span(start=0.2, end=0.6), settings(**config)
+    window, chosen = ScheduleWindow(start=0.2, end=0.6), settings(**config)
     fast, plain = make(clip, **prompt), make(clip, **prompt)
     start = plain.host.ctx.B.detach().clone()
-    found = fit(fast, images, LABELS, chosen, 3, span=span, mu=mu)
-    expected = reference_fit(clip, plain, chosen, 3, span, mu)
+    found = fit(fast, images, LABELS, chosen, 3, window=window, mu=mu)
+    expected = reference_fit(clip, plain, chosen, 3, window, mu)
     assert found == pytest.approx(expected, rel=1e-5)
     moved = (plain.host.ctx.B - start).norm()
     assert moved > 1e-4
@@ -210,13 +217,15 @@ def test_the_reported_loss_is_cross_entropy_alone(clip: FrozenClip, images: Enco
     assert found == pytest.approx(expected, rel=1e-5)
 
 
-def test_the_span_places_a_call_in_the_whole_run(
+def test_the_window_places_a_call_in_the_whole_run(
     clip: FrozenClip, images: EncodedImages, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[float] = []
-    monkeypatch.setattr("client.tuning.fit.rate", lambda _config, at: seen.append(at) or 1e-3)
-    span = Span(start=0.5, end=0.75)
-    fit(make(clip), images, LABELS, settings(batch=11), 0, span=span)
+    monkeypatch.setattr(
+        "client.tuning.fit.learning_rate", lambda _config, at: seen.append(at) or 1e-3
+    )
+    window = ScheduleWindow(start=0.5, end=0.75)
+    fit(make(clip), images, LABELS, settings(batch=11), 0, window=window)
     assert seen == [0.5, 0.5625, 0.625, 0.6875]
     seen.clear()
     fit(make(clip), images, LABELS, settings(batch=11, epochs=1), 0)
@@ -229,8 +238,8 @@ def test_the_schedules_rate_is_the_one_that_is_used(
     """At the end of the run the rate is zero: nothing moves."""
     prompt = make(clip)
     start = digest(prompt)
-    span = Span(start=1.0, end=1.0)
-    fit(prompt, images, LABELS, settings(optimiser="sgd"), 0, span=span)
+    window = ScheduleWindow(start=1.0, end=1.0)
+    fit(prompt, images, LABELS, settings(optimiser="sgd"), 0, window=window)
     assert digest(prompt) == start
 
 
@@ -281,3 +290,66 @@ def test_a_prompt_that_no_server_takes_is_refused(clip: FrozenClip, images: Enco
     labels = torch.zeros(len(images), dtype=torch.long)
     with pytest.raises(PromptError, match=r"diverges: its largest number is .*lower fit.learning"):
         fit(make(clip), images, labels, config, seed=0)
+
+
+@pytest.mark.parametrize(
+    ("progress", "expected"),
+    [
+        (0.0, 0.01),  # never quite zero, or the first step would be lost
+        (0.001, 0.01),
+        (0.05, 0.5),
+        (0.1, 1.0),
+        (0.325, 0.5 * (1 + math.cos(math.pi / 4))),
+        (0.55, 0.5),
+        (0.775, 0.5 * (1 + math.cos(math.pi * 3 / 4))),
+        (1.0, 0.0),
+        (1.5, 0.0),  # a resumed run may be longer than was planned
+    ],
+)
+def test_cosine_with_warm_up(progress: float, expected: float) -> None:
+    config = FitConfig(learning_rate=4e-3, warmup=0.1)
+    assert learning_rate(config, progress) == pytest.approx(4e-3 * expected, rel=1e-9, abs=1e-12)
+
+
+def test_constant_after_the_warm_up() -> None:
+    config = FitConfig(learning_rate=1.0, warmup=0.5, schedule="constant")
+    assert [learning_rate(config, p) for p in (0.25, 0.5, 0.9, 1.0)] == [0.5, 1.0, 1.0, 1.0]
+
+
+def test_without_warm_up_it_starts_at_the_top() -> None:
+    assert learning_rate(FitConfig(learning_rate=1.0, warmup=0), 0.0) == 1.0
+
+
+def test_it_rises_then_falls() -> None:
+    found = [learning_rate(FitConfig(warmup=0.2), step / 100) for step in range(101)]
+    assert found[:21] == sorted(found[:21])
+    assert found[20:] == sorted(found[20:], reverse=True)
+    assert max(found) == FitConfig().learning_rate
+
+
+def tensors() -> list[nn.Parameter]:
+    draws = torch.Generator().manual_seed(0)
+    return [nn.Parameter(torch.randn(shape, generator=draws)) for shape in ((4, 1), (1, 32))]
+
+
+def test_it_is_half_the_squared_distance_from_where_the_tensors_were() -> None:
+    tied = tensors()
+    start = [tensor.detach().numpy().copy() for tensor in tied]
+    proximal = Proximal(tied, 3.0)
+    assert float(proximal.penalty().detach()) == 0.0
+    with torch.no_grad():
+        for tensor in tied:
+            tensor.mul_(1.5)
+    distance = sum(float((0.25 * array.astype(float) ** 2).sum()) for array in start)
+    assert float(proximal.penalty().detach()) == pytest.approx(1.5 * distance, rel=1e-6)
+    proximal.penalty().backward()
+    for tensor, array in zip(tied, start, strict=True):  # the gradient is mu (now - start)
+        np.testing.assert_allclose(tensor.grad, 3.0 * 0.5 * array, rtol=1e-5)
+
+
+def test_no_weight_leaves_no_gradient() -> None:
+    proximal = Proximal(tied := tensors(), 0.0)
+    with torch.no_grad():
+        tied[0].add_(1)
+    assert float(proximal.penalty().detach()) == 0.0
+    assert not proximal.penalty().requires_grad

@@ -4,7 +4,7 @@ import torch
 
 from client.features.encode import encode
 from client.tuning.evaluate import evaluate
-from client.tuning.fit import Span, fit
+from client.tuning.fit import ScheduleWindow, fit
 from fedprompt.backbone.clip import FrozenClip
 from fedprompt.backbone.encoded import EncodedImages
 from fedprompt.basis import columns
@@ -102,8 +102,8 @@ def test_with_a_fresh_basis_each_epoch_adds_a_turn(clip: FrozenClip, images: Enc
     once = EPOCHS.model_copy(update={"epochs": 1})
     for epoch in range(5):
         begin_turn(again, epoch)
-        before, span = again.arrays()["ctx"], Span(start=epoch / 5, end=(epoch + 1) / 5)
-        losses.append(fit(again, images, LABELS, once, config.seed + epoch, span=span))
+        before, window = again.arrays()["ctx"], ScheduleWindow(start=epoch / 5, end=(epoch + 1) / 5)
+        losses.append(fit(again, images, LABELS, once, config.seed + epoch, window=window))
         moved = again.arrays()["ctx"] - before
         basis = columns(4, 1, epoch)
         np.testing.assert_allclose(basis @ (basis.T @ moved), moved, atol=1e-6)

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from client.features.attack import TEST, Attack
+from client.features.adversarial_features import TEST, Attack
 from client.features.encode import encode
 from client.tuning.evaluate import predict
 from fedprompt.backbone.clip import FrozenClip

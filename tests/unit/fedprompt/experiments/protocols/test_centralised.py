@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from client.features.attack import TEST, Attack
+from client.features.adversarial_features import TEST, Attack
 from client.tuning.evaluate import predict
 from fedprompt.artefact import Artefact
 from fedprompt.errors import ConfigError, DataError
