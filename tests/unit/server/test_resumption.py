@@ -5,7 +5,7 @@ import pytest
 from fedprompt.errors import CheckpointError
 from fedprompt.round_record import RoundRecord
 from fedprompt.run_folder import RunFolder
-from fedprompt.settings.run_config import defaults
+from fedprompt.settings.run_config import RunConfig, defaults
 from server.checkpoint import Checkpoint, save
 from server.resumption import difference, last_committed
 from tests.sites import start
