@@ -1,4 +1,4 @@
-"""Spoil images as the world does: noise, blur, JPEG and low contrast, at five strengths.
+"""Corrupt images: noise, blur, JPEG and low contrast, at five strengths.
 
 The constants are those that ImageNet-C published for images of 224 pixels (arXiv 1903.12261;
 `gaussian_noise`, `gaussian_blur`, `jpeg_compression`, `contrast`); the code is ours. Noise, JPEG's
@@ -28,7 +28,7 @@ _REACH = 4  # standard deviations after which the blur is cut off, as scikit-ima
 
 
 def corrupt(image: Picture, kind: str, strength: int, generator: np.random.Generator) -> Picture:
-    """Return a spoilt copy of an image.
+    """Return a corrupted copy of an image.
 
     Parameters
     ----------

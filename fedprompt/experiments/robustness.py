@@ -1,4 +1,4 @@
-"""Score a prompt on spoilt images: attacked ones, and ones that the world corrupted.
+"""Score a prompt on attacked and on corrupted images.
 
     adversarial_accuracy(prompt, clip, test, TEST)                   # knows CLIP, not the prompt
     adversarial_accuracy(prompt, clip, test, TEST, adaptive=True)    # knows the prompt as well
@@ -32,16 +32,16 @@ from fedprompt.identity import canonical_json, sha256_bytes
 from fedprompt.prompts.build import Prompt
 from fedprompt.types import Labels, Logits, Pixels, UnitPixels
 
-Spoil = Callable[[Pixels, Labels, list[int]], UnitPixels]  # one seed an image
+Perturb = Callable[[Pixels, Labels, list[int]], UnitPixels]  # one seed an image
 
 
 @dataclass(frozen=True, kw_only=True)
 class Sweep:
-    """Say which images are scored, and how many at a time."""
+    """Which images are scored, and how many at a time."""
 
     limit: int = 0  # images at most, classes kept in share; 0 = all
     batch: int = 64  # images; halved where a GPU's memory does not suffice
-    seed: int = 0  # of the choice of images and of what spoils each
+    seed: int = 0  # of the choice of images, and of each one's attack or corruption
     max_pixels: int = MAX_PIXELS  # of one image, as the data were checked
 
 
@@ -79,12 +79,12 @@ def adversarial_accuracy(
         There are no images.
     """
 
-    def spoil(pixels: Pixels, labels: Labels, seeds: list[int]) -> UnitPixels:
+    def perturb(pixels: Pixels, labels: Labels, seeds: list[int]) -> UnitPixels:
         clean = _scaled(pixels, clip)
         gain = logit_gain(prompt, clip, labels) if adaptive else embedding_gain(clip, clean)
         return pgd(clean, noise_of(seeds, clean.shape[-1]).to(clean), gain, **asdict(attack))
 
-    return metrics(*spoilt(prompt, clip, images, spoil, sweep))["accuracy"]
+    return metrics(*perturbed(prompt, clip, images, perturb, sweep))["accuracy"]
 
 
 def corrupted_accuracy(
@@ -101,18 +101,18 @@ def corrupted_accuracy(
     ``strength`` are those of `corrupt`, the rest as in `adversarial_accuracy`.
     """
 
-    def spoil(pixels: Pixels, _: Labels, seeds: list[int]) -> UnitPixels:
+    def perturb(pixels: Pixels, _: Labels, seeds: list[int]) -> UnitPixels:
         pairs = zip(pixels.cpu().numpy(), seeds, strict=True)
         found = [corrupt(image, kind, strength, np.random.default_rng(s)) for image, s in pairs]
         return _scaled(torch.from_numpy(np.stack(found)), clip)
 
-    return metrics(*spoilt(prompt, clip, images, spoil, sweep))["accuracy"]
+    return metrics(*perturbed(prompt, clip, images, perturb, sweep))["accuracy"]
 
 
-def spoilt(
-    prompt: Prompt, clip: FrozenClip, images: ImageSet, spoil: Spoil, sweep: Sweep
+def perturbed(
+    prompt: Prompt, clip: FrozenClip, images: ImageSet, perturb: Perturb, sweep: Sweep
 ) -> tuple[Logits, Labels]:
-    """Return a prompt's logits on images that ``spoil`` has been at, and their labels.
+    """Return a prompt's logits on perturbed images, and their labels.
 
     Raises
     ------
@@ -121,14 +121,14 @@ def spoilt(
     """
     images = _some(images, sweep)
     if not len(images):
-        raise DataError("there are no images to spoil; check data.source and data.test_limit")
+        raise DataError("there are no images to score; check data.source and data.test_limit")
     labels = torch.from_numpy(images.labels).to(clip.device)
     seeds = [_seed(sweep.seed, images.digest(index)) for index in range(len(images))]
 
     def scored(start: int, end: int) -> Logits:
         part = range(start, min(end, len(images)))
         pixels = read_pixels(images, part, clip.preprocessing, sweep.max_pixels)
-        found = spoil(pixels, labels[part.start : part.stop], seeds[part.start : part.stop])
+        found = perturb(pixels, labels[part.start : part.stop], seeds[part.start : part.stop])
         with torch.no_grad():
             logits: Logits = prompt(encode_pixels(found, clip, prompt.first_layer)).logits
         return logits

@@ -1,4 +1,4 @@
-"""What a command on one machine works with: backbone, images, features, prompt."""
+"""Set up an experiment on one machine: load its backbone and images, encode the images."""
 
 from dataclasses import dataclass
 
@@ -23,7 +23,7 @@ from fedprompt.types import Labels
 
 @dataclass(frozen=True)
 class Experiment:
-    """Hold a backbone and the images of a run, with features encoded once."""
+    """A backbone and the images of a run."""
 
     clip: FrozenClip
     data: DataConfig
@@ -34,21 +34,21 @@ class Experiment:
     def encode(
         self, images: ImageSet, first_layer: int | None = None, bank: Bank = "clean"
     ) -> tuple[EncodedImages, Labels]:
-        """Return what of some images is computed once, and their labels.
+        """Return images as their prompt needs them, each encoded once, and their labels.
 
         Parameters
         ----------
         images
-            Of the run.
+            Of the run, training or test.
         first_layer
             First block of the image tower that the prompt enters; None = none.
         bank
-            What of an image: `bank_of` the method to train on, clean to score.
+            Which features: `bank_of` the method to train on, clean ones to score.
 
         Raises
         ------
         DataError
-            There are none.
+            There are no images.
         """
         if not len(images):
             raise DataError(self._lacking(images))
@@ -69,13 +69,13 @@ class Experiment:
 
 
 def open_experiment(config: RunConfig) -> Experiment:
-    """Load what a configuration names."""
+    """Load the backbone and the images that a configuration names."""
     train, test = load_images(config.data)
     return Experiment(shared_backbone(config.backbone), config.data, config.fit, train, test)
 
 
 def of_artefact(flat: Flat, artefact: Artefact) -> Flat:
-    """Let an artefact name its own backbone and template, where nobody else does."""
+    """Return settings with the artefact's backbone and template where they name none."""
     metadata = artefact.metadata
     own: Flat = {
         "backbone.name": str(metadata["backbone"]["name"]),

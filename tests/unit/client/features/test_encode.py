@@ -1,4 +1,5 @@
 import dataclasses
+from pathlib import Path
 
 import numpy as np
 import open_clip
@@ -6,14 +7,17 @@ import pytest
 import torch
 from PIL import Image
 
-from client.features.encode import image_features, store_key
+from client.features import encode as module
+from client.features.encode import ComputedRows, image_features, image_rows, read_pixels, store_key
 from client.features.feature_store import FeatureStore
 from fedprompt.backbone.clip import FrozenClip
 from fedprompt.data.decode import decode
+from fedprompt.data.folder import read_folder
 from fedprompt.data.image_set import ImageSet, image_set
-from fedprompt.data.preprocess import fit_to_input
+from fedprompt.data.preprocess import Preprocessing, fit_to_input
 from fedprompt.errors import DataError
 from tests.conftest import tiny_clip
+from tests.pictures import image_folder
 
 
 class Memory:
@@ -171,3 +175,70 @@ def test_images_are_refused_above_the_size_that_the_data_allow(clip: FrozenClip)
     assert len(image_features(images(1), clip, None, 1, max_pixels=40 * 36)) == 1
     with pytest.raises(DataError):
         image_features(images(1), clip, None, 1, max_pixels=40 * 36 - 1)
+
+
+SHAPE = (32, 32, 3)  # as the tower takes them: nothing is resized
+
+
+def exact(seed: int) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, SHAPE, dtype=np.uint8)
+
+
+def test_chosen_images_come_in_the_order_asked_pixel_for_pixel() -> None:
+    contents = [b"P6 32 32 255\n" + exact(seed).tobytes() for seed in range(4)]
+    photos = image_set(("cat", "dog"), [0, 1, 0, 1], Memory(contents))
+    found = read_pixels(photos, [3, 0, 3], Preprocessing(size=32), 32 * 32)
+    assert np.array_equal(found.numpy(), np.stack([exact(3), exact(0), exact(3)]))
+
+
+def test_every_size_is_brought_to_the_towers(clip: FrozenClip) -> None:
+    found = read_pixels(images(1, 2), [0, 1], clip.preprocessing, 10**6)
+    assert tuple(found.shape) == (2, *SHAPE)
+
+
+def test_an_image_of_too_many_pixels_is_refused(clip: FrozenClip) -> None:
+    with pytest.raises(DataError):
+        read_pixels(images(1), [0], clip.preprocessing, 40 * 36 - 1)
+
+
+LIMIT = 10**6
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> ImageSet:
+    splits = read_folder(image_folder(tmp_path / "photos", ("cat", "dog"), 4))
+    return image_set(splits.classes, splits.train.labels, splits.train.source)
+
+
+def by_hand(photos: ImageSet, clip: FrozenClip, layer: int) -> torch.Tensor:
+    pixels = [
+        fit_to_input(decode(photos.content(i)), clip.preprocessing) for i in range(len(photos))
+    ]
+    images = clip.normalise(torch.from_numpy(np.stack(pixels)))
+    seen: list[torch.Tensor] = []
+    block = clip.model.visual.transformer.resblocks[layer]
+    hook = block.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    clip.model.encode_image(images)
+    hook.remove()
+    return seen[0]
+
+
+@pytest.mark.parametrize("layer", [0, 2])
+@pytest.mark.parametrize("kept", [True, False])
+def test_rows_are_what_enters_the_block(
+    photos: ImageSet, clip: FrozenClip, layer: int, kept: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not kept:
+        monkeypatch.setattr(module, "KEPT_BYTES", 1000)
+    rows = image_rows(photos, clip, layer, 3, max_pixels=LIMIT)
+    assert isinstance(rows, torch.Tensor) is kept
+    assert isinstance(rows, ComputedRows) is not kept
+    chosen = torch.tensor([5, 0, 2])
+    expected = by_hand(photos, clip, layer)[chosen]
+    torch.testing.assert_close(rows[chosen], expected, rtol=1e-4, atol=1e-5)
+    assert not rows[chosen].requires_grad
+
+
+def test_a_site_without_images_has_no_rows(photos: ImageSet, clip: FrozenClip) -> None:
+    rows = image_rows(photos.subset([]), clip, 0, 3, max_pixels=LIMIT)
+    assert rows[torch.zeros(0, dtype=torch.int64)].shape == (0, 1, 48)

@@ -11,7 +11,12 @@ from fedprompt.data.image_set import ImageSet, image_set
 from fedprompt.errors import ConfigError, DataError
 from fedprompt.experiments import robustness
 from fedprompt.experiments.corruption import CORRUPTIONS, corrupt
-from fedprompt.experiments.robustness import Sweep, adversarial_accuracy, corrupted_accuracy, spoilt
+from fedprompt.experiments.robustness import (
+    Sweep,
+    adversarial_accuracy,
+    corrupted_accuracy,
+    perturbed,
+)
 from fedprompt.prompts.build import Prompt
 from tests.unit.client.features.test_encode import Memory, ppm
 from tests.unit.fedprompt.prompts.hosts import NAMES, moved
@@ -38,7 +43,7 @@ def test_images_that_nobody_touched_are_scored_as_always(
     clip: FrozenClip, prompt: Prompt, pictures: ImageSet
 ) -> None:
     expected = predict(prompt, encode(pictures, clip, None, 4, prompt.first_layer))
-    logits, labels = spoilt(
+    logits, labels = perturbed(
         prompt, clip, pictures, lambda p, *_: p.permute(0, 3, 1, 2) / 255, Sweep(batch=5)
     )
     torch.testing.assert_close(logits, expected, rtol=1e-3, atol=1e-3)
@@ -96,7 +101,7 @@ def test_corrupted_images_are_scored(
 def test_what_is_scored_are_the_corrupted_pixels(
     clip: FrozenClip, prompt: Prompt, pictures: ImageSet
 ) -> None:
-    """Label each picture as its spoilt copy is seen: then all are right, and clean ones not."""
+    """Label each picture as its perturbed copy is seen: then all are right, and clean ones not."""
     spoilt_by_hand = [
         corrupt(decode(pictures.content(i)), "contrast", 5, np.random.default_rng(0))
         for i in range(len(pictures))
@@ -111,7 +116,7 @@ def test_what_is_scored_are_the_corrupted_pixels(
 
 
 def test_wrong_questions_are_refused(clip: FrozenClip, prompt: Prompt, pictures: ImageSet) -> None:
-    with pytest.raises(DataError, match="no images to spoil"):
+    with pytest.raises(DataError, match="no images to score"):
         adversarial_accuracy(prompt, clip, pictures.subset([]), TEST)
     with pytest.raises(ConfigError, match="corruption 'fog'"):
         corrupted_accuracy(prompt, clip, pictures, "fog", 1)
