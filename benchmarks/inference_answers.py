@@ -2,7 +2,7 @@
 
 from benchmarks.inference_speed import RECIPES, Figures
 from benchmarks.subject import Subject, open_session
-from export.parity.check import SEED, reference_logits
+from export.parity.check import SEED, reference_logits, run_graph
 from export.parity.compare import PROBES, compare_probes, probe_images
 
 IMAGES = 5_000

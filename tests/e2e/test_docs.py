@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 from client.deployment.policy import Policy
+from fedprompt.settings.run_config import load_flat
 from tests.doors import passed
 
 ROOT = Path(__file__).parents[2]

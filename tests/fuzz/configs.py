@@ -15,7 +15,7 @@ def feed(data: bytes) -> None:
     place = folder("config")
     if kind == 0:
         (place / "run.toml").write_bytes(rest)
-        load(place / "run.toml")
+        load_flat(place / "run.toml")
     elif kind == 1:
         load_flat(None, [os.fsdecode(part) for part in rest.split(b"\n")[:8]])
     else:
