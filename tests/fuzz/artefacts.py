@@ -46,7 +46,8 @@ def seeds() -> list[bytes]:
     """Return honest artefacts of each method, with their hashes and with ones to be made."""
     found = []
     for method in ("dip", "coop", "template"):
-        config = prompt_config(method=method, tokens=2, init="random")
+        start = {} if method == "template" else {"tokens": 2, "init": "random"}
+        config = prompt_config(method=method, **start)
         prompt = build_prompt(config, tiny(), _CLASSES, "a {}.")
         artefact = to_artefact(tiny(), prompt, _CLASSES, "a {}.", round=1, seed=0)
         weights = tensor_file.dump(artefact.tensors)
