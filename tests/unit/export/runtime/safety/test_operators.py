@@ -105,8 +105,8 @@ def test_the_list_is_what_the_exporter_writes(
 
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method_folds_to_a_graph_of_the_list(clip: FrozenClip, method: str) -> None:
-    settings = {"adapt": {"domains": "ink, oil"}}.get(method, {})
-    artefact = tuned(clip, method, tokens=4, **settings)
+    settings = {"linear": {}, "fedclip": {}, "adapt": {"tokens": 4, "domains": "ink, oil"}}
+    artefact = tuned(clip, method, **settings.get(method, {"tokens": 4}))
     if method == "cocoop":
         with pytest.raises(PromptError):
             fold(artefact, clip)
