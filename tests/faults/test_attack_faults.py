@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from fedprompt.errors import ConfigError, QuorumError
+from fedprompt.settings.run_config import RunConfig
 from server.local_grid import LocalGrid
 from server.report.doubts import doubts
 from server.report.run import read_run
@@ -163,9 +164,10 @@ def test_F07_replies_too_few_in_a_round_end_it_with_the_reason(tmp_path):
     assert round_lines.read(tmp_path)[-1]["round"] == 0
 
 
-def test_F07_factors_are_refused(tmp_path):
+def test_F07_factors_are_refused():
+    chosen = {f"server.{key}": value for key, value in robust("fedmedian").items()}
     with pytest.raises(ConfigError, match="judge A and B apart"):
-        run(tmp_path, rule="factors", **robust("fedmedian"))
+        RunConfig.parse(chosen | {"server.rule": "factors"})
 
 
 @pytest.mark.parametrize("name", list(LEAST))

@@ -39,7 +39,7 @@ def sets(*settings):
         ("data.limit=" + "9" * 5000, "data.limit"),
         ("data.limit=" + "[" * 5000, "data.limit"),
         ("server.strategy=fedsgd", "server.strategy = 'fedsgd'"),
-        ("prompt.method=cupl", "'dip', 'dip-fixed', 'coop', "),
+        ("prompt.method=cupl", "expected one of dip, dip-fixed, coop, "),
         ("data.partitioner=random", "expected one of"),
         ("data.template=no name", 'expected text with "{}" once'),
         ("data.template=a {} of {}", 'expected text with "{}" once'),

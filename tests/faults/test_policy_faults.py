@@ -21,7 +21,7 @@ from fedprompt.basis import columns
 from fedprompt.data import load
 from fedprompt.errors import StorageError
 from fedprompt.identity import sha256_bytes
-from fedprompt.settings.run_config import defaults
+from fedprompt.settings.run_config import RunConfig, defaults
 from fedprompt.settings.section import Flat
 from fedprompt.wire import SHARED, from_array_record, receipt, to_array_record
 from tests import enrolled
@@ -482,5 +482,5 @@ def test_a_simulation_passes_untouched(
     reply = send(folder, "train", asked(), told, node)
     assert set(metrics(reply)) == {"num-examples", "loss", "receipt"}
     assert not folder.egress.exists()
-    digest = module._known_site(tuple(sorted(told.items())), 0, 1).digest
+    digest = module._known_site(RunConfig.parse(told), 0, 1).digest
     assert metrics(reply)["receipt"] == receipt("abc", 1, 0, digest)

@@ -16,7 +16,7 @@ from scipy.stats import norm
 from fedprompt.artefact import Artefact
 from fedprompt.errors import ConfigError, PrivacyError, StorageError
 from fedprompt.settings.privacy import PrivacyConfig
-from fedprompt.settings.run_config import defaults
+from fedprompt.settings.run_config import RunConfig, defaults
 from fedprompt.wire import to_array_record
 from server import app as server_app
 from server.checkpoint import load_latest
@@ -344,9 +344,10 @@ def test_F30_every_mean_and_rule_takes_the_noised_average(tmp_path, strategy, ru
 
 
 @pytest.mark.parametrize("strategy", ["fedmedian", "fedtrimmedavg", "krum", "multikrum", "bulyan"])
-def test_F30_a_strategy_that_does_not_average_is_refused(tmp_path, strategy):
+def test_F30_a_strategy_that_does_not_average_is_refused(strategy):
+    chosen = {"server.strategy": strategy, "server.byzantine": 1}
     with pytest.raises(ConfigError, match=f"{strategy} under privacy.noise_multiplier"):
-        Mechanism(PrivacyConfig(noise_multiplier=1.0), config(tmp_path, strategy=strategy), "run")
+        RunConfig.parse(chosen | {"privacy.noise_multiplier": 1.0})
 
 
 def test_F30_a_try_below_quorum_costs_nothing(tmp_path, monkeypatch):

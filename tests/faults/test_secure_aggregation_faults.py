@@ -14,6 +14,7 @@ from client.reply.secure_aggregation import secured
 from fedprompt.errors import ConfigError, QuorumError
 from fedprompt.secure_sum import MODULUS, levels, shorten, step
 from fedprompt.settings.privacy import PrivacyConfig
+from fedprompt.settings.run_config import RunConfig
 from fedprompt.wire import to_array_record
 from server.local_grid import LocalGrid
 from server.privacy import ledger
@@ -398,9 +399,11 @@ def test_F29_so_few_updates_that_one_can_be_told_stay_masked(tmp_path, updates):
         ({"clip_norm": 0.0}, "clip_norm = 0"),
     ],
 )
-def test_F29_settings_that_cannot_work_are_refused(tmp_path, settings, match):
+def test_F29_settings_that_cannot_work_are_refused(settings, match):
+    sound = {"secure_aggregation": True, "weighting": "uniform", "clip_norm": 1.0}
+    RunConfig.parse({f"server.{key}": value for key, value in sound.items()})
     with pytest.raises(ConfigError, match=match):
-        run(tmp_path, **settings)
+        RunConfig.parse({f"server.{key}": value for key, value in (sound | settings).items()})
 
 
 def test_F29_two_sites_are_too_few(tmp_path):
