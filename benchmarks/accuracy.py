@@ -22,7 +22,7 @@ from fedprompt.prompts.artefacts import from_artefact
 from fedprompt.prompts.template import Template
 from fedprompt.settings.run_config import RunConfig, defaults, load_flat
 from fedprompt.settings.section import Flat
-from server.progress import display
+from server.rounds.progress import display
 
 SEEDS = (0, 1, 2)
 DEMO = Path(__file__).parents[1] / "examples" / "demo.toml"

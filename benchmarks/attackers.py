@@ -30,7 +30,7 @@ from fedprompt.prompt_state import PromptState
 from fedprompt.settings.run_config import RunConfig
 from fedprompt.settings.section import Flat
 from fedprompt.wire import from_array_record, to_array_record
-from server.rules import RULES, Dense
+from server.merge.rules import RULES, Dense
 
 SITES, HOSTILE = 10, 2  # the hostile ones are the last
 TARGET = 1  # of the backdoor: trouser

@@ -35,8 +35,8 @@ from fedprompt.run_folder import RunFolder
 from fedprompt.settings.run_config import RunConfig, defaults
 from fedprompt.settings.section import Flat
 from server.app import app as server_app
-from server.local_grid import LocalGrid
-from server.report.standing_out import standing_out
+from server.rounds.local_grid import LocalGrid
+from server.run_folder.report.standing_out import standing_out
 
 STRATEGIES: dict[str, Flat] = {
     "plain": {"server.strategy": "fedavg", "server.clip_factor": 0.0},

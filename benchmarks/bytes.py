@@ -34,10 +34,10 @@ from fedprompt.prompts.build import build_prompt
 from fedprompt.prompts.methods import own_rule, prompt_config
 from fedprompt.settings.server import ServerConfig
 from fedprompt.wire import ARRAYS, RAW, to_array_record
-from server.local_grid import LocalGrid
-from server.rules import RULES
-from server.strategies import STRATEGIES
-from server.training import Instruction, plan
+from server.merge.rules import RULES
+from server.merge.strategies import STRATEGIES
+from server.rounds.local_grid import LocalGrid
+from server.rounds.strategy_adapter import Instruction, plan
 
 BACKBONE = "ViT-B-16"
 FEDTPG_PARAMETERS = 4_208_000  # as published; see docs and the papers' table

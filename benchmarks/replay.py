@@ -19,16 +19,16 @@ from fedprompt.prompt_state import PromptState
 from fedprompt.round_record import RoundRecord
 from fedprompt.run_folder import RunFolder
 from fedprompt.settings.run_config import RunConfig
-from server.admission import Site as Joined
-from server.attempt import weigh
-from server.gate import judge
-from server.norms import Bounds
-from server.receipts import Receipts
-from server.rules import RULES
-from server.strategies import STRATEGIES
-from server.training import as_travelled, merge
-from server.tuning import Tuning
-from server.verdict import Reply
+from server.gate.judge import judge
+from server.gate.norms import Bounds
+from server.gate.receipts import Receipts
+from server.gate.verdict import Reply
+from server.joining.admission import Site as Joined
+from server.merge.rules import RULES
+from server.merge.strategies import STRATEGIES
+from server.rounds.attempt import weigh
+from server.rounds.strategy_adapter import as_travelled, merge
+from server.rounds.task_builder import Tuning
 
 
 class Replay:

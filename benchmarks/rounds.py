@@ -45,9 +45,9 @@ from fedprompt.settings.backbone import BackboneConfig
 from fedprompt.settings.data import DataConfig
 from fedprompt.settings.run_config import RunConfig, defaults
 from fedprompt.settings.section import Flat, section
-from server.local_grid import LocalGrid
-from server.rounds import Rounds
-from server.tuning import Tuning
+from server.rounds.local_grid import LocalGrid
+from server.rounds.loop import Rounds
+from server.rounds.task_builder import Tuning
 
 CLASSES = 10
 IMAGES, HOLDOUT = 40, 0.2  # of a site; 32 are left to train on

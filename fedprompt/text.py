@@ -2,7 +2,7 @@
 
 A control character moves a terminal's cursor or sets its title, a change of direction makes a line
 read backwards, and a line break forges a line. Text is escaped where it enters, once: a site's in
-its verdict (`server.verdict`), a log record's in its formatter, and whatever a command prints.
+its verdict (`server.gate.verdict`), a log record's in its formatter, and whatever a command prints.
 """
 
 import json

@@ -12,13 +12,13 @@ from fedprompt.processes import logs, parent_watchdog
 from fedprompt.run_folder import RunFolder
 from fedprompt.settings.run_config import RunConfig
 from fedprompt.settings.server import ServerConfig
-from server import outcome
-from server.checkpoint import Checkpoint
-from server.resumption import last_committed
-from server.rounds import Rounds, check_vacant
-from server.rounds import log as rounds_log
-from server.trackers import chosen, tracking
-from server.tuning import Tuning
+from server.rounds.loop import Rounds, check_vacant
+from server.rounds.loop import log as rounds_log
+from server.rounds.task_builder import Tuning
+from server.run_folder import run_status
+from server.run_folder.checkpoint import Checkpoint
+from server.run_folder.resumption import last_committed
+from server.run_folder.trackers import chosen, tracking
 
 app = ServerApp()
 
@@ -30,7 +30,7 @@ def main(grid: Grid, context: Context) -> None:
     parent_watchdog.watch_parent()
     settings = dict(context.run_config)
     folder = Path(str(settings.get("server.output", ServerConfig().output)))
-    earlier = outcome.read(folder)  # of a run that must not be touched, if this one may not begin
+    earlier = run_status.read(folder)  # of a run that is kept, if this one may not begin
     try:
         config = RunConfig.parse(settings)
         check_vacant(config.server)
@@ -43,7 +43,7 @@ def main(grid: Grid, context: Context) -> None:
     except Exception as error:
         if earlier is None:
             with suppress(StorageError):  # a full disk must not hide what ended the run
-                outcome.write_failure(folder, error)
+                run_status.write_failure(folder, error)
         raise
 
 
@@ -55,7 +55,7 @@ def run(grid: Grid, config: RunConfig, folder: Path) -> None:
     PrivacyError
         The budget is spent; the artefact of the last committed round is saved all the same.
     """
-    outcome.clear(folder)
+    run_status.clear(folder)
     place = RunFolder(folder)
     tuning = Tuning(config)
     task = tuning.task()
@@ -73,7 +73,7 @@ def run(grid: Grid, config: RunConfig, folder: Path) -> None:
     artefact.save(place.artefact)
     if spent:
         raise spent
-    outcome.write_success(folder, artefact.sha256)
+    run_status.write_success(folder, artefact.sha256)
 
 
 def until_spent(rounds: Iterator[Checkpoint]) -> tuple[Checkpoint, PrivacyError | None]:

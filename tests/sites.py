@@ -18,11 +18,11 @@ from fedprompt.wire import (
     receipt,
     to_array_record,
 )
-from server.checkpoint import Checkpoint
-from server.federation import Description, Task
-from server.local_grid import LocalGrid
-from server.privacy.mechanism import Mechanism
-from server.rounds import Rounds
+from server.merge.privacy.mechanism import Mechanism
+from server.rounds.federation import Description, Task
+from server.rounds.local_grid import LocalGrid
+from server.rounds.loop import Rounds
+from server.run_folder.checkpoint import Checkpoint
 from tests import round_lines
 
 IDENTITY = {

@@ -80,7 +80,7 @@ def run(group: Any, *words: object) -> None:
 def one_round(folder: Path) -> set[str]:
     """Return the files of the second round of a simulation: every site is warm."""
     from fedprompt.cli import group
-    from server.rounds import Rounds
+    from server.rounds.loop import Rounds
 
     plain, running = Rounds._round, [0]
 

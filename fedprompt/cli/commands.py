@@ -50,7 +50,7 @@ def simulate(
     """
     from fedprompt.experiments.simulation import simulate
     from fedprompt.settings.run_config import RunConfig
-    from server.run_summary import summarise, tell
+    from server.run_folder.summary import summarise, tell
 
     run = RunConfig.load(config, override or ())
     folder, rounds = simulate(run, engine, output, resume=resume)
@@ -166,8 +166,8 @@ def report(
     page = output or RunFolder(run).report
     check_writable(page, "file")
 
-    from server.report.run import read_run
-    from server.report.write import write_report
+    from server.run_folder.report.run import read_run
+    from server.run_folder.report.write import write_report
 
     if data:
         from fedprompt.experiments.evaluation import score

@@ -14,11 +14,11 @@ from fedprompt.round_record import RoundRecord
 from fedprompt.run_folder import RunFolder
 from fedprompt.settings.run_config import RunConfig
 from fedprompt.settings.section import Flat
-from server.local_grid import LocalGrid
-from server.progress import Display, LineDisplay, LogFeed, display
-from server.ray_engine import run_ray
-from server.rounds import check_vacant
-from server.rounds import log as rounds_log
+from server.rounds.local_grid import LocalGrid
+from server.rounds.loop import check_vacant
+from server.rounds.loop import log as rounds_log
+from server.rounds.progress import Display, LineDisplay, LogFeed, display
+from server.rounds.ray_engine import run_ray
 
 
 def simulate(

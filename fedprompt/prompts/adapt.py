@@ -12,7 +12,8 @@ so an image says itself which domains it is of: no label of a domain is needed o
 
 A site is of one domain d. It tunes and sends P_d and V; the server averages P_d over the sites of
 domain d, V over all, and never mixes prompts of two domains. The other P_j, j != d, are what the
-server sends: they follow the true ones by momentum 0.99 (`server/domains.py`) and get no gradient.
+server sends: they follow the true ones by momentum 0.99 (`server/merge/domains.py`), without
+gradient.
 Trained and sent: ``text.d`` and ``visual``; 12,800 numbers for ViT-B/16, n = 16 and D = 6 (our
 arithmetic). Both take either form.
 

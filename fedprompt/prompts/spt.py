@@ -6,7 +6,8 @@ default, 20 tokens in every block: (12, 20, 768) = 184,320 numbers for ViT-B/16;
 ``prompt.depth`` = 1 shallow, 100 tokens: 76,800. Trained, sent and folded as VPT.
 
 Raw prototypes tell of their images. So they come from images that everyone may see
-(``prompt.public``), or the server merges noised centres of the sites' tokens (`server/start.py`).
+(``prompt.public``), or the server merges noised centres of the sites' tokens
+(`server/rounds/spt_start.py`).
 In form full the server sends the start as round 0's arrays, and a site needs no images for it: it
 builds any. In form lowrank the start is frozen and every site computes it from the same images.
 """

@@ -55,7 +55,7 @@ from flwr.superlink.servicer.fleet import fleet_handlers
 from flwr.superlink.servicer.runtime import runtime_handlers
 
 from server.deployment.upload import Peer, TrespassError, Upload
-from server.exchange import Fault
+from server.rounds.exchange import Fault
 
 _REMEMBERED = 64  # messages of a node; it works on one after the other
 _OVER = [Status.PENDING, Status.STARTING, Status.FINISHED]  # a run in which nothing is taken

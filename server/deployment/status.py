@@ -16,11 +16,11 @@ from fedprompt.run_folder import RunFolder
 from fedprompt.settings.section import section
 from fedprompt.settings.server import ServerConfig
 from fedprompt.text import one_line
-from server import outcome
 from server.deployment import credentials, sites
 from server.deployment.command import FolderArgument
 from server.deployment.folder import DeploymentFolder
-from server.outcome import Outcome
+from server.run_folder import run_status
+from server.run_folder.run_status import Outcome
 
 _WIDTH = 140  # columns; a longer verdict is folded
 _ERROR = 5000  # characters; an error may name many sites
@@ -102,7 +102,7 @@ def summary(folder: DeploymentFolder) -> dict[str, Any]:
     records = RunFolder(folder.run).records()
     last = records[-1] if records else None
     evaluated = [record for record in records if record.accuracy is not None]
-    ended = outcome.read(folder.run)
+    ended = run_status.read(folder.run)
     running = is_locked(folder.lock)
     return {
         "folder": str(folder.path),

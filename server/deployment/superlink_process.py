@@ -19,7 +19,7 @@ from fedprompt.text import printable
 from server.deployment.config import DeploymentConfig
 from server.deployment.folder import DeploymentFolder
 from server.deployment.single_instance import end_children
-from server.flower_cli import environment
+from server.rounds.flower_cli import environment
 
 FLOWER_LOG = "flower.log"
 _LOG_BYTES, _LOG_BACKUPS = 10_000_000, 3

@@ -21,15 +21,15 @@ from fedprompt.protocol.address import join
 from fedprompt.run_folder import RunFolder
 from fedprompt.settings.section import Flat, section
 from fedprompt.settings.server import ServerConfig
-from server import outcome
 from server.deployment import credentials, single_instance, sites
 from server.deployment.command import FolderArgument
 from server.deployment.config import DeploymentConfig
 from server.deployment.folder import DeploymentFolder
 from server.deployment.superlink_process import FLOWER_LOG, SuperLinkProcess, is_routine
-from server.flower_cli import FlowerCli, write_app
-from server.metrics import serve
-from server.run_summary import summarise, tell
+from server.rounds.flower_cli import FlowerCli, write_app
+from server.run_folder import run_status
+from server.run_folder.metrics import serve
+from server.run_folder.summary import summarise, tell
 
 _LOG = "server.jsonl"
 _POLL = 0.5  # seconds between two looks at the run's folder
@@ -74,7 +74,7 @@ def start(
 
 def is_done(folder: DeploymentFolder) -> bool:
     """Return whether the folder's run was completed before."""
-    ended = outcome.read(folder.run)
+    ended = run_status.read(folder.run)
     return ended is not None and not ended.error
 
 
@@ -149,11 +149,11 @@ class Supervisor:
         """
         failures, reached = 0, self._last_round()
         while True:
-            outcome.clear(self.folder.run)
+            run_status.clear(self.folder.run)
             reason = self._run_superlink()
-            if (ended := outcome.read(self.folder.run)) is not None:
+            if (ended := run_status.read(self.folder.run)) is not None:
                 if not ended.crashed:
-                    outcome.raise_failure(self.folder.run)
+                    run_status.raise_failure(self.folder.run)
                     return
                 reason = f"the ServerApp ended with {ended.message}"
             failures = 1 if self._last_round() > reached else failures + 1
@@ -164,7 +164,7 @@ class Supervisor:
                     f"last: {reason}. {self.folder.logs / FLOWER_LOG} says more"
                 )
                 with suppress(StorageError):  # a full disk must not hide the reason
-                    outcome.write_failure(self.folder.run, error)
+                    run_status.write_failure(self.folder.run, error)
                 raise error
             pause = min(_FIRST_PAUSE * 2 ** (failures - 1), _LONGEST_PAUSE)
             log.warning(
@@ -197,12 +197,12 @@ class Supervisor:
     def _await_end(self, superlink: SuperLinkProcess, run: str) -> str:
         """Wait for the end of a run; return its reason, in case the run left no outcome."""
         asked = time.monotonic()
-        while outcome.read(self.folder.run) is None:
+        while run_status.read(self.folder.run) is None:
             if (code := superlink.exit_code) is not None:
                 return f"the SuperLink ended with code {code}. {superlink.last_output}"
             if time.monotonic() - asked > _ASK_FLOWER:
                 status, asked = self.flower.status(run), time.monotonic()
-                if status.startswith("finished") and outcome.read(self.folder.run) is None:
+                if status.startswith("finished") and run_status.read(self.folder.run) is None:
                     return (
                         f"Flower reports the run as {status}, but the ServerApp left no outcome: "
                         f"it was killed, perhaps for lack of memory. {superlink.last_output}"
@@ -213,7 +213,7 @@ class Supervisor:
     def _end(self, superlink: SuperLinkProcess, run: str | None) -> None:
         """Stop the run, so that sites do not work in vain, and end every process."""
         try:
-            if run and superlink.exit_code is None and outcome.read(self.folder.run) is None:
+            if run and superlink.exit_code is None and run_status.read(self.folder.run) is None:
                 superlink.expect_end()
                 flower = self.flower
                 FlowerCli(flower.home, flower.address, flower.certificate, _STOP_TIMEOUT).stop(run)

@@ -26,7 +26,7 @@ from flwr.supercore.inflatable.inflatable_object import (
 from flwr.supercore.inflatable.inflatable_object import iterate_object_tree
 
 from fedprompt.errors import FedpromptError
-from server.inbox import MOST_OBJECTS
+from server.rounds.inbox import MOST_OBJECTS
 
 _IN_MEMORY = 1 << 20  # bytes of a reply that is not whole; the rest is in a temporary file
 _HASH = re.compile("[0-9a-f]{64}")

@@ -75,7 +75,7 @@ def test_the_wheel_brings_every_file_it_needs(wheel: Path) -> None:
         names = set(archive.namelist())
     assets = {f"fedprompt/assets/{path.name}" for path in ROOT.glob("fedprompt/assets/*.*")}
     assert {"fedprompt/assets/embedded.safetensors", *assets} <= names
-    assert {"server/report/page.html", "server/report/page.css"} <= names
+    assert {"server/run_folder/report/page.html", "server/run_folder/report/page.css"} <= names
     assert "export/targets/web/page/index.html" in names
     tops = {name.partition("/")[0] for name in names if ".dist-info" not in name}
     assert tops == {"fedprompt", "server", "client", "export"}

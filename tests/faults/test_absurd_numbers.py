@@ -20,13 +20,13 @@ from fedprompt.errors import QuorumError
 from fedprompt.prompts.domain_names import domain_of
 from fedprompt.settings.privacy import PrivacyConfig
 from fedprompt.wire import to_array_record
-from server.checkpoint import load_latest
-from server.metrics import RunCollector
-from server.privacy.mechanism import Mechanism
-from server.report.page import render
-from server.report.run import read_run
-from server.robust import LEAST
-from server.strategies import STRATEGIES
+from server.merge.privacy.mechanism import Mechanism
+from server.merge.robust import LEAST
+from server.merge.strategies import STRATEGIES
+from server.run_folder.checkpoint import load_latest
+from server.run_folder.metrics import RunCollector
+from server.run_folder.report.page import render
+from server.run_folder.report.run import read_run
 from tests.sites import (
     abstains,
     client,

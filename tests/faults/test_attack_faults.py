@@ -11,13 +11,13 @@ import pytest
 
 from fedprompt.errors import ConfigError, QuorumError
 from fedprompt.settings.run_config import RunConfig
-from server.local_grid import LocalGrid
-from server.report.doubts import doubts
-from server.report.run import read_run
-from server.report.standing_out import standing_out
-from server.robust import LEAST
-from server.rounds import Rounds
-from server.rules import RULES
+from server.merge.robust import LEAST
+from server.merge.rules import RULES
+from server.rounds.local_grid import LocalGrid
+from server.rounds.loop import Rounds
+from server.run_folder.report.doubts import doubts
+from server.run_folder.report.run import read_run
+from server.run_folder.report.standing_out import standing_out
 from tests import round_lines
 from tests.sites import client, config, repack, task, unpack
 

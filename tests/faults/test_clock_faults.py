@@ -28,8 +28,8 @@ from flwr.supercore.primitives.asymmetric import (
 from flwr.supercore.task_identity import TaskIdentity
 from flwr.superlink.routers.fleet.node_auth import authenticate_node
 
-from server.local_grid import LocalGrid
-from server.rounds import Rounds
+from server.rounds.local_grid import LocalGrid
+from server.rounds.loop import Rounds
 from tests.sites import client, config, start, task
 
 ROOT = Path(__file__).parents[2]
@@ -109,7 +109,11 @@ def test_F34_a_step_of_the_servers_clock_in_a_run_changes_nothing(tmp_path, monk
 
 def test_F34_no_deadline_of_ours_is_taken_from_the_wall_clock():
     """``time.time`` is left to what is compared with files' times and Flower's own stamps."""
-    allowed = {"server/presence.py", "server/trackers/mlflow.py", "client/deployment/tls_probe.py"}
+    allowed = {
+        "server/run_folder/online_nodes.py",
+        "server/run_folder/trackers/mlflow.py",
+        "client/deployment/tls_probe.py",
+    }
     found = {
         str(path.relative_to(ROOT))
         for folder in ("fedprompt", "server", "client", "export")

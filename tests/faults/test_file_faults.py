@@ -30,9 +30,9 @@ from fedprompt.prompts.artefacts import to_artefact
 from fedprompt.prompts.build import build_prompt
 from fedprompt.prompts.methods import prompt_config
 from fedprompt.settings.backbone import BackboneConfig
-from server.checkpoint import decode, load_latest
-from server.local_grid import LocalGrid
-from server.rounds import Rounds
+from server.rounds.local_grid import LocalGrid
+from server.rounds.loop import Rounds
+from server.run_folder.checkpoint import decode, load_latest
 from tests.doors import passed, refused
 from tests.hostile_graphs import hostile_graph
 from tests.pictures import image_folder

@@ -12,15 +12,15 @@ from prometheus_client import CollectorRegistry, generate_latest
 
 from fedprompt.errors import QuorumError
 from fedprompt.processes.logs import CommandFormatter, JsonFormatter, PlainFormatter
-from server import outcome
-from server.admission import read_card
 from server.deployment.status import lines as status_lines
-from server.exchange import Answer
-from server.local_grid import LocalGrid
-from server.metrics import RunCollector
-from server.report.page import render
-from server.report.run import read_run
-from server.rounds import Rounds
+from server.joining.admission import read_card
+from server.rounds.exchange import Answer
+from server.rounds.local_grid import LocalGrid
+from server.rounds.loop import Rounds
+from server.run_folder import run_status
+from server.run_folder.metrics import RunCollector
+from server.run_folder.report.page import render
+from server.run_folder.report.run import read_run
 from tests import round_lines
 from tests.sites import IDENTITY, client, config, task
 
@@ -123,9 +123,9 @@ def test_what_a_site_writes_is_escaped_wherever_it_is_shown(tmp_path, caplog, sp
             Rounds(grid, task(), chosen, SITES - 1).run()
         except QuorumError as error:
             ended = error
-            outcome.write_failure(tmp_path, error)
+            run_status.write_failure(tmp_path, error)
     assert (ended is None) == ("train" not in spoilt)
-    message = found.message if (found := outcome.read(tmp_path)) else ""
+    message = found.message if (found := run_status.read(tmp_path)) else ""
     seen = [message]
     for line in round_lines.read(tmp_path):
         verdicts = line.get("refused", []) + line.get("evaluation_verdicts", [])
@@ -160,7 +160,7 @@ def test_a_simulated_site_that_raises_is_told_in_printable_lines(caplog):
         list(
             grid.send_and_receive([Message(RecordDict({"config": ConfigRecord()}), 1000, "query")])
         )
-    (entry,) = [entry for entry in caplog.records if entry.name == "server.local_grid"]
+    (entry,) = [entry for entry in caplog.records if entry.name == "server.rounds.local_grid"]
     assert clean(CommandFormatter().format(entry))
 
 

@@ -14,9 +14,9 @@ from flwr.app import Context, Message, RecordDict
 from flwr.app.user_config import UserConfig
 
 from client.app import app as client_app
-from server import outcome
 from server.app import app as server_app
-from server.local_grid import LocalGrid
+from server.rounds.local_grid import LocalGrid
+from server.run_folder import run_status
 from tests import round_lines
 from tests.deployment import ROOT, deployment, wait
 
@@ -26,8 +26,8 @@ KILLS, ROUNDS = 20, 12
 # each run. Lines in: folder, seconds until the kill (or "never"). Lines out: JSON.
 ZYGOTE = """
 import json, os, signal, sys, time
-from server.local_grid import LocalGrid
-from server.rounds import Rounds
+from server.rounds.local_grid import LocalGrid
+from server.rounds.loop import Rounds
 from tests.sites import client, config, start, task
 
 rounds = int(sys.argv[1])
@@ -166,7 +166,7 @@ def test_F21_a_deployment_killed_in_each_of_its_parts_ends_in_the_prompt_of_a_si
         server.process.kill()
         assert server.result() == -signal.SIGKILL
         wait(lambda last=server: not last.family(), "the children of a killed server end")
-        assert outcome.read(live.folder.run) is None
+        assert run_status.read(live.folder.run) is None
         server = live.serve()
         assert server.result() == 0, live.told()
         restarts = live.audit("restart")
@@ -177,4 +177,4 @@ def test_F21_a_deployment_killed_in_each_of_its_parts_ends_in_the_prompt_of_a_si
         assert [line["round"] for line in lines] == list(range(5))
         for key in ("prompt", "arrived", "accepted", "loss"):
             assert [x.get(key) for x in lines] == [x.get(key) for x in wanted], key
-        assert outcome.read(live.folder.run) == outcome.read(output)
+        assert run_status.read(live.folder.run) == run_status.read(output)

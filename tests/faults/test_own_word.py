@@ -5,8 +5,8 @@ import logging
 
 import pytest
 
-from server.report.doubts import doubts
-from server.report.run import read_run
+from server.run_folder.report.doubts import doubts
+from server.run_folder.report.run import read_run
 from tests.sites import (
     ENROLLED,
     client,

@@ -19,11 +19,11 @@ from fedprompt.settings.privacy import PrivacyConfig
 from fedprompt.settings.run_config import RunConfig, defaults
 from fedprompt.wire import to_array_record
 from server import app as server_app
-from server.checkpoint import load_latest
-from server.local_grid import LocalGrid
-from server.privacy import ledger
-from server.privacy.mechanism import Mechanism
-from server.rounds import Rounds
+from server.merge.privacy import ledger
+from server.merge.privacy.mechanism import Mechanism
+from server.rounds.local_grid import LocalGrid
+from server.rounds.loop import Rounds
+from server.run_folder.checkpoint import load_latest
 from tests import round_lines
 from tests.pictures import image_folder
 from tests.sites import client, config, start, task, unpack
@@ -108,11 +108,11 @@ def test_F30_a_larger_budget_goes_on(tmp_path):
 SCRIPT = """
 import os, sys
 from pathlib import Path
-from server import rounds
-from server.local_grid import LocalGrid
+from server.rounds import loop
+from server.rounds.local_grid import LocalGrid
 from fedprompt.settings.privacy import PrivacyConfig
-from server.privacy.mechanism import Mechanism
-from server.rounds import Rounds
+from server.merge.privacy.mechanism import Mechanism
+from server.rounds.loop import Rounds
 from tests.sites import client, config, task
 
 def die(message, reply):
@@ -152,7 +152,7 @@ def test_F30_a_kill_before_the_noise_is_counted_too(tmp_path, monkeypatch):
         assert len(releases(tmp_path)) == 1  # the line is there before anything is drawn
         raise Killed
 
-    monkeypatch.setattr("server.privacy.mechanism.add_noise", die)
+    monkeypatch.setattr("server.merge.privacy.mechanism.add_noise", die)
     with pytest.raises(Killed):
         run(tmp_path, rounds=1)
     monkeypatch.undo()
@@ -282,7 +282,7 @@ def test_F30_one_seed_does_not_foretell_the_noise(tmp_path):
 @pytest.mark.parametrize("claim", [1, 100])
 def test_F06_weights_do_not_count_under_privacy(tmp_path, monkeypatch, claim):
     """A site that claims all the examples moves the average as one that claims a single one."""
-    monkeypatch.setattr("server.privacy.mechanism.add_noise", lambda mean, deviation: mean)
+    monkeypatch.setattr("server.merge.privacy.mechanism.add_noise", lambda mean, deviation: mean)
 
     def claims(message, reply):
         reply["metrics"] = MetricRecord(dict(reply["metrics"]) | {"num-examples": claim})
@@ -299,7 +299,7 @@ def test_F30_one_site_moves_the_average_by_its_share_of_the_clip_at_most(tmp_pat
 
     Its norm is huge, so that the round's median norm, the clip factor's measure, differs too.
     """
-    monkeypatch.setattr("server.privacy.mechanism.add_noise", lambda mean, deviation: mean)
+    monkeypatch.setattr("server.merge.privacy.mechanism.add_noise", lambda mean, deviation: mean)
     found = []
     for spoil in (_shifted(1e3), _still):
         folder = tmp_path / spoil.__name__
@@ -311,7 +311,7 @@ def test_F30_one_site_moves_the_average_by_its_share_of_the_clip_at_most(tmp_pat
 
 
 def test_F30_a_silent_site_counts_as_a_change_of_zero(tmp_path, monkeypatch):
-    monkeypatch.setattr("server.privacy.mechanism.add_noise", lambda mean, deviation: mean)
+    monkeypatch.setattr("server.merge.privacy.mechanism.add_noise", lambda mean, deviation: mean)
 
     def fail(message, reply):
         raise RuntimeError("no such file")

@@ -18,8 +18,8 @@ from client.deployment.site_folder import SiteFolder
 from client.deployment.supervisor import environment
 from client.deployment.tls_probe import tls_context
 from fedprompt.protocol import invitation as invitations
-from server import outcome
 from server.deployment import credentials, issuer, sites
+from server.run_folder import run_status
 from tests.deployment import SCRIPTS, deployment, log_lines, pictures, wait
 
 DEADLINE = 20.0  # seconds of an exchange: what a stopped site costs a round
@@ -305,7 +305,7 @@ def test_F34_a_server_that_is_told_to_stop_leaves_and_goes_on(live):
     assert live.server.family() == {}
     assert "Traceback" not in live.server.told()
     before = live.lines()
-    assert outcome.read(live.folder.run) is None
+    assert run_status.read(live.folder.run) is None
     live.serve()
     live.wait_round(before[-1]["round"] + 1)
     assert live.lines()[: len(before)] == before, "a committed round was run again"

@@ -12,8 +12,8 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord
 
 from fedprompt.errors import QuorumError
 from fedprompt.wire import RAW, identity_digest, receipt, to_array_record
-from server.local_grid import LocalGrid
-from server.rounds import Rounds
+from server.rounds.local_grid import LocalGrid
+from server.rounds.loop import Rounds
 from tests import round_lines
 from tests.sites import ENROLLED, IDENTITY, client, config, repack, stamp, start, task
 

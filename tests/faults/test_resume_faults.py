@@ -13,10 +13,11 @@ import pytest
 import fedprompt
 from fedprompt.errors import CheckpointError, ConfigError, StorageError
 from fedprompt.run_folder import RunFolder
-from server import attempt, checkpoint, rounds
-from server.local_grid import LocalGrid
-from server.report.run import read_run
-from server.rounds import Rounds
+from server.rounds import attempt, loop
+from server.rounds.local_grid import LocalGrid
+from server.rounds.loop import Rounds
+from server.run_folder import checkpoint
+from server.run_folder.report.run import read_run
 from tests import round_lines
 from tests.sites import client, config, start, task
 
@@ -105,7 +106,7 @@ def _die(monkeypatch, killed, moment):
     elif moment == "before the line":
         at(RunFolder, "append", lambda args: args[1].round)
     else:
-        at(rounds, "save", lambda args: args[1].round, late=moment == "after")
+        at(loop, "save", lambda args: args[1].round, late=moment == "after")
 
 
 @pytest.mark.parametrize("strategy", ["fedavg", "fedprox", "fedavgm", "fedadam", "fedyogi"])
@@ -128,8 +129,8 @@ def test_F21_every_rule_and_dtype_resumes(tmp_path, rule, dtype):
 SCRIPT = """
 import os, sys
 from pathlib import Path
-from server.local_grid import LocalGrid
-from server.rounds import Rounds
+from server.rounds.local_grid import LocalGrid
+from server.rounds.loop import Rounds
 from tests.sites import client, config, start, task
 
 def die(message, reply):

@@ -16,10 +16,10 @@ from fedprompt.secure_sum import MODULUS, levels, shorten, step
 from fedprompt.settings.privacy import PrivacyConfig
 from fedprompt.settings.run_config import RunConfig
 from fedprompt.wire import to_array_record
-from server.local_grid import LocalGrid
-from server.privacy import ledger
-from server.privacy.mechanism import Mechanism
-from server.rounds import Rounds
+from server.merge.privacy import ledger
+from server.merge.privacy.mechanism import Mechanism
+from server.rounds.local_grid import LocalGrid
+from server.rounds.loop import Rounds
 from tests import round_lines
 from tests.sites import client, config, start, task, unpack
 
@@ -435,7 +435,7 @@ def test_F29_F30_the_noised_mean_of_masked_updates(tmp_path):
 
 
 def test_F29_F30_a_silent_site_does_not_make_the_others_count_more(tmp_path, monkeypatch):
-    monkeypatch.setattr("server.privacy.mechanism.add_noise", lambda mean, deviation: mean)
+    monkeypatch.setattr("server.merge.privacy.mechanism.add_noise", lambda mean, deviation: mean)
     private = PrivacyConfig(noise_multiplier=4.0, epsilon=100.0, clip_norm=CLIP)
     secure, _ = run(tmp_path / "secure", privacy=private, train={1: gone})
     plain, _ = run(tmp_path / "plain", secure=False, privacy=private, train={1: gone})

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from server import checkpoint
+from server.run_folder import checkpoint
 from tests import round_lines
 
 ROOT = Path(__file__).parents[2]
@@ -81,8 +81,8 @@ SCRIPT = """
 import sys, time
 from pathlib import Path
 from fedprompt import cli, command_line
-from server.local_grid import LocalGrid
-from server.rounds import Rounds
+from server.rounds.local_grid import LocalGrid
+from server.rounds.loop import Rounds
 from tests.sites import client, config, start, task
 
 folder, work, handlers = Path(sys.argv[1]), sys.argv[2], sys.argv[3]
@@ -150,7 +150,7 @@ import sys, time
 from flwr.app import Message, RecordDict
 from fedprompt import cli, command_line
 from fedprompt.errors import DataError
-from server.local_grid import LocalGrid
+from server.rounds.local_grid import LocalGrid
 
 begun = []
 def site(message, context):

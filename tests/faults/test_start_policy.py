@@ -1,6 +1,7 @@
 """What a deployed site tells of its patch tokens, before the first round, and what its policy says.
 
-Real ClientApp calls of a deployed site; the server's part is in tests/unit/server/test_start.py.
+Real ClientApp calls of a deployed site; the server's part is in
+tests/unit/server/rounds/test_spt_start.py.
 """
 
 from pathlib import Path

@@ -23,12 +23,12 @@ from flwr.supercore.inflatable.inflatable_object import (
 )
 from flwr.superlink.servicer.fleet import fleet_handlers
 
-from server import exchange as exchange_module
-from server import inbox
 from server.deployment import sender_check
-from server.exchange import LINGER, Fault, exchange
-from server.inbox import MOST_OBJECTS
-from server.rounds import Rounds
+from server.rounds import exchange as exchange_module
+from server.rounds import inbox
+from server.rounds.exchange import LINGER, Fault, exchange
+from server.rounds.inbox import MOST_OBJECTS
+from server.rounds.loop import Rounds
 from tests import sites
 from tests.superlink import MOST, superlink
 

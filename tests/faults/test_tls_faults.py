@@ -24,10 +24,10 @@ from client.deployment.site_folder import SiteFolder
 from client.deployment.supernode import Watch, guarded_client
 from client.deployment.tls_probe import tls_context
 from fedprompt.protocol import invitation as invitations
-from server import outcome
 from server.deployment import create_folder, credentials, enrolment, issuer
 from server.deployment.command import group as flower_server
 from server.deployment.folder import DeploymentFolder
+from server.run_folder import run_status
 from tests import round_lines
 from tests.deployment import CLASSES, log_lines, pictures
 
@@ -303,7 +303,7 @@ def server(tmp_path):
     line = {"strikes": {}, "prompt": "0" * 64, "information_density": 1.0}
     for number in (0, 1):
         round_lines.append(folder.run, {"round": number, **line})
-    outcome.write_success(folder.run, "0" * 64)
+    run_status.write_success(folder.run, "0" * 64)
     return folder
 
 

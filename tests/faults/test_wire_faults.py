@@ -18,9 +18,9 @@ from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity
 from flwr.superlink.grid.http_grid import HttpGrid
 
-from server.exchange import exchange
-from server.replies import read_train
-from server.verdict import Reason
+from server.gate.replies import read_train
+from server.gate.verdict import Reason
+from server.rounds.exchange import exchange
 from tests.sites import start
 
 HOSTILE, HONEST = 1, 2

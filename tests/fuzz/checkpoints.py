@@ -6,8 +6,8 @@ import numpy as np
 import safetensors.numpy
 
 from fedprompt.identity import sha256_arrays, sha256_bytes
-from server import checkpoint
-from server.checkpoint import Checkpoint, decode, encode
+from server.run_folder import checkpoint
+from server.run_folder.checkpoint import Checkpoint, decode, encode
 from tests.fuzz.scratch import folder
 
 CAP = 1 << 16

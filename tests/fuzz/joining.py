@@ -5,9 +5,9 @@ from flwr.common.serde import message_from_proto, message_to_proto
 from flwr.proto.message_pb2 import Message as ProtoMessage
 
 from fedprompt.round_record import RoundRecord
-from server.exchange import Answer
-from server.roster import Roster
-from server.verdict import recorded
+from server.gate.verdict import recorded
+from server.joining.roster import Roster
+from server.rounds.exchange import Answer
 from tests.fuzz.draw import Draw
 from tests.fuzz.replies import message_of
 from tests.sites import ENROLLED, IDENTITY

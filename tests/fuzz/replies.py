@@ -1,8 +1,8 @@
 """Replies to a training or evaluation: wire bytes, then what the gate makes of them.
 
 The first byte chooses: a raw protobuf message, or an honest reply bent field by field. Flower's
-deserialiser stands before ours and may raise what it likes (`server.exchange` drops such a reply);
-whatever it lets through, ours must turn into verdicts.
+deserialiser stands before ours and may raise what it likes (`server.rounds.exchange` drops such a
+reply); whatever it lets through, ours must turn into verdicts.
 """
 
 import functools
@@ -19,14 +19,14 @@ from fedprompt.identity import canonical_json
 from fedprompt.prompt_state import PromptState
 from fedprompt.round_record import RoundRecord
 from fedprompt.wire import RAW, to_array_record
-from server.admission import Site
-from server.exchange import Answer
-from server.gate import check_sender, judge
-from server.norms import Bounds
-from server.receipts import Receipts
-from server.replies import read_evaluate, read_train
-from server.rules import RULES, Dense
-from server.verdict import Asked, Reply, recorded
+from server.gate.judge import check_sender, judge
+from server.gate.norms import Bounds
+from server.gate.receipts import Receipts
+from server.gate.replies import read_evaluate, read_train
+from server.gate.verdict import Asked, Reply, recorded
+from server.joining.admission import Site
+from server.merge.rules import RULES, Dense
+from server.rounds.exchange import Answer
 from tests.fuzz.draw import Draw
 from tests.sites import ENROLLED, IDENTITY, start
 

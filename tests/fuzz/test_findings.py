@@ -9,7 +9,7 @@ from flwr.app import Array
 from fedprompt.errors import FedpromptError
 from fedprompt.identity import canonical_json
 from fedprompt.prompt_state import PromptState
-from server.admission import difference
+from server.joining.admission import difference
 from tests.fuzz.targets import TARGETS
 from tests.sites import IDENTITY
 

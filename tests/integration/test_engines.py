@@ -15,11 +15,12 @@ from fedprompt.artefact import Artefact
 from fedprompt.errors import CheckpointError, ConfigError, QuorumError
 from fedprompt.run_folder import RunFolder
 from fedprompt.settings.run_config import RunConfig, defaults
-from server import outcome, ray_engine
 from server.app import app
-from server.local_grid import LocalGrid
-from server.outcome import Outcome
-from server.tuning import Tuning
+from server.rounds import ray_engine
+from server.rounds.local_grid import LocalGrid
+from server.rounds.task_builder import Tuning
+from server.run_folder import run_status
+from server.run_folder.run_status import Outcome
 from tests import round_lines
 from tests.sites import IDENTITY
 from tests.sites import client as toy_client
@@ -93,7 +94,7 @@ def test_a_run_leaves_record_checkpoints_artefact_and_outcome(reference):
     assert [line["round"] for line in lines] == [0, 1, 2]
     assert all(line["verdicts"] == [] for line in lines[1:])
     assert 0 < lines[-1]["information_density"] <= 1
-    assert outcome.read(folder) == Outcome(artefact=artefact.sha256)
+    assert run_status.read(folder) == Outcome(artefact=artefact.sha256)
     aggregation = artefact.metadata["aggregation"]
     assert aggregation["rule"] == "fresh-basis"  # dip's own
     assert RunFolder(folder).settings()["server.rule"] == "fresh-basis"  # settings said nothing
@@ -114,9 +115,9 @@ def test_threads_and_evaluation_do_not_change_a_byte(images, reference, tmp_path
 
 
 def kill_after_round_1(images, folder, **changes):
-    from server import rounds
+    from server.rounds import loop
 
-    original = rounds.save
+    original = loop.save
 
     def killed(folder, state):
         original(folder, state)
@@ -124,7 +125,7 @@ def kill_after_round_1(images, folder, **changes):
             raise KeyboardInterrupt
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(rounds, "save", killed)
+        patch.setattr(loop, "save", killed)
         with pytest.raises(KeyboardInterrupt):
             run(images, folder, **changes)
 
@@ -199,7 +200,7 @@ def test_sites_with_another_backbone_do_not_join(images, tmp_path):
         pytest.raises(QuorumError, match="the server has"),
     ):
         app(grid=grid, context=Context(1, 0, {}, RecordDict(), flat))
-    assert outcome.read(tmp_path).error == "QuorumError"
+    assert run_status.read(tmp_path).error == "QuorumError"
 
 
 def test_a_prompt_without_parameters_is_refused(images, tmp_path):
@@ -244,5 +245,5 @@ def test_flwr_run_of_the_repository_ends_in_the_same_bytes(images, reference, tm
         while not flower.status(run).startswith("finished"):
             assert time.monotonic() < end, (tmp_path / "flower-superlink.log").read_text()[-2000:]
             time.sleep(5)  # each question is a process of its own
-    outcome.raise_failure(tmp_path / "run")
+    run_status.raise_failure(tmp_path / "run")
     assert equal(Artefact.load(tmp_path / "run" / "artefact"), reference[0])

@@ -14,10 +14,10 @@ from fedprompt.settings.backbone import BackboneConfig
 from fedprompt.settings.privacy import PrivacyConfig
 from fedprompt.settings.run_config import RunConfig, defaults
 from fedprompt.wire import from_array_record, to_array_record
-from server.local_grid import LocalGrid
-from server.privacy import mechanism as privacy
-from server.rounds import Rounds
-from server.tuning import Tuning
+from server.merge.privacy import mechanism as privacy
+from server.rounds.local_grid import LocalGrid
+from server.rounds.loop import Rounds
+from server.rounds.task_builder import Tuning
 from tests import round_lines
 from tests.enrolled import invitation, rule, send, site
 from tests.pictures import image_folder

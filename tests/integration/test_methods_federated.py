@@ -16,9 +16,9 @@ from fedprompt.backbone.clip import FrozenClip
 from fedprompt.prompts.artefacts import from_artefact
 from fedprompt.prompts.build import build_prompt
 from fedprompt.settings.run_config import RunConfig, defaults
-from server import tuning
 from server.app import app as server
-from server.local_grid import LocalGrid
+from server.rounds import task_builder
+from server.rounds.local_grid import LocalGrid
 from tests import round_lines
 from tests.pictures import image_folder
 
@@ -54,7 +54,7 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def flat(clip: FrozenClip, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Return a run's settings; the backbone is the tiny CLIP, at server and sites."""
     monkeypatch.setenv("FEDPROMPT_CACHE", str(tmp_path / "cache"))
-    for module in (site, tuning):
+    for module in (site, task_builder):
         monkeypatch.setattr(module, "shared_backbone", lambda config: clip)
     return defaults() | {
         "data.source": str(photos),

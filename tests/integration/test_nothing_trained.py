@@ -15,12 +15,12 @@ from hypothesis import strategies as st
 from client.reply.secure_aggregation import secured
 from fedprompt.prompt_state import PromptState
 from fedprompt.settings.privacy import PrivacyConfig
-from server.local_grid import LocalGrid
-from server.privacy import mechanism as privacy
-from server.robust import LEAST
-from server.rounds import Rounds
-from server.strategies import STRATEGIES
-from server.training import as_travelled
+from server.merge.privacy import mechanism as privacy
+from server.merge.robust import LEAST
+from server.merge.strategies import STRATEGIES
+from server.rounds.local_grid import LocalGrid
+from server.rounds.loop import Rounds
+from server.rounds.strategy_adapter import as_travelled
 from tests import round_lines
 from tests.sites import client, config, repack, task, unpack
 

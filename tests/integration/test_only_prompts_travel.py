@@ -21,7 +21,7 @@ from fedprompt.settings.data import DataConfig
 from fedprompt.settings.run_config import RunConfig, defaults
 from fedprompt.settings.section import Flat
 from server.app import app as server
-from server.local_grid import LocalGrid
+from server.rounds.local_grid import LocalGrid
 from tests.pictures import image_folder
 
 SITES, ROUNDS = 3, 2

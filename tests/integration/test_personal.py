@@ -21,10 +21,10 @@ from fedprompt.settings.backbone import BackboneConfig
 from fedprompt.settings.run_config import RunConfig, defaults
 from fedprompt.settings.section import Flat
 from fedprompt.wire import ARRAYS, CONFIG, METRICS, to_array_record
-from server import rounds
 from server.app import app as server
-from server.local_grid import LocalGrid
-from server.tuning import Tuning
+from server.rounds import loop
+from server.rounds.local_grid import LocalGrid
+from server.rounds.task_builder import Tuning
 from tests import round_lines
 from tests.enrolled import invitation, rule, send, site
 from tests.pictures import image_folder
@@ -134,9 +134,9 @@ def test_f21_a_killed_and_resumed_run_ends_in_the_same_bytes(
     last = [line["asked"] for line in round_lines.read(tmp_path / "whole")[1:]]
     assert any(len(asked) < SITES for asked in last)
     whole = Artefact.load(tmp_path / "whole" / "artefact").sha256, states(cache)
-    original = rounds.save
+    original = loop.save
 
-    def killed(folder: Path, state: rounds.Checkpoint) -> None:
+    def killed(folder: Path, state: loop.Checkpoint) -> None:
         if state.round == 2 and not committed:
             raise KeyboardInterrupt
         original(folder, state)
@@ -145,7 +145,7 @@ def test_f21_a_killed_and_resumed_run_ends_in_the_same_bytes(
 
     flat["server.output"] = str(tmp_path / "killed")
     with monkeypatch.context() as patch:
-        patch.setattr(rounds, "save", killed)
+        patch.setattr(loop, "save", killed)
         with pytest.raises(KeyboardInterrupt):
             run(flat)
     run(flat | {"server.resume": True})

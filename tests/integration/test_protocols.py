@@ -12,7 +12,7 @@ from fedprompt.data.load import load
 from fedprompt.experiments import setup
 from fedprompt.run_folder import RunFolder
 from fedprompt.settings.run_config import RunConfig
-from server import tuning
+from server.rounds import task_builder
 from tests import round_lines
 from tests.pictures import image_folder
 
@@ -22,7 +22,7 @@ CLASSES = ("ant", "bee", "cat", "dog", "emu")  # three of them base
 @pytest.fixture
 def photos(clip, monkeypatch, tmp_path):
     monkeypatch.setenv("FEDPROMPT_CACHE", str(tmp_path / "cache"))
-    for module in (site, tuning, setup):
+    for module in (site, task_builder, setup):
         monkeypatch.setattr(module, "shared_backbone", lambda config: clip)
     return image_folder(tmp_path / "photos", CLASSES, 20)
 

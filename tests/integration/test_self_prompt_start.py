@@ -16,10 +16,10 @@ from fedprompt.prompts import spt
 from fedprompt.prompts.build import build_prompt
 from fedprompt.settings.run_config import RunConfig, defaults
 from fedprompt.settings.section import Flat
-from server import tuning
 from server.app import app as server
-from server.checkpoint import decode
-from server.local_grid import LocalGrid
+from server.rounds import task_builder
+from server.rounds.local_grid import LocalGrid
+from server.run_folder.checkpoint import decode
 from tests import round_lines
 from tests.pictures import image_folder
 
@@ -39,7 +39,7 @@ def public(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(autouse=True)
 def loaded(clip: FrozenClip, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FEDPROMPT_CACHE", str(tmp_path / "cache"))
-    for module in (site, tuning):
+    for module in (site, task_builder):
         monkeypatch.setattr(module, "shared_backbone", lambda config: clip)
 
 

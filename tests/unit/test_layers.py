@@ -14,7 +14,7 @@ APPLICATIONS = ("server", "client", "export")
 ABOVE = ("fedprompt.cli", "fedprompt.experiments")
 DOTTED = re.compile(r"[a-z_]+(\.[a-z_]+)+(:\w+)?")
 # Flower loads both apps by name, from the file that a run is submitted with
-ALLOWED = {("server/flower_cli.py", "client.app:app")}
+ALLOWED = {("server/rounds/flower_cli.py", "client.app:app")}
 
 
 def strings(tree: ast.AST) -> Iterator[str]:

@@ -14,8 +14,8 @@ from fedprompt.data.decode import decode
 from fedprompt.data.image_set import image_set
 from fedprompt.settings.run_config import RunConfig
 from fedprompt.wire import to_array_record
-from server import robust
-from server.local_grid import LocalGrid
+from server.merge import robust
+from server.rounds.local_grid import LocalGrid
 from tests.sites import client, start
 
 VIEW = View(np.ones(6), np.arange(48.0).reshape(8, 6), np.random.default_rng(0))

@@ -15,7 +15,7 @@ from fedprompt.experiments import setup
 from fedprompt.experiments.protocols.results import rows
 from fedprompt.experiments.protocols.runner import Result
 from fedprompt.prompts.methods import METHODS, UNTRAINED
-from server import tuning
+from server.rounds import task_builder
 from tests.pictures import image_folder
 
 NATURAL = {"data.source": "natural", "data.class_names": "natural/classes.json"}
@@ -145,7 +145,7 @@ def test_a_part_has_its_table_with_intervals_over_the_seeds():
 
 def test_a_run_leaves_trials_tables_and_the_page_and_goes_on(clip, monkeypatch, tmp_path):
     monkeypatch.setenv("FEDPROMPT_CACHE", str(tmp_path / "cache"))
-    for module in (site, tuning, setup):
+    for module in (site, task_builder, setup):
         monkeypatch.setattr(module, "shared_backbone", lambda config: clip)
     photos = image_folder(tmp_path / "photos", ("ant", "bee", "cat", "dog"), 12)
     few = {name: PARTS["fashion"].cases({})[name] for name in ("template", "dip")}

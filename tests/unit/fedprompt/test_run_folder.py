@@ -13,7 +13,7 @@ from fedprompt.errors import CheckpointError, ConfigError, StorageError
 from fedprompt.round_record import RoundRecord
 from fedprompt.run_folder import RunFolder
 from tests import round_lines
-from tests.unit.server.report.made_up_run import lines
+from tests.unit.server.run_folder.report.made_up_run import lines
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ from client.deployment.egress_filter import release
 from client.deployment.policy import Policy
 from fedprompt.errors import PolicyError
 from fedprompt.wire import ARRAYS, IDENTITY, METRICS
-from server.local_grid import LocalGrid
+from server.rounds.local_grid import LocalGrid
 from tests.sites import IDENTITY as CARD
 from tests.sites import client
 

@@ -9,8 +9,8 @@ from client.deployment import egress_filter
 from client.deployment.egress_filter import policy_mod
 from client.reply.secure_aggregation import secured
 from fedprompt.errors import PolicyError
-from server.local_grid import LocalGrid
-from server.rounds import Rounds
+from server.rounds.local_grid import LocalGrid
+from server.rounds.loop import Rounds
 from tests.sites import client, config, start, task
 
 KEY = "secaggplus_configs"

@@ -7,7 +7,7 @@ import pytest
 from client.tuning.personal_checkpoints import KEPT, LocalState
 from fedprompt.errors import StorageError
 from fedprompt.prompt_state import PromptState
-from server import checkpoint
+from server.run_folder import checkpoint
 
 
 def state(root: Path, run: str = "abc", site: int = 3) -> LocalState:

@@ -6,8 +6,8 @@ from rich.console import Console
 
 from fedprompt.experiments.simulation import feeding, queued
 from fedprompt.settings.run_config import RunConfig
-from server.progress import LineDisplay
-from server.rounds import log
+from server.rounds.loop import log
+from server.rounds.progress import LineDisplay
 
 
 def test_deadlines_of_sites_that_wait_for_each_other_add_up():

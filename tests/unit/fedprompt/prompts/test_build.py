@@ -17,7 +17,7 @@ from fedprompt.prompts.recipe import Recipe
 from fedprompt.prompts.template import Template
 from fedprompt.settings.prompt import PromptedConfig
 from fedprompt.settings.run_config import RunConfig, defaults
-from server.rules import RULES
+from server.merge.rules import RULES
 from tests.conftest import CLASSES
 
 HOSTED = sorted(name for name in METHODS if isinstance(recipe_of(name), Recipe))

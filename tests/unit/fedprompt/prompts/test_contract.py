@@ -32,11 +32,11 @@ from fedprompt.settings.data import DataConfig
 from fedprompt.settings.run_config import RunConfig
 from fedprompt.settings.section import Flat
 from fedprompt.settings.server import ServerConfig
-from server.local_grid import LocalGrid
-from server.rules import RULES
-from server.strategies import STRATEGIES
-from server.training import merge
-from server.verdict import Accepted
+from server.gate.verdict import Accepted
+from server.merge.rules import RULES
+from server.merge.strategies import STRATEGIES
+from server.rounds.local_grid import LocalGrid
+from server.rounds.strategy_adapter import merge
 from tests.pictures import image_folder
 from tests.prompts import stir, stirred
 from tests.sites import client

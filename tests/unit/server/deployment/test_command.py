@@ -9,9 +9,9 @@ import pytest
 from click.testing import CliRunner, Result
 
 from fedprompt.command_line import command, resolve
-from server import outcome
 from server.deployment import credentials, issuer, single_instance, sites
 from server.deployment.command import VERBS, group
+from server.run_folder import run_status
 from tests.paperwork import deployment
 
 HEAVY = {"torch", "flwr", "onnx", "pydantic", "open_clip", "cryptography"}
@@ -128,7 +128,7 @@ def done_after_one_round(path, rounds):
     folder.run.mkdir()
     line = {"round": 1, "information_density": 0.5, "strikes": {}, "prompt": "0" * 64}
     (folder.run / "rounds.jsonl").write_text(json.dumps(line) + "\n")
-    outcome.write_success(folder.run, "1" * 64)
+    run_status.write_success(folder.run, "1" * 64)
     return folder
 
 

@@ -4,11 +4,11 @@ import pytest
 
 from fedprompt.errors import ConfigError, QuorumError
 from fedprompt.identity import canonical_json
-from server import outcome
 from server.deployment import single_instance, sites
 from server.deployment import status as statuses
 from server.deployment.folder import DeploymentFolder
 from server.deployment.status import lines
+from server.run_folder import run_status
 from tests.paperwork import deployment
 
 
@@ -87,11 +87,11 @@ def test_nobody_is_online_at_a_server_that_does_not_run(folder):
 
 def test_the_end_of_a_run_is_told(folder):
     folder.run.mkdir()
-    outcome.write_failure(folder.run, QuorumError("too few\nsites"))
+    run_status.write_failure(folder.run, QuorumError("too few\nsites"))
     told = statuses.summary(folder)
     assert (told["run"], told["error"]) == ("failed", "too few\nsites")
     assert "error: too few sites" in lines(told)
-    outcome.write_success(folder.run, "0" * 64)
+    run_status.write_success(folder.run, "0" * 64)
     assert statuses.summary(folder)["run"] == "done"
 
 

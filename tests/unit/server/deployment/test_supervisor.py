@@ -4,11 +4,11 @@ import pytest
 
 from fedprompt.errors import FedpromptError, QuorumError
 from fedprompt.identity import canonical_json
-from server import outcome
 from server.deployment import single_instance, supervisor
 from server.deployment.folder import DeploymentFolder
 from server.deployment.status import summary as status
 from server.deployment.supervisor import Supervisor
+from server.run_folder import run_status
 from tests.paperwork import deployment
 
 
@@ -86,9 +86,9 @@ def ends_with(error: Exception | None):
     def step(run) -> None:
         run.mkdir(exist_ok=True)
         if error:
-            outcome.write_failure(run, error)
+            run_status.write_failure(run, error)
         else:
-            outcome.write_success(run, "0" * 64)
+            run_status.write_success(run, "0" * 64)
 
     return step
 
@@ -192,7 +192,7 @@ def test_a_crash_is_tried_again_and_then_told_on_the_last_line_and_in_the_status
     assert told["run"] == "failed"
     assert "ValueError: why" in told["error"]
     with single_instance.exclusive(folder.lock):
-        outcome.write_failure(folder.run, ValueError("again"))
+        run_status.write_failure(folder.run, ValueError("again"))
         assert status(folder)["run"] == "starting again"
 
 

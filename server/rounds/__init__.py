@@ -1,0 +1,1 @@
+"""The rounds: ask the sampled sites, try until a quorum holds, evaluate and commit."""
