@@ -43,6 +43,7 @@ def test_three_processes_tune_one_prompt(story):
          root / "south.fedprompt")  # fmt: skip
 
     server, clients = story.serve(), []
+    story.wait(lambda: "registered south" in server.told(), "the SuperLink knows the sites")
     for seed, name in enumerate(("north", "south")):
         command = [SCRIPTS / "flower-client", "join", root / f"{name}.fedprompt"]
         command += ["--data", pictures(root / f"pictures-{name}", seed)]
